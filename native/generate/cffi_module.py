@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the C source of gpuvirt.control._control_block from the two shared headers (cffi API mode). Run by CMake.
+
+    cffi_module.py --include native/include --output FILE.c
+
+The C compiler checks Python's view of every struct against the headers when it compiles the result.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cffi
+
+HEADERS = ("gpuvirt/control_block.h", "gpuvirt/messages.h")
+OPERATIONS = """
+static inline uint32_t gv_lease_epoch(uint32_t word);
+static inline uint32_t gv_lease_state(uint32_t word);
+static inline uint32_t gv_lease_word(uint32_t epoch, uint32_t state);
+static inline uint32_t gv_load32(const uint32_t *field);
+static inline void gv_store32(uint32_t *field, uint32_t value);
+static inline uint64_t gv_load64(const uint64_t *field);
+static inline void gv_store64(uint64_t *field, uint64_t value);
+static inline int gv_futex_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
+static inline int gv_futex_wake_all(uint32_t *word);
+static inline uint64_t gv_now_ns(void);
+"""
+
+
+def definitions(include: Path) -> str:
+    """The headers without preprocessor lines: what cffi's parser accepts."""
+    text = "\n".join((include / header).read_text() for header in HEADERS)
+    return "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--include", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    builder = cffi.FFI()
+    builder.cdef(definitions(options.include))
+    builder.cdef(OPERATIONS.replace("static inline ", ""))
+    builder.set_source("gpuvirt.control._control_block", '#include "gpuvirt/control_block_ops.h"\n')
+    builder.emit_c_code(str(options.output))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads NVIDIA's public headers: which driver symbols exist, and which symbol answers which (name, version, variant).
+
+A *symbol* is what the library exports (`cuMemAlloc_v2`, `cuLaunchKernel_ptsz`). A *row* is what `cuGetProcAddress` can be
+asked for: base name, CUDA version and variant (plain, ptds, ptsz), answered by exactly one symbol.
+
+The pairing needs no list of our own: declared with `__CUDA_API_VERSION_INTERNAL`, a name's symbols (cuX, cuX_v2, ...) and
+its typedefs (PFN_cuX_v2000, PFN_cuX_v3020, ...) pair off from the newest down. The build checks every pair by type.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+VARIANTS = ("", "ptds", "ptsz")
+
+_DECLARATION = re.compile(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(((?:[^()]|\([^()]*\))*)\)\s*;")
+_TYPEDEF = re.compile(r"\btypedef\s+CUresult\s*\(\s*\*\s*PFN_(cu\w+?)_v(\d+)(?:_(ptds|ptsz))?\s*\)")
+_SYMBOL = re.compile(r"^(cu[A-Za-z0-9_]*?)(?:_v(\d+))?(?:_(ptds|ptsz))?$")
+_PARAMETER = re.compile(r"^(.*?)(\w+)\s*((?:\[\w*\])*)$", re.S)
+
+
+class HeaderError(Exception):
+    """The headers do not have the shape that the generator relies on."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a prototype: its C type and its name."""
+
+    type: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """One exported function of the driver."""
+
+    name: str  # cuMemAlloc_v2_ptsz
+    base: str  # cuMemAlloc
+    revision: int  # 2
+    variant: str  # "", "ptds" or "ptsz"
+    parameters: tuple[Parameter, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What `cuGetProcAddress(base, version, variant)` answers with."""
+
+    base: str
+    version: int
+    variant: str
+    symbol: str
+
+    @property
+    def typedef(self) -> str:
+        """The function pointer type that NVIDIA declares for this row."""
+        return f"PFN_{self.base}_v{self.version}" + (f"_{self.variant}" if self.variant else "")
+
+
+def preprocess(compiler: str, include: Path) -> str:
+    """The headers as the compiler sees them, all versions of all functions declared."""
+    source = "#define __CUDA_API_VERSION_INTERNAL\n#include <cuda.h>\n#include <cudaTypedefs.h>\n"
+    done = subprocess.run(
+        [compiler, "-E", "-P", "-x", "c", f"-I{include}", "-"], input=source, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise HeaderError(f"cannot preprocess cuda.h in {include}: {done.stderr.strip().splitlines()[:1]}")
+    return done.stdout
+
+
+def parse_symbols(text: str) -> list[Symbol]:
+    """All declared driver functions, by symbol name."""
+    symbols: dict[str, Symbol] = {}
+    for name, parameters in _DECLARATION.findall(text):
+        match = _SYMBOL.match(name)
+        if match is None:
+            raise HeaderError(f"symbol {name} has an unknown form")
+        base, revision, variant = match.groups()
+        symbols[name] = Symbol(name, base, int(revision or 1), variant or "", _parameters(name, parameters))
+    return [symbols[name] for name in sorted(symbols)]
+
+
+def _parameters(symbol: str, text: str) -> tuple[Parameter, ...]:
+    parameters = []
+    for part in text.split(","):
+        part = " ".join(part.split())
+        if part in ("", "void"):
+            continue
+        match = _PARAMETER.match(part)
+        if match is None or not match.group(1).strip():
+            raise HeaderError(f"{symbol}: parameter '{part}' has an unknown form")
+        kind, name, array = match.groups()
+        parameters.append(Parameter(kind.strip() + ("*" if array else ""), name))
+    return tuple(parameters)
+
+
+def pair_rows(text: str, symbols: list[Symbol]) -> list[Row]:
+    """The table of `cuGetProcAddress`, sorted by name, variant and version.
+
+    Raises HeaderError when a name has more versions than symbols.
+    """
+    versions: dict[tuple[str, str], list[int]] = {}
+    for base, version, variant in _TYPEDEF.findall(text):
+        versions.setdefault((base, variant), []).append(int(version))
+    by_name: dict[tuple[str, str], list[Symbol]] = {}
+    for symbol in symbols:
+        by_name.setdefault((symbol.base, symbol.variant), []).append(symbol)
+    rows = []
+    for (base, variant), asked in versions.items():
+        answers = sorted(by_name.get((base, variant), []), key=lambda symbol: -symbol.revision)
+        asked = sorted(set(asked), reverse=True)
+        if len(asked) > len(answers):
+            raise HeaderError(f"{base} {variant}: {len(asked)} versions but {len(answers)} symbols")
+        rows += [Row(base, version, variant, symbol.name) for version, symbol in zip(asked, answers, strict=False)]
+    return sorted(rows, key=lambda row: (row.base, VARIANTS.index(row.variant), row.version))
+
+
+def header_version(include: Path) -> int:
+    """CUDA_VERSION of the headers, for example 13050."""
+    match = re.search(r"#define\s+CUDA_VERSION\s+(\d+)", (include / "cuda.h").read_text())
+    if match is None:
+        raise HeaderError(f"{include / 'cuda.h'} does not define CUDA_VERSION")
+    return int(match.group(1))

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The pages that the daemon and the shim share. THE definition: C includes it, Python gets it through cffi
+ * (native/generate/cffi_module.py), control_block_ops.h asserts its layout.
+ *
+ * Rules of this file: only fixed-width integers; every pad byte is a named `reserved`; constants are enums; no pointers, no
+ * bit-fields, no functions. Append only; any other change bumps GV_PAGE_VERSION. All times are CLOCK_MONOTONIC nanoseconds.
+ */
+#ifndef GPUVIRT_CONTROL_BLOCK_H
+#define GPUVIRT_CONTROL_BLOCK_H
+
+#include <stdint.h>
+
+enum {
+    GV_PAGE_VERSION = 1,
+    GV_PAGE_BYTES = 4096,
+    GV_LEASE_MAGIC = 0x4c56470a,  /* "\nGVL" */
+    GV_CLIENT_MAGIC = 0x4356470a, /* "\nGVC" */
+};
+
+/* The lease word is epoch << GV_LEASE_STATE_BITS | state, so that one load decides. A zeroed page means CLOSED. */
+enum { GV_LEASE_STATE_BITS = 3, GV_LEASE_STATE_MASK = 7 };
+
+enum gv_lease_state {
+    GV_LEASE_CLOSED = 0,  /* nobody of this job may launch */
+    GV_LEASE_OPEN = 1,    /* the job may launch; nobody else wants the GPU, so it need not say when it idles */
+    GV_LEASE_GRANTED = 2, /* the job may launch; somebody else waits: say at once when idle */
+    GV_LEASE_DRAIN = 3,   /* launch nothing more, finish what was given to the GPU, then answer DRAINED with this epoch */
+    GV_LEASE_STEP = 4,    /* reserved for gangs: launch only when own work is complete */
+};
+
+enum gv_lease_flags {
+    GV_LEASE_FITS = 1, /* all memory of all jobs of this GPU fits into it at once */
+};
+
+/* One page per job. The daemon writes it; the clients of the job map it read-only and wait on `word` by futex (shared). */
+struct gv_lease {
+    uint32_t magic, version, size, generation; /* set once by the daemon; generation counts its restarts */
+    uint32_t word;                             /* futex; written last with release, read by the gate with acquire */
+    uint32_t flags;                            /* enum gv_lease_flags */
+    uint64_t deadline_ns;                      /* end of the present quantum; 0 = none */
+    uint64_t heartbeat_ns;                     /* the daemon's loop turned at this time */
+    uint64_t quota_bytes;                      /* device memory that this job may charge in all; the daemon may change it */
+    uint32_t window_us;                        /* reserved for marks; 0 = no marks */
+    uint32_t reserved[5];
+};
+
+enum gv_client_state {
+    GV_CLIENT_IDLE = 0,    /* nothing submitted is unfinished, nobody waits at the gate */
+    GV_CLIENT_RUNNING = 1, /* work was submitted since the last proof of idleness */
+    GV_CLIENT_WAITING = 2, /* a thread waits at the gate */
+};
+
+/* One page per client (process). The client writes it, the daemon reads it and believes nothing: it copies, then checks. */
+struct gv_client {
+    uint32_t magic, version, size, reserved0; /* set once by the daemon */
+    uint32_t state;                           /* enum gv_client_state */
+    uint32_t drained_epoch;                   /* epoch of the last DRAIN that was completed */
+    uint64_t ready_since_ns;                  /* when the present RUNNING or WAITING began */
+    uint64_t busy_ns;                         /* time in RUNNING with the lease held, up to the last change of state */
+    uint64_t submitted;                       /* gated calls so far (updated at changes of state) */
+    uint64_t waited_ns;                       /* time that threads spent at the gate */
+    uint64_t charged_bytes;                   /* device memory charged to the program: extents in use */
+    uint64_t resident_bytes;                  /* of these, in device memory now (plus cached free extents) */
+    uint64_t native_bytes;                    /* asked of the driver by ways that are not virtualised: cannot be swapped */
+    uint64_t out_bytes, in_bytes;             /* swapped so far */
+    uint64_t reserved1[4];
+};
+
+#endif

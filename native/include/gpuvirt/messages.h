@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Every message on the daemon's client socket (AF_UNIX, SOCK_SEQPACKET, path GPUVIRT_SOCKET). One packet is one struct.
+ * THE definition, under the same rules as control_block.h. Identity is never in a message: the daemon takes pid and uid from
+ * the kernel (SO_PEERCRED, SO_PEERPIDFD); a claimed pid is compared and a wrong one refused.
+ *
+ *     shim                                    daemon
+ *     HELLO(job token, device sizes)   ->
+ *                                      <-     WELCOME + 3 descriptors: lease page (read-only), client page, arena
+ *                                      <-     or REFUSED(reason), then close
+ *     WANT(need)                       ->     a thread waits at the gate, or needs more memory while it holds the lease
+ *                                      <-     RESTORE(allowance): bring everything in, at most `allowance` resident
+ *     RESTORED(status, resident)       ->     then the daemon stores GRANTED or OPEN into the lease word
+ *     IDLE                             ->     only while the word is GRANTED
+ *                                             the daemon stores DRAIN(epoch) and wakes the futex; the control thread of the
+ *                                      <-     shim also gets WAKE (it sleeps in poll, not on the futex)
+ *     DRAINED(epoch)                   ->     the daemon stores CLOSED(epoch)
+ *                                      <-     EVICT(target): only sent while the word is CLOSED and drained
+ *     EVICTED(status, resident)        ->
+ *     MEMORY                           ->     charged bytes changed by much (or the job asks for more than its allowance)
+ *
+ * Rules
+ *  - `allowance` is a promise of the daemon: a client never has more than that resident on the device. EVICT lowers it to its
+ *    target at once; RESTORE raises it. A client below its allowance may create extents without asking.
+ *  - EVICT and RESTORE are transactions. status 0: done. Otherwise a CUresult: everything is as before, `resident` says what
+ *    is there, `short_bytes` how much room was missing.
+ *  - After a WELCOME the lease word is CLOSED whatever it was before (a restarted daemon knows nothing): the client drains and
+ *    sends DRAINED(0) before anything else, then MEMORY with what it has resident.
+ *  - Unknown types are ignored by the shim and answered with a closed connection by the daemon. A message whose size, magic or
+ *    version is wrong closes the connection.
+ *  - Closing the connection ends the client's membership only when its pidfd also says that it is dead; else the daemon waits
+ *    for it to come back (it may be mending its connection) and keeps its memory charged.
+ */
+#ifndef GPUVIRT_MESSAGES_H
+#define GPUVIRT_MESSAGES_H
+
+#include <stdint.h>
+
+enum {
+    GV_MESSAGE_MAGIC = 0x5647,
+    GV_PROTOCOL_VERSION = 1,
+    GV_TOKEN_BYTES = 64,   /* job token, NUL-terminated text, from the environment variable GPUVIRT_JOB */
+    GV_TEXT_BYTES = 192,   /* NUL-terminated UTF-8 */
+    GV_DEVICES_MAX = 16,
+    GV_UUID_BYTES = 16,
+};
+
+enum gv_message_type {
+    /* shim -> daemon */
+    GV_HELLO = 1,
+    GV_WANT = 2,
+    GV_IDLE = 3,
+    GV_DRAINED = 4,
+    GV_RESTORED = 5,
+    GV_EVICTED = 6,
+    GV_MEMORY = 7,
+    GV_EVENT = 8, /* a line for the log of the daemon: what could not be virtualised, what failed */
+    /* daemon -> shim */
+    GV_WELCOME = 65,
+    GV_REFUSED = 66,
+    GV_RESTORE = 67,
+    GV_EVICT = 68,
+    GV_WAKE = 69,
+};
+
+struct gv_message_header {
+    uint16_t magic;   /* GV_MESSAGE_MAGIC */
+    uint16_t version; /* GV_PROTOCOL_VERSION of the sender */
+    uint16_t type;    /* enum gv_message_type */
+    uint16_t size;    /* of the whole message, bytes */
+};
+
+struct gv_hello {
+    struct gv_message_header header;
+    uint32_t minimum_version; /* lowest protocol version that the shim understands */
+    uint32_t claimed_pid;     /* must equal the kernel's, else REFUSED */
+    uint32_t device;          /* ordinal that the process sees: what it first asked memory or a context for */
+    uint32_t reattach;        /* 1: this process was attached before (to an earlier daemon or connection) */
+    uint64_t granularity;     /* bytes of one extent */
+    uint64_t device_total;    /* bytes of that device as the driver says */
+    uint64_t charged_bytes, resident_bytes;
+    uint8_t device_uuid[GV_UUID_BYTES]; /* of that device: the daemon finds its GPU by it */
+    char token[GV_TOKEN_BYTES];
+};
+
+struct gv_welcome {
+    struct gv_message_header header;
+    uint32_t generation; /* of the daemon */
+    uint32_t client;     /* number of this client at the daemon, for logs */
+    uint64_t allowance;  /* bytes that may be resident from the start (what a re-attaching client had) */
+    uint64_t quota;      /* bytes that the job may charge */
+    uint64_t arena_bytes; /* size of the arena file (sparse) */
+};
+
+struct gv_refused {
+    struct gv_message_header header;
+    uint32_t code; /* CUresult that cuInit should give */
+    uint32_t reserved;
+    char reason[GV_TEXT_BYTES]; /* names the thing, the reason and the fix */
+};
+
+struct gv_want {
+    struct gv_message_header header;
+    uint64_t charged_bytes;  /* all that must be resident for the job to run */
+    uint64_t resident_bytes;
+};
+
+struct gv_idle {
+    struct gv_message_header header;
+    uint64_t since_ns;
+};
+
+struct gv_drained {
+    struct gv_message_header header;
+    uint32_t epoch; /* of the DRAIN; 0 right after WELCOME */
+    uint32_t reserved;
+};
+
+struct gv_restore {
+    struct gv_message_header header;
+    uint64_t allowance; /* bytes that may be resident from now on */
+};
+
+struct gv_evict {
+    struct gv_message_header header;
+    uint64_t target; /* bytes that may be resident from now on; free cached extents go first */
+};
+
+/* RESTORED and EVICTED */
+struct gv_moved {
+    struct gv_message_header header;
+    uint32_t status; /* CUresult; 0 = the whole request was carried out */
+    uint32_t reserved;
+    uint64_t charged_bytes, resident_bytes;
+    uint64_t moved_bytes; /* copied over the link by this request */
+    uint64_t short_bytes; /* RESTORED with CUDA_ERROR_OUT_OF_MEMORY: room that was missing */
+    uint64_t duration_ns;
+};
+
+struct gv_memory {
+    struct gv_message_header header;
+    uint64_t charged_bytes, resident_bytes, native_bytes;
+};
+
+struct gv_event {
+    struct gv_message_header header;
+    char text[GV_TEXT_BYTES];
+};
+
+struct gv_wake {
+    struct gv_message_header header;
+};
+
+#endif
