@@ -30,9 +30,27 @@ SPECIALS = frozenset(
     [f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"]
     + [f"%{name}.{axis}" for name in ("clusterid", "nclusterid", "cluster_ctaid", "cluster_nctaid") for axis in "xyz"]
     + [f"%lanemask_{name}" for name in ("eq", "lt", "le", "gt", "ge")]
-    + "%laneid %warpid %nwarpid %smid %nsmid %gridid %clock %clock64 %clock_hi %globaltimer %globaltimer_lo "
-    "%globaltimer_hi %dynamic_smem_size %total_smem_size %is_explicit_cluster %cluster_ctarank %cluster_nctarank "
-    "%reserved_smem_offset_begin %reserved_smem_offset_end".split()
+    + [
+        "%laneid",
+        "%warpid",
+        "%nwarpid",
+        "%smid",
+        "%nsmid",
+        "%gridid",
+        "%clock",
+        "%clock64",
+        "%clock_hi",
+        "%globaltimer",
+        "%globaltimer_lo",
+        "%globaltimer_hi",
+        "%dynamic_smem_size",
+        "%total_smem_size",
+        "%is_explicit_cluster",
+        "%cluster_ctarank",
+        "%cluster_nctarank",
+        "%reserved_smem_offset_begin",
+        "%reserved_smem_offset_end",
+    ]
 )
 
 

@@ -98,7 +98,8 @@ class _Inliner:
     ) -> None:
         if target.name in stack:
             raise PtxError(
-                call.line, f"recursion of '{target.name}', which waits for other threads, is not supported by the soft GPU"
+                call.line,
+                f"recursion of '{target.name}', which waits for other threads, is not supported by the soft GPU",
             )
         self.copies += 1
         inner = f"$i{self.copies}"

@@ -15,11 +15,11 @@ def link(modules: list[Module]) -> list[Module]:
     """Fills `symbols` of each module. Names without linkage stay private to their module."""
     shared: dict[str, Function | Variable] = {}
     for module in modules:
-        for symbol in [*module.functions.values(), *module.variables.values()]:
+        for symbol in _symbols(module):
             if symbol.linkage or (isinstance(symbol, Function) and (symbol.is_entry or not symbol.defined)):
                 _offer(shared, symbol)
     for module in modules:
-        for symbol in [*module.functions.values(), *module.variables.values()]:
+        for symbol in _symbols(module):
             public = shared.get(symbol.name)
             private = not symbol.linkage and not (isinstance(symbol, Function) and not symbol.defined)
             module.symbols[symbol.name] = symbol if private or public is None else public
@@ -34,6 +34,13 @@ def link(modules: list[Module]) -> list[Module]:
                 if isinstance(known, Function) and not known.defined:
                     other.symbols[alias] = found
     return modules
+
+
+def _symbols(module: Module) -> list[Function | Variable]:
+    symbols: list[Function | Variable] = []
+    symbols += module.functions.values()
+    symbols += module.variables.values()
+    return symbols
 
 
 def _rank(symbol: Function | Variable) -> int:

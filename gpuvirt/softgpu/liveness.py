@@ -6,8 +6,27 @@ from __future__ import annotations
 from .syntax import Function, Instruction
 
 _NO_DESTINATION = frozenset(
-    "st red bra brx ret exit membar fence prefetch prefetchu trap brkpt nanosleep pmevent discard applypriority "
-    "label cp griddepcontrol".split()
+    [
+        "st",
+        "red",
+        "bra",
+        "brx",
+        "ret",
+        "exit",
+        "membar",
+        "fence",
+        "prefetch",
+        "prefetchu",
+        "trap",
+        "brkpt",
+        "nanosleep",
+        "pmevent",
+        "discard",
+        "applypriority",
+        "label",
+        "cp",
+        "griddepcontrol",
+    ]
 )
 _BARRIERS = frozenset(("bar", "barrier"))
 

@@ -88,7 +88,9 @@ def _function(layout: Layout, function: Function, number: int) -> list[str]:
     e = FunctionEmitter(layout, function, DEVICE, f"gv_f{number}")
     e.run()
     lines = [f"/* {function.name.replace('*/', '')} */", _declaration(layout, number) + " {"]
-    lines.append("const struct gv_block *const B = T->block; (void)B; const uint64_t S = (uint64_t)(uintptr_t)B->shared;")
+    lines.append(
+        "const struct gv_block *const B = T->block; (void)B; const uint64_t S = (uint64_t)(uintptr_t)B->shared;"
+    )
     lines.append("(void)S;")
     lines += _constants(e) + _registers(e) + _variables(e)
     for index, param in enumerate(function.params):
@@ -194,7 +196,9 @@ def _module(layout: Layout, kernels: list[str], modules: list[Module]) -> list[s
         lines.append("};")
         globals_table = "gv_globals"
     lines.append('__attribute__((visibility("default"))) const struct gv_module gv_module = {')
-    lines.append(f"GV_KERNEL_ABI, {len(kernels)}, {len(layout.globals)}, {kernel_table}, {globals_table}, gv_initialise}};")
+    lines.append(
+        f"GV_KERNEL_ABI, {len(kernels)}, {len(layout.globals)}, {kernel_table}, {globals_table}, gv_initialise}};"
+    )
     return lines
 
 

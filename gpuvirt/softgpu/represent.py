@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .syntax import TYPE_WIDTHS, Function, Operand
 
-_COPIES = frozenset("ld ldu st mov selp label bra ret exit bar".split())
+_COPIES = frozenset(["ld", "ldu", "st", "mov", "selp", "label", "bra", "ret", "exit", "bar"])
 _FLOATS = {"f32": "float", "f64": "double"}
 
 

@@ -145,7 +145,9 @@ def div(e: FunctionEmitter, i: Instruction) -> None:
     letter = "s" if is_signed(kind) else "u"
     exact = f"{letter}{width(kind)}"
     if b.kind == "int" and b.value > 0:
-        e.assign(d, exact, f"({C_TYPES[exact]})({e.read(a, exact)} {'/' if i.base == 'div' else '%'} {e.read(b, exact)})")
+        e.assign(
+            d, exact, f"({C_TYPES[exact]})({e.read(a, exact)} {'/' if i.base == 'div' else '%'} {e.read(b, exact)})"
+        )
     else:
         e.assign(d, exact, f"gv_{i.base}_{exact}({e.read(a, exact)}, {e.read(b, exact)})")
 

@@ -114,7 +114,11 @@ def extend(e: FunctionEmitter, i: Instruction) -> None:
     kind = i.types[0]
     n = e.read(b, "u32")
     bits = f"({n} & 31)" if "wrap" in i.mods else f"({n} > 32 ? 32 : {n})"
-    name = f"gv_bfe_s64({e.read(a, 'u32')}, 0, {bits}, 32)" if is_signed(kind) else f"gv_bfe_u64({e.read(a, 'u32')}, 0, {bits})"
+    name = (
+        f"gv_bfe_s64({e.read(a, 'u32')}, 0, {bits}, 32)"
+        if is_signed(kind)
+        else f"gv_bfe_u64({e.read(a, 'u32')}, 0, {bits})"
+    )
     e.assign(d, "u32", f"(uint32_t){name}")
 
 

@@ -20,8 +20,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[4]
 PACKAGE = ROOT / "gpuvirt" / "softgpu"
 INCLUDE = ROOT / "native" / "softgpu"
-FLAGS = "-shared -fPIC -O2 -march=native -ffp-contract=off -fno-math-errno -fno-strict-aliasing".split()
-CACHE = Path(os.environ.get("GPUVIRT_TEST_CACHE", Path(tempfile.gettempdir()) / f"gpuvirt-translator-tests-{os.getuid()}"))
+FLAGS = ["-shared", "-fPIC", "-O2", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"]
+CACHE = Path(
+    os.environ.get("GPUVIRT_TEST_CACHE", Path(tempfile.gettempdir()) / f"gpuvirt-translator-tests-{os.getuid()}")
+)
 
 
 class Dim3(ctypes.Structure):
@@ -148,7 +150,9 @@ class Module:
         self._library = ctypes.CDLL(str(compile_c(self.c_text)))
         self.table = ModuleTable.in_dll(self._library, "gv_module")
         assert self.table.abi == 1
-        self.kernels = {self.table.kernels[n].name.decode(): self.table.kernels[n] for n in range(self.table.kernel_count)}
+        self.kernels = {
+            self.table.kernels[n].name.decode(): self.table.kernels[n] for n in range(self.table.kernel_count)
+        }
         self.globals: dict[str, np.ndarray[Any, Any]] = {}
         self._keep: list[Any] = []
         addresses = (ctypes.c_void_p * max(1, self.table.global_count))()

@@ -24,7 +24,7 @@ def _include() -> str:
     return ""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def ptx_of(program: str, compute: int) -> str:
     """PTX of programs/`program` for compute capability `compute`; skips the test where NVRTC is absent."""
     return ptx_of_source((PROGRAMS / program).read_text(), compute, program)

@@ -18,7 +18,7 @@ COMPUTE = [
 pytestmark = pytest.mark.parametrize("compute", COMPUTE)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _load(program: str, compute: int) -> Module:
     return Module(ptx_of(program, compute))
 
@@ -184,7 +184,7 @@ def test_half_atomics(compute: int) -> None:
     h, b, s = np.zeros(2, np.float16), np.zeros(2, np.uint16), np.zeros(2, np.uint16)
     assert device(compute).launch("half_atomics", 2, 32, h, b, s) == 0
     assert list(h) == [64.0, 32.0]
-    assert [float(v) for v in (b.astype(np.uint32) << 16).view(np.float32)] == [64.0, 128.0]
+    assert list(_from_bf16(b)) == ([64.0, 128.0] if compute >= 80 else [0, 0])
     assert list(s) == [64, 0]
 
 
@@ -208,6 +208,8 @@ def test_halves(compute: int) -> None:
     np.testing.assert_array_equal(fused, (a64 * b64 + a64).astype(np.float16))
     np.testing.assert_array_equal(pair, np.stack([a * b, b * b], 1))
     np.testing.assert_array_equal(small, np.minimum(a, b))
+    if compute < 80:  # no bfloat16 there
+        return
     x, y = _from_bf16(p), _from_bf16(q)
     np.testing.assert_array_equal(r, _bf16(x * y + x))
     np.testing.assert_array_equal(least, _bf16(np.maximum(x, y)))
@@ -262,7 +264,9 @@ def test_warp_exchange(compute: int) -> None:
     np.testing.assert_array_equal(up, np.where(lane >= 3, x[lane - 3], x))
     np.testing.assert_array_equal(other, x[lane ^ 5])
     np.testing.assert_array_equal(source, x[lane // 8 * 8 + 2])
-    np.testing.assert_array_equal(same.view(np.uint32), [sum(1 << k for k in lane if x[k] & 3 == x[j] & 3) for j in lane])
+    np.testing.assert_array_equal(
+        same.view(np.uint32), [sum(1 << k for k in lane if x[k] & 3 == x[j] & 3) for j in lane]
+    )
     assert not pred.any()
     np.testing.assert_array_equal(mask.view(np.uint32), np.where(lane % 2, 0xAAAAAAAA, 0))
 

@@ -44,7 +44,9 @@ extern "C" __global__ void atomics(int n, const int *x, int *ints, unsigned *wra
 extern "C" __global__ void half_atomics(__half2 *h, __nv_bfloat162 *b, unsigned short *s)
 {
     atomicAdd(h, __floats2half2_rn(1.0f, 0.5f));
+#if __CUDA_ARCH__ >= 800
     atomicAdd(b, __floats2bfloat162_rn(1.0f, 2.0f));
+#endif
     unsigned short old, seen = *s;
     do {
         old = seen;
@@ -63,8 +65,10 @@ extern "C" __global__ void halves(int n, const __half *a, const __half *b, __hal
     fused[i] = __hfma(a[i], b[i], a[i]);
     pair[i] = __hmul2(__halves2half2(a[i], b[i]), __halves2half2(b[i], b[i]));
     small[i] = __hmin(a[i], b[i]);
+#if __CUDA_ARCH__ >= 800
     r[i] = __hfma(p[i], q[i], p[i]);
     least[i] = __hmax(p[i], q[i]);
+#endif
 }
 
 extern "C" __global__ void clocks(long long *out)
