@@ -98,7 +98,7 @@ def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, 
     answer = client.call("create_job", name=name, memory=memory, weight=weight, command=list(words), pid=os.getpid())
     job = str(answer.get("job", ""))
     try:
-        attachment = _attachment(answer)
+        attachment = attachment_of(answer)
         check(words, os.environ, attachment.preload, Identity.of_this_process())
         _check_links(attachment)
         environ = environment.governed(os.environ, attachment, environment.system_folders())
@@ -113,7 +113,7 @@ def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, 
     return end_like(status)
 
 
-def _attachment(answer: dict[str, Any]) -> environment.Attachment:
+def attachment_of(answer: dict[str, Any]) -> environment.Attachment:
     """The daemon's answer to create_job. Raises ProtocolError when something is missing."""
     try:
         nvml = answer.get("nvml_path")
