@@ -10,6 +10,9 @@ WORKERS ?= 2
 # What ends up in the built libraries: an edit installs again.
 NATIVE := $(shell find native -type f -not -name '*.md' 2>/dev/null)
 
+# $(call die,MESSAGE): one line, then fail.
+die = { echo "make: error: $(1)" >&2; exit 1; }
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench clean environment
 
@@ -40,15 +43,18 @@ clean: ## Remove everything that was built, .venv included
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml Makefile $(NATIVE)
-	@command -v $(PYTHON) >/dev/null || { \
-	  echo "make: error: '$(PYTHON)' is not installed; install Python 3.11 or newer, or name one: make PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "make: error: $$($(PYTHON) --version) is too old; gpuvirt needs 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "make: error: $(PYTHON) cannot make environments; install its venv module (Debian: apt install python3-venv)" >&2; exit 1; }
-	@echo 'int main(void) { return 0; }' | $(CC) -x c -o /dev/null - 2>/dev/null || { \
-	  echo "make: error: no working C compiler '$(CC)'; install one (Debian: apt install gcc libc6-dev)" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || $(call die,'$(PYTHON)' is not installed; install Python 3.11 or newer)
+	@said=$$($(PYTHON) -c 'import sys; print(sys.version.split()[0])' 2>&1) || \
+	  $(call die,'$(PYTHON)' does not run ($$said); name another: make PYTHON=python3.12)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  $(call die,$$($(PYTHON) --version) is too old: 3.11 or newer is needed; name another: make PYTHON=python3.12)
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  $(call die,$(PYTHON) cannot make environments; install its venv module (Debian: apt install python3-venv))
+	@folder=$$(mktemp -d) && trap 'rm -rf $$folder' EXIT && echo '#include <stdio.h>' > $$folder/x.c && \
+	  echo 'int main(void) { return puts("") < 0; }' >> $$folder/x.c && \
+	  $(CC) -o $$folder/x $$folder/x.c >/dev/null 2>&1 || \
+	  $(call die,no working C compiler '$(CC)'; install one (Debian: apt install gcc libc6-dev))
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "make: installing gpuvirt and its tools into $(VENV)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --quiet -e '.[dev]'
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]'
 	@touch $@
