@@ -52,18 +52,25 @@ static void tell(uint16_t type, void *message, size_t size)
         disconnect(strerror(error));
 }
 
-static void tell_memory(void)
+/* What the daemon is about to hear. */
+static struct gv_memory_report report_memory(void)
 {
     struct gv_memory_report report;
     gv_extents_report(&report);
+    gv_memory.reported = report.charged;
+    return report;
+}
+
+static void tell_memory(void)
+{
+    const struct gv_memory_report report = report_memory();
     struct gv_memory message = {.charged_bytes = report.charged, .resident_bytes = report.resident};
     tell(GV_MEMORY, &message, sizeof message);
 }
 
 static void tell_moved(uint16_t type, const struct gv_move *move, uint64_t began)
 {
-    struct gv_memory_report report;
-    gv_extents_report(&report);
+    const struct gv_memory_report report = report_memory();
     struct gv_client *const page = gv_session.client;
     uint64_t *const total = type == GV_EVICTED ? &page->out_bytes : &page->in_bytes;
     gv_store64(total, *total + move->bytes_moved);
@@ -86,8 +93,7 @@ static void set_state(enum gv_session_state state)
 
 static int send_hello(int handle)
 {
-    struct gv_memory_report report;
-    gv_extents_report(&report);
+    const struct gv_memory_report report = report_memory();
     struct gv_hello hello = {.minimum_version = GV_PROTOCOL_VERSION,
                              .claimed_pid = (uint32_t)getpid(),
                              .device = (uint32_t)gv_session.device,
@@ -309,8 +315,7 @@ static void want(void)
         return;
     wanted_word = word;
     wanted_at = now;
-    struct gv_memory_report report;
-    gv_extents_report(&report);
+    const struct gv_memory_report report = report_memory();
     struct gv_want message = {.charged_bytes = report.charged, .resident_bytes = report.resident};
     tell(GV_WANT, &message, sizeof message);
 }
@@ -334,6 +339,8 @@ static void take_pokes(void)
         want();
     if (pokes & GV_POKE_IDLE)
         tell_idle();
+    if (pokes & GV_POKE_MEMORY)
+        tell_memory();
 }
 
 void *gv_control_thread(void *unused)

@@ -34,6 +34,8 @@ void gv_extents_publish(void)
     gv_extents_report(&report);
     gv_store64(&gv_client_page()->charged_bytes, report.charged);
     gv_store64(&gv_client_page()->resident_bytes, report.resident);
+    if (report.charged != gv_memory.reported && gv_load32(&gv_gate.lease->clients) > 1)
+        gv_session_poke(GV_POKE_MEMORY);
 }
 
 /* --- physical handles ----------------------------------------------------------------------------------------------------- */

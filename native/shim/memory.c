@@ -84,10 +84,19 @@ uint64_t gv_memory_charged(void) { return gv_memory.live_extents * gv_memory.ext
 
 uint64_t gv_memory_resident(void) { return (gv_memory.held_extents + gv_memory.cache_count) * gv_memory.extent_bytes; }
 
-/* What this process may charge: the job's quota without what its other processes have, in whole extents. */
+/*
+ * What this process may charge: the job's quota without what its other processes have, in whole extents. Those are as they last
+ * reported, so two processes that grow at the same moment can pass the quota by what is under way.
+ */
 uint64_t gv_memory_quota(void)
 {
-    const uint64_t quota = gv_load64(&gv_gate.lease->quota_bytes);
+    const struct gv_lease *const lease = gv_gate.lease;
+    uint64_t quota = gv_load64(&lease->quota_bytes);
+    if (gv_load32(&lease->clients) > 1) {
+        const uint64_t all = gv_load64(&lease->charged_bytes), own = gv_memory.reported;
+        const uint64_t others = all > own ? all - own : 0;
+        quota = quota > others ? quota - others : 0;
+    }
     return quota / gv_memory.extent_bytes * gv_memory.extent_bytes;
 }
 

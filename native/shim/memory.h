@@ -46,6 +46,7 @@ struct gv_memory_state {
     CUmemGenericAllocationHandle *cache; /* physical handles without an address, ready for reuse */
     uint64_t cache_count, cache_room;
     uint64_t allowance; /* bytes that may be resident: the daemon's promise */
+    uint64_t reported;  /* charged bytes as the daemon last heard; written by the control thread */
     uint64_t serial;
 };
 extern struct gv_memory_state gv_memory;

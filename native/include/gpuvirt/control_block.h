@@ -40,9 +40,11 @@ struct gv_lease {
     uint32_t flags;                            /* enum gv_lease_flags */
     uint64_t deadline_ns;                      /* end of the present quantum; 0 = none */
     uint64_t heartbeat_ns;                     /* the daemon's loop turned at this time */
-    uint64_t quota_bytes; /* device memory that this job may charge in all; the daemon may change it */
-    uint32_t window_us;   /* reserved for marks; 0 = no marks */
-    uint32_t reserved[5];
+    uint64_t quota_bytes;   /* device memory that this job may charge in all; the daemon may change it */
+    uint32_t window_us;     /* reserved for marks; 0 = no marks */
+    uint32_t clients;       /* processes of the job on this GPU */
+    uint64_t charged_bytes; /* what all of them together have charged, as they reported */
+    uint64_t reserved;
 };
 
 enum gv_client_state {

@@ -13,6 +13,8 @@ int main(void)
     CHECK_EQUAL(offsetof(struct gv_lease, deadline_ns), 24);
     CHECK_EQUAL(offsetof(struct gv_lease, heartbeat_ns), 32);
     CHECK_EQUAL(offsetof(struct gv_lease, quota_bytes), 40);
+    CHECK_EQUAL(offsetof(struct gv_lease, clients), 52);
+    CHECK_EQUAL(offsetof(struct gv_lease, charged_bytes), 56);
     CHECK_EQUAL(offsetof(struct gv_client, state), 16);
     CHECK_EQUAL(offsetof(struct gv_client, drained_epoch), 20);
     CHECK_EQUAL(offsetof(struct gv_client, busy_ns), 32);
