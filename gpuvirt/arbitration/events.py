@@ -91,9 +91,12 @@ def want(gpu: Gpu, number: int, charged: int, resident: int, now: int) -> None:
 
 
 def memory(gpu: Gpu, number: int, charged: int, resident: int, native: int) -> None:
-    """MEMORY: new figures of a client."""
+    """MEMORY: new figures of a client.
+
+    More resident than allowed is not believed: a lie would starve others, and what is really there shows as residue in NVML.
+    """
     _, client = find(gpu, number)
-    client.charged, client.resident, client.native = charged, resident, native
+    client.charged, client.resident, client.native = charged, min(resident, client.allowance), native
     if charged > resident:
         client.restored = False
 
@@ -134,17 +137,15 @@ def moved(
     if request is None or request.move is not move:
         raise UnexpectedAnswer(f"{move.value.upper()} was answered, but not asked")
     client.request = None
-    client.charged, client.resident = charged, resident
+    client.charged, client.resident = charged, min(resident, client.allowance)
     if status == 0:
-        client.allowance = request.bytes
         gpu.link_rate = learned_rate(gpu.link_rate, moved_bytes, duration_ns)
         gpu.switch_moved += moved_bytes
         if move is Move.RESTORE:
             client.restored = True
-            if resident > request.bytes:
-                client.allowance = request.bytes  # promised() counts the excess; its owner pays at the next eviction
         else:
             client.restored = client.restored and resident >= charged
+            client.allowance = max(request.bytes, client.resident)
             if resident > request.bytes:
                 client.evict_not_before = now + gpu.rules.stall  # it said done and is not: do not ask it in a circle
         return

@@ -18,8 +18,8 @@ RESIDUE_SAMPLES = 3
 
 
 def promised(clients: Iterable[Client]) -> int:
-    """Bytes that clients may have resident. A client that reports more than its allowance counts with what it has."""
-    return sum(max(client.allowance, client.resident) for client in clients)
+    """Bytes that clients may have resident."""
+    return sum(client.allowance for client in clients)
 
 
 def free(gpu: Gpu) -> int:
