@@ -81,7 +81,9 @@ def test_equal_jobs_get_equal_shares(machine: Host) -> None:
 
 
 def test_three_jobs_of_which_only_one_fits_at_a_time(machine: Host) -> None:
-    jobs = [machine.job("mixer.py", "--memory", "160", "--steps", "4", "--seed", str(i), name=f"j{i}") for i in range(3)]
+    jobs = [
+        machine.job("mixer.py", "--memory", "160", "--steps", "4", "--seed", str(i), name=f"j{i}") for i in range(3)
+    ]
     for job in jobs:
         assert job.wait() == 0, machine.report()
     accounts_are_zero(machine)

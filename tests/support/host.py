@@ -218,7 +218,9 @@ class Host:
 
     def device_used(self) -> int:
         """Bytes of the soft GPU that are allocated, as its own NVML says."""
-        code = "import pynvml as n; n.nvmlInit(); print(n.nvmlDeviceGetMemoryInfo(n.nvmlDeviceGetHandleByIndex(0)).used)"
+        code = (
+            "import pynvml as n; n.nvmlInit(); print(n.nvmlDeviceGetMemoryInfo(n.nvmlDeviceGetHandleByIndex(0)).used)"
+        )
         done = subprocess.run(
             [sys.executable, "-c", code], env=self.environ(), capture_output=True, text=True, check=True, timeout=30
         )
