@@ -54,6 +54,20 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
     return result;
 }
 
+/* Waits for the context that the memory belongs to; the calling thread needs one of its own, as for the driver. */
+static CUresult synchronise(CUcontext owner)
+{
+    CUcontext current = NULL;
+    CUresult result = REAL(cuCtxGetCurrent)(&current);
+    if (result != CUDA_SUCCESS || current == NULL)
+        return result != CUDA_SUCCESS ? result : CUDA_ERROR_INVALID_CONTEXT;
+    if (current == owner || owner == NULL || REAL(cuCtxPushCurrent_v2)(owner) != CUDA_SUCCESS)
+        return REAL(cuCtxSynchronize)();
+    result = REAL(cuCtxSynchronize)();
+    REAL(cuCtxPopCurrent_v2)(&owner);
+    return result;
+}
+
 GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
     if (!gv_memory_owns(dptr))
@@ -67,7 +81,11 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
         gv_pool_free_later(range, NULL);
         return CUDA_SUCCESS;
     }
-    const CUresult result = REAL(cuCtxSynchronize)();
+    const CUresult result = synchronise(range->context);
+    if (result == CUDA_ERROR_INVALID_CONTEXT || result == CUDA_ERROR_NOT_INITIALIZED) {
+        gv_memory_readmit(range, range->context, range->pool); /* no context: as with the driver, nothing happened */
+        return result;
+    }
     gv_memory_give(range);
     return result;
 }

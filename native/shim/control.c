@@ -259,6 +259,7 @@ static void restore(uint64_t allowance)
 {
     const uint64_t began = gv_now_ns();
     const struct gv_move move = gv_extents_restore(allowance);
+    wanted_at = 0; /* answered: the next want is a new one */
     gv_extents_publish();
     tell_moved(GV_RESTORED, &move, began);
     gv_gate_notify();

@@ -229,20 +229,15 @@ void gv_memory_give_context(void *context)
         return;
     pthread_mutex_lock(&gv_memory.lock);
     for (int r = 0; r < 2; r++) {
-        for (uint64_t address = regions[r]->base; address < regions[r]->base + regions[r]->bytes;) {
-            struct gv_range *range = NULL;
-            uint64_t unit = (address - regions[r]->base) / regions[r]->unit;
-            const uint64_t end = gv_memory.base + gv_memory.extents_touched * gv_memory.extent_bytes;
-            while (address < end && (range = regions[r]->starts[unit]) == NULL) {
-                address += regions[r]->unit;
-                unit++;
-            }
-            if (range == NULL)
-                break;
-            address = range->address + range->bytes;
-            uint64_t first, last;
-            if (range->context == context)
-                vacate(range, &first, &last);
+        uint64_t first, last;
+        for (struct gv_range *range = regions[r]->first; range != NULL; range = range->upper) {
+            const int ours =
+                range->in_use && range->context == context && gv_ranges_at(regions[r], range->address) == range;
+            if (!ours)
+                continue; /* free, another context's, or claimed by a free that is under way */
+            struct gv_range *const before = range->lower != NULL && !range->lower->in_use ? range->lower : range;
+            vacate(range, &first, &last);
+            range = before; /* giving it back may have joined it with its neighbours */
         }
     }
     pthread_mutex_unlock(&gv_memory.lock);

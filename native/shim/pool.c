@@ -50,7 +50,8 @@ static void count_usage(CUmemoryPool pool, uint64_t bytes, int taken)
     pthread_mutex_lock(&lock);
     struct usage *const usage = usage_of(pool);
     if (usage != NULL) {
-        usage->used = taken ? usage->used + bytes : usage->used - bytes;
+        const uint64_t left = usage->used > bytes ? usage->used - bytes : 0; /* a pool may go before its memory does */
+        usage->used = taken ? usage->used + bytes : left;
         usage->high = usage->used > usage->high ? usage->used : usage->high;
     }
     pthread_mutex_unlock(&lock);
@@ -252,6 +253,27 @@ GV_EXPORT CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *poo
          poolProps->allocType != CU_MEM_ALLOCATION_TYPE_PINNED ||
          (gv_memory.bytes != 0 && poolProps->location.id != gv_memory.device)))
         add_native(*pool);
+    return result;
+}
+
+GV_EXPORT CUresult cuMemPoolDestroy(CUmemoryPool pool)
+{
+    const CUresult result = REAL(cuMemPoolDestroy)(pool);
+    if (result != CUDA_SUCCESS)
+        return result;
+    pthread_mutex_lock(&lock); /* the handle may come again for another pool */
+    for (struct usage **link = &usages; *link != NULL; link = &(*link)->next) {
+        if ((*link)->pool == pool) {
+            struct usage *const old = *link;
+            *link = old->next;
+            free(old);
+            break;
+        }
+    }
+    for (size_t i = 0; i < native_count; i++)
+        if (natives[i] == pool)
+            natives[i] = NULL;
+    pthread_mutex_unlock(&lock);
     return result;
 }
 

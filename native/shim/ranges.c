@@ -76,20 +76,14 @@ int gv_ranges_init(struct gv_ranges *ranges, uint64_t base, uint64_t bytes, uint
     }
     whole->address = base;
     whole->bytes = bytes;
+    ranges->first = whole;
     insert_free(ranges, whole);
     return 0;
 }
 
 void gv_ranges_destroy(struct gv_ranges *ranges)
 {
-    struct gv_range *range = NULL;
-    for (int power = 0; power < GV_RANGE_CLASSES && range == NULL; power++)
-        for (int step = 0; step < GV_RANGE_STEPS && range == NULL; step++)
-            range = ranges->free[power][step];
-    for (uint64_t i = 0; range == NULL && i < ranges->bytes / ranges->unit; i++)
-        range = ranges->starts[i];
-    while (range != NULL && range->lower != NULL)
-        range = range->lower;
+    struct gv_range *range = ranges->first;
     while (range != NULL) {
         struct gv_range *upper = range->upper;
         free(range);

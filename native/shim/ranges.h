@@ -27,6 +27,7 @@ struct gv_range {
 struct gv_ranges {
     uint64_t base, bytes, unit;
     struct gv_range **starts; /* by unit: the range in use that begins there; a sparse mapping */
+    struct gv_range *first; /* the piece at the base: split and joined, but always this one; walk from it by `upper` */
     uint64_t class_bits;
     uint32_t step_bits[GV_RANGE_CLASSES];
     struct gv_range *free[GV_RANGE_CLASSES][GV_RANGE_STEPS];
