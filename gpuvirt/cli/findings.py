@@ -169,7 +169,7 @@ def preload(patient: Patient) -> Finding:
         with tempfile.TemporaryDirectory(prefix="gpuvirt-doctor-") as folder:
             for name in ("libcuda.so", "libcuda.so.1"):
                 (Path(folder) / name).symlink_to(shim)
-            return _preload_in(environment.Attachment(shim, Path(folder), None, {}))
+            return preload_in(environment.Attachment(shim, Path(folder), None, {}))
     except FileNotFoundError as error:
         return Finding("preload", FAIL, str(error), "install gpuvirt with pip, which builds it")
     except GpuvirtError as error:
@@ -184,12 +184,13 @@ def _preload_with_daemon() -> Finding:
         "create_job", name="doctor", memory=None, weight=1, command=["gpuvirt", "doctor"], pid=os.getpid()
     )
     try:
-        return _preload_in(attachment_of(answer))
+        return preload_in(attachment_of(answer))
     finally:
         client.call("end_job", job=answer.get("job"))
 
 
-def _preload_in(attachment: environment.Attachment) -> Finding:
+def preload_in(attachment: environment.Attachment) -> Finding:
+    """Runs the probe as a program with this attachment."""
     environ = environment.governed(os.environ, attachment, environment.system_folders())
     fix = "see that nothing in this environment resets LD_PRELOAD or LD_LIBRARY_PATH"
     try:

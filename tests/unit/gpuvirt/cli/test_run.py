@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from gpuvirt.cli.connection import unusable
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 # A program that says what it sees and then does as it is told.
@@ -156,11 +158,23 @@ def test_socket_that_is_none(gpuvirt: Cli, runtime: Path) -> None:
     assert "is not a socket; remove it" in errors(gpuvirt("run", "true"))
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may use every socket")
-def test_socket_without_permission(make_daemon: Any, gpuvirt: Cli, runtime: Path) -> None:
+def test_socket_without_permission(make_daemon: Any, runtime: Path) -> None:
+    """Asked in a child that is no longer root, which may use every socket."""
     make_daemon()
+    runtime.chmod(0o755)
     (runtime / "admin.sock").chmod(0)
-    assert "no permission to use socket" in errors(gpuvirt("run", "true"))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if os.getuid() == 0:
+            os.setuid(65534)
+        os.write(write, str(unusable(runtime / "admin.sock")).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as stream:
+        said = stream.read()
+    assert said == f"no permission to use socket {runtime}/admin.sock; ask the daemon's owner for access"
 
 
 def test_daemon_of_no_sense(runtime: Path, gpuvirt: Cli) -> None:
