@@ -19,6 +19,7 @@ from gpuvirt.cli import softgpu
 from gpuvirt.errors import DriverUnavailable
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+RUN = (sys.executable, "-m", "gpuvirt.cli.main")
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_life(gpuvirt: Cli, board: Path, built: Path) -> None:
     assert "0/64" in gpuvirt("softgpu", "show", "--board", str(board)).stdout
     script = "import ctypes; print(ctypes.CDLL('libcuda.so.1').cuInit(0), flush=True); input()"
     user = subprocess.Popen(
-        [sys.executable, "-m", "gpuvirt.cli.main", "softgpu", "run", "--board", str(board), sys.executable, "-c", script],
+        [*RUN, "softgpu", "run", "--board", str(board), sys.executable, "-c", script],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert user.stdout is not None
