@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from gpuvirt import paths
 from gpuvirt.cli import connection, environment
 from gpuvirt.cli.child import Child, end_like, replace_by
 from gpuvirt.cli.program import Identity, NotExecutable, NotFound, check, find
@@ -24,15 +25,23 @@ if TYPE_CHECKING:
     from gpuvirt.admin import AdminClient
 
 _NAME_LIMIT = 64
-_WEIGHT_LIMIT = 10_000
+_WEIGHT_LIMIT = 1000
+_WEIGHT_DEFAULT = 100
+_NO_CALL = "no GPU call yet"  # the daemon's reason for a job of which no process ever attached
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@")
 
 
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--name", metavar="NAME", help="Name of the job in `gpuvirt ps`. Default: the program's.")
 @click.option("--memory", metavar="SIZE", help="Device memory that the job may allocate in all, for example 20G.")
-@click.option("--weight", metavar="N", type=click.IntRange(1, _WEIGHT_LIMIT), default=1, show_default=True,
-              help="GPU time in proportion to other jobs.")  # fmt: skip
+@click.option(
+    "--weight",
+    metavar="N",
+    type=click.IntRange(1, _WEIGHT_LIMIT),
+    default=_WEIGHT_DEFAULT,
+    show_default=True,
+    help=f"GPU time in proportion to other jobs, 1 to {_WEIGHT_LIMIT}.",
+)
 @click.option("--unmanaged-ok", is_flag=True, help="Run the program even if gpuvirt cannot govern it.")
 @click.option("-q", "--quiet", is_flag=True, help="No note when the program made no CUDA call.")
 @click.argument("words", metavar="[--] COMMAND...", nargs=-1, type=click.UNPROCESSED)
@@ -94,6 +103,7 @@ def _run_ungoverned(words: tuple[str, ...], error: GpuvirtError) -> NoReturn:
 
 def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, ...], quiet: bool) -> int:
     program = find(words[0], os.environ)
+    _check_early(words)
     client = connection.connect()
     answer = client.call("create_job", name=name, memory=memory, weight=weight, command=list(words), pid=os.getpid())
     job = str(answer.get("job", ""))
@@ -109,8 +119,20 @@ def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, 
     status = _supervise(client, job, child)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 and not quiet and _never_attached(client, job):
         sys.stderr.write(f"gpuvirt run: note: '{words[0]}' made no CUDA call\n")
-    _end_job(client, job)
+    _end_job(client, job, os.waitstatus_to_exitcode(status))
     return end_like(status)
+
+
+def _check_early(words: tuple[str, ...]) -> None:
+    """Looks at the program with this package's own shim, before there is a job: no job is left behind by a refusal.
+
+    Raises AttachError.
+    """
+    try:
+        shim = paths.library("libgpuvirt-shim.so")
+    except FileNotFoundError:
+        return  # the daemon's is of another installation, and looked at when it has named it
+    check(words, os.environ, shim, Identity.of_this_process())
 
 
 def attachment_of(answer: dict[str, Any]) -> environment.Attachment:
@@ -153,11 +175,11 @@ def _supervise(client: AdminClient, job: str, child: Child) -> int:
     return child.finish()
 
 
-def _end_job(client: AdminClient, job: str) -> None:
+def _end_job(client: AdminClient, job: str, code: int | None = None) -> None:
     """Tells the daemon, or the one that has replaced it. With nobody there it will see the death by itself."""
-    for fresh in (False, True):
+    for _ in range(2):  # the client connects again at the second call
         try:
-            (connection.connect() if fresh else client).call("end_job", job=job)
+            client.call("end_job", job=job, exit=code)
             return
         except DaemonUnavailable:
             continue
@@ -168,7 +190,7 @@ def _end_job(client: AdminClient, job: str) -> None:
 def _never_attached(client: AdminClient, job: str) -> bool:
     """Does the daemon say that no process of the job ever attached? False when it cannot say."""
     try:
-        jobs = connection.connect().call("status").get("jobs", [])
+        jobs = client.call("status", all=True).get("jobs", [])
     except GpuvirtError:
         return False
-    return any(entry.get("job") == job and entry.get("state") == "new" for entry in jobs)
+    return any(entry.get("job") == job and entry.get("reason") == _NO_CALL for entry in jobs)

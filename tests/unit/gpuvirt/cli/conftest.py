@@ -72,8 +72,8 @@ class FakeDaemon:
     def encode(answer: dict[str, Any]) -> dict[str, Any]:
         """The wire form of an answer; {"refused": text} is a refusal."""
         if "refused" in answer:
-            return {"ok": False, "error": answer["refused"]}
-        return {"ok": True, "result": answer}
+            return {"ok": False, "error": answer["refused"], "hint": "ask for less"}
+        return {"ok": True, **answer}
 
     def operations(self) -> list[str]:
         """Names of the requests so far."""

@@ -60,7 +60,7 @@ def test_program_meets_the_shim(make_daemon: Any, gpuvirt: Cli, runtime: Path, s
     assert (create["op"], create["name"], create["memory"], create["weight"]) == ("create_job", "n1", 1 << 30, 3)
     assert create["command"][:2] == [sys.executable, "-c"]
     assert (started["op"], started["pid"]) == ("job_started", seen["pid"])
-    assert (end["op"], end["job"]) == ("end_job", "j1")
+    assert (end["op"], end["job"], end["exit"]) == ("end_job", "j1", 0)
 
 
 def test_signals_are_as_in_a_shell(make_daemon: Any, gpuvirt: Cli) -> None:
@@ -133,7 +133,7 @@ def test_survives_the_daemon(make_daemon: Any, runtime: Path) -> None:
 
 
 def test_no_cuda_call_is_noted(make_daemon: Any, gpuvirt: Cli) -> None:
-    make_daemon(status={"gpus": [], "jobs": [{"job": "j1", "state": "new"}]})
+    make_daemon(status={"gpus": [], "jobs": [{"job": "j1", "state": "ended", "reason": "no GPU call yet"}]})
     assert errors(gpuvirt("run", "true")) == "gpuvirt run: note: 'true' made no CUDA call"
     assert gpuvirt("run", "--quiet", "true").stderr == ""
     assert gpuvirt("run", "false").stderr == ""
@@ -205,7 +205,7 @@ def test_refusal_is_shown(make_daemon: Any, gpuvirt: Cli, tmp_path: Path) -> Non
     make_daemon(create_job={"refused": "10 TiB is more than GPU 0 has"})
     done = gpuvirt("run", "--memory", "10T", "--unmanaged-ok", "touch", str(tmp_path / "ran"))
     assert done.returncode == 1
-    assert "10 TiB is more than GPU 0 has" in errors(done)
+    assert errors(done) == "gpuvirt run: error: 10 TiB is more than GPU 0 has; ask for less"
     assert not (tmp_path / "ran").exists()
 
 
@@ -253,6 +253,30 @@ def test_wrong_usage(gpuvirt: Cli, arguments: list[str], words: str) -> None:
     done = gpuvirt("run", *arguments)
     assert done.returncode == 2
     assert words in errors(done)
+
+
+@pytest.fixture
+def static_program(tmp_path: Path) -> Path:
+    path = tmp_path / "static"
+    source = '#include <stdio.h>\nint main(void) { return puts("ran") < 0; }'
+    done = subprocess.run(["cc", "-x", "c", "-", "-static", "-o", path], input=source, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("cannot link statically here")
+    return path
+
+
+def test_program_that_cannot_be_governed(make_daemon: Any, gpuvirt: Cli, static_program: Path) -> None:
+    daemon = make_daemon()
+    done = gpuvirt("run", str(static_program))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert errors(done) == (
+        f"gpuvirt run: error: '{static_program}' is statically linked, so that no shim can be loaded into it; "
+        "link it dynamically, or run it without gpuvirt: --unmanaged-ok"
+    )
+    assert "job_started" not in daemon.operations()
+    done = gpuvirt("run", "--unmanaged-ok", str(static_program))
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert errors(done).startswith(f"gpuvirt run: warning: '{static_program}' runs without gpuvirt: ")
 
 
 def test_shim_that_is_missing(make_daemon: Any, gpuvirt: Cli, runtime: Path) -> None:
