@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from gpuvirt.admin import AdminClient
 
 _NAME_LIMIT = 64
+_WORDS_LIMIT, _WORD_LIMIT = 64, 256  # of a command, for show
+_RESTART_S = 10.0  # for so long a daemon may be away between two steps of a start
 _WEIGHT_LIMIT = 1000
 _WEIGHT_DEFAULT = 100
 _NO_CALL = "no GPU call yet"  # the daemon's reason for a job of which no process ever attached
@@ -56,7 +59,7 @@ def command(
     if not words:
         raise UsageError("no command given", "write for example 'gpuvirt run -- python train.py'")
     limit = None if memory is None else parse_size(memory)
-    job = _valid_name(name) if name is not None else _name_of(words)
+    job = _valid_name(name) if name is not None else name_of(words)
     try:
         try:
             return _run_governed(job, limit, weight, words, quiet)
@@ -68,6 +71,12 @@ def command(
         return _refuse(error, 127)
     except NotExecutable as error:
         return _refuse(error, 126)
+
+
+def _shown(words: tuple[str, ...]) -> list[str]:
+    """The command as `gpuvirt ps` shows it: text of a bounded length, whatever bytes the arguments are."""
+    shown = [os.fsencode(word)[:_WORD_LIMIT].decode(errors="replace") for word in words[:_WORDS_LIMIT]]
+    return [*shown, "..."] if len(words) > _WORDS_LIMIT else shown
 
 
 def _refuse(error: GpuvirtError, code: int) -> int:
@@ -84,10 +93,10 @@ def _valid_name(name: str) -> str:
     return name
 
 
-def _name_of(words: tuple[str, ...]) -> str:
+def name_of(words: tuple[str, ...]) -> str:
     """A readable name for a job without one: the program's, or the script's that an interpreter is given."""
     base = Path(words[0]).name
-    if base.startswith("python") and len(words) > 1:
+    if base.startswith("python") and "-c" not in words:
         script = next((word for word in words[1:] if not word.startswith("-")), base)
         base = Path(script).name
     kept = "".join(letter if letter in _NAME_CHARACTERS else "_" for letter in base)[:_NAME_LIMIT]
@@ -105,7 +114,7 @@ def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, 
     program = find(words[0], os.environ)
     _check_early(words)
     client = connection.connect()
-    answer = client.call("create_job", name=name, memory=memory, weight=weight, command=list(words), pid=os.getpid())
+    answer = client.call("create_job", name=name, memory=memory, weight=weight, command=_shown(words), pid=os.getpid())
     job = str(answer.get("job", ""))
     try:
         attachment = attachment_of(answer)
@@ -162,7 +171,7 @@ def _check_links(attachment: environment.Attachment) -> None:
 def _supervise(client: AdminClient, job: str, child: Child) -> int:
     """Reports the child, lets it run and returns its wait status."""
     try:
-        client.call("job_started", job=job, pid=child.pid)
+        _report(client, job, child.pid)
     except BaseException:
         child.abandon()
         _end_job(client, job)
@@ -173,6 +182,19 @@ def _supervise(client: AdminClient, job: str, child: Child) -> int:
         _end_job(client, job)
         raise
     return child.finish()
+
+
+def _report(client: AdminClient, job: str, pid: int) -> None:
+    """Tells the daemon the pid; one that restarts just now knows the job and is waited for. Raises GpuvirtError."""
+    deadline = time.monotonic() + _RESTART_S
+    while True:
+        try:
+            client.call("job_started", job=job, pid=pid)
+            return
+        except DaemonUnavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def _end_job(client: AdminClient, job: str, code: int | None = None) -> None:

@@ -65,7 +65,10 @@ class FakeDaemon:
                 request = json.loads(line)
                 self.requests.append(request)
                 answer = self.answers.get(request["op"], {})
-                stream.write(json.dumps(self.encode(answer(request) if callable(answer) else answer)).encode() + b"\n")
+                answer = answer(request) if callable(answer) else answer
+                if answer is None:
+                    return  # hangs up, as a daemon that dies
+                stream.write(json.dumps(self.encode(answer)).encode() + b"\n")
                 stream.flush()
 
     @staticmethod

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from gpuvirt.cli import run
 from gpuvirt.cli.connection import unusable
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -137,6 +138,46 @@ def test_no_cuda_call_is_noted(make_daemon: Any, gpuvirt: Cli) -> None:
     assert errors(gpuvirt("run", "true")) == "gpuvirt run: note: 'true' made no CUDA call"
     assert gpuvirt("run", "--quiet", "true").stderr == ""
     assert gpuvirt("run", "false").stderr == ""
+
+
+def test_daemon_that_restarts_during_the_start(make_daemon: Any, gpuvirt: Cli, runtime: Path) -> None:
+    """The new one knows the job from its state: nothing is lost but a moment."""
+    later: list[Any] = []
+
+    def replaced(request: dict[str, Any]) -> None:
+        (runtime / "admin.sock").rename(runtime / "old.sock")
+        later.append(make_daemon())
+
+    make_daemon(job_started=replaced)
+    assert gpuvirt("run", "sh", "-c", "exit 9").returncode == 9
+    assert later[0].operations() == ["job_started", "end_job"]
+
+
+def test_arguments_of_any_bytes_and_length(make_daemon: Any, runtime: Path) -> None:
+    daemon = make_daemon()
+    words = [b"echo", b"\xff\xfe", b"x" * 100_000, *[b"y"] * 500]
+    done = subprocess.run(
+        [sys.executable, "-m", "gpuvirt.cli.main", "run", "--", *words],
+        env={**os.environ, "GPUVIRT_RUNTIME": str(runtime)}, capture_output=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == b" ".join(words[1:]) + b"\n"
+    sent = daemon.requests[0]["command"]
+    assert sent[:2] == ["echo", "\ufffd\ufffd"]
+    assert (len(sent), max(map(len, sent))) == (65, 256)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("/opt/bin/solver", "-x"), "solver"),
+        (("python3", "-u", "/src/train.py", "--lr", "1"), "train.py"),
+        (("python", "-m", "my.module"), "my.module"),
+        (("python", "-c", "import os"), "python"),
+        (("./my prog",), "my_prog"),
+    ],
+)
+def test_jobs_have_readable_names(words: tuple[str, ...], name: str) -> None:
+    assert run.name_of(words) == name
 
 
 def test_no_daemon(gpuvirt: Cli) -> None:
