@@ -13,14 +13,14 @@ from gpuvirt.errors import GpuvirtError
 MAGIC = b"\x7fELF"
 MACHINES = {
     3: "x86",
-    8: "MIPS",
-    20: "PowerPC",
-    21: "PowerPC 64",
-    22: "S390",
-    40: "ARM",
+    8: "mips",
+    20: "ppc",
+    21: "ppc64",
+    22: "s390",
+    40: "arm",
     62: "x86-64",
-    183: "AArch64",
-    243: "RISC-V",
+    183: "aarch64",
+    243: "riscv",
 }
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 5, 10, 14, 15, 29

@@ -66,4 +66,4 @@ def connect(environ: Mapping[str, str] | None = None) -> AdminClient:
     path = locate(environ)
     from gpuvirt.admin import AdminClient
 
-    return AdminClient(path)
+    return AdminClient([path.parent])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -11,7 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import gpuvirt
 from gpuvirt import elf, paths
 from gpuvirt.cli import connection, environment
-from gpuvirt.errors import DriverUnavailable, GpuvirtError
+from gpuvirt.errors import GpuvirtError
 from gpuvirt.units import format_size
 
 OK, WARN, FAIL = "ok", "warn", "fail"
@@ -145,14 +146,46 @@ def _system_driver() -> Path | None:
     return None
 
 
+@contextlib.contextmanager
+def trial_job(patient: Patient) -> Iterator[environment.Attachment]:
+    """How programs attach: by a job of the daemon that ends again, else by what the daemon would make.
+
+    Raises FileNotFoundError when the shim is not built, and what the daemon's client raises.
+    """
+    if patient.status is not None:
+        from gpuvirt.cli.run import attachment_of
+
+        client = connection.connect()
+        words = ["gpuvirt", "doctor"]
+        answer = client.call("create_job", name="doctor", command=words, pid=os.getpid())
+        try:
+            yield attachment_of(answer)
+        finally:
+            client.call("end_job", job=answer.get("job"))
+        return
+    shim = paths.library("libgpuvirt-shim.so")
+    with tempfile.TemporaryDirectory(prefix="gpuvirt-doctor-") as folder:
+        for name in ("libcuda.so", "libcuda.so.1"):
+            (Path(folder) / name).symlink_to(shim)
+        # A soft GPU that nobody has made yet is not to be made by looking at it.
+        board = {} if "GPUVIRT_SOFTGPU_BOARD" in os.environ else {"GPUVIRT_SOFTGPU_BOARD": f"{folder}/board"}
+        library = patient.driver.parent / "libnvidia-ml.so.1" if patient.driver is not None else None
+        yield environment.Attachment(shim, Path(folder), library, board if patient.soft else {})
+
+
 def nvml(patient: Patient) -> Finding:
     """Does NVML load and list GPUs?"""
-    from gpuvirt.cli import nvml_probe, softgpu
+    from gpuvirt.cli import nvml_probe
 
     try:
-        folder = softgpu.folder() if patient.soft else None
-        gpus = nvml_probe.ask(folder)
-    except DriverUnavailable as error:
+        with trial_job(patient) as job:
+            folder = job.nvml.parent if job.nvml is not None and job.nvml.exists() else None
+            if folder is not None and str(folder) in environment.system_folders():
+                folder = None
+            gpus = nvml_probe.ask(folder, {**os.environ, **job.environment})
+    except FileNotFoundError as error:
+        return Finding("nvml", FAIL, str(error), "install gpuvirt with pip, which builds it")
+    except GpuvirtError as error:
         return Finding("nvml", FAIL, error.message, error.hint)
     if not gpus:
         return Finding("nvml", FAIL, "NVML lists no GPU", "see 'nvidia-smi', or use the soft GPU")
@@ -163,33 +196,16 @@ def nvml(patient: Patient) -> Finding:
 def preload(patient: Patient) -> Finding:
     """Does a program started like `gpuvirt run` does meet the shim on both ways to the driver?"""
     try:
-        if patient.status is not None:
-            return _preload_with_daemon()
-        shim = paths.library("libgpuvirt-shim.so")
-        with tempfile.TemporaryDirectory(prefix="gpuvirt-doctor-") as folder:
-            for name in ("libcuda.so", "libcuda.so.1"):
-                (Path(folder) / name).symlink_to(shim)
-            return _preload_in(environment.Attachment(shim, Path(folder), None, {}))
+        with trial_job(patient) as job:
+            return preload_in(job)
     except FileNotFoundError as error:
         return Finding("preload", FAIL, str(error), "install gpuvirt with pip, which builds it")
     except GpuvirtError as error:
         return Finding("preload", FAIL, error.message, error.hint)
 
 
-def _preload_with_daemon() -> Finding:
-    from gpuvirt.cli.run import attachment_of
-
-    client = connection.connect()
-    answer = client.call(
-        "create_job", name="doctor", memory=None, weight=1, command=["gpuvirt", "doctor"], pid=os.getpid()
-    )
-    try:
-        return _preload_in(attachment_of(answer))
-    finally:
-        client.call("end_job", job=answer.get("job"))
-
-
-def _preload_in(attachment: environment.Attachment) -> Finding:
+def preload_in(attachment: environment.Attachment) -> Finding:
+    """Runs the probe as a program with this attachment."""
     environ = environment.governed(os.environ, attachment, environment.system_folders())
     fix = "see that nothing in this environment resets LD_PRELOAD or LD_LIBRARY_PATH"
     try:

@@ -13,6 +13,11 @@ def _memory(row: Row) -> str:
     return f"{mebibytes(row.get('memory_used'))}/{mebibytes(row.get('memory_total'))}"
 
 
+def _state(row: Row) -> str:
+    """ "ok", or "unknown" while NVML does not answer."""
+    return str(row.get("state", "-"))
+
+
 def _waiting(row: Row) -> str:
     return str(len(row.get("queue") or []))
 
@@ -36,6 +41,7 @@ WIDE = (
     Column("OTHERS MiB", lambda row: mebibytes(row.get("residue")), right=True),
     HOLDER,
     Column("QUEUE", lambda row: ",".join(str(job) for job in row.get("queue") or []) or "-"),
+    Column("STATE", _state, colour=lambda row: None if _state(row) == "ok" else "red"),
     Column("EPOCH", lambda row: str(row.get("epoch", "-")), right=True),
     SWITCHES,
 )  # fmt: skip
@@ -45,5 +51,5 @@ WIDE = (
 @format_option()
 def command(output: str) -> None:
     """Show the GPUs of this host, their memory, who holds them and how many wait."""
-    rows = connection.connect().call("status").get("gpus", [])
+    rows = connection.connect().call("status", all=False).get("gpus", [])
     show(rows, output, NARROW, WIDE, "the daemon has no GPU; see 'gpuvirt doctor'")

@@ -10,8 +10,15 @@ import click
 from gpuvirt.cli import connection
 from gpuvirt.cli.output import Column, Row, format_option, mebibytes, percent, seconds, show
 
-_COLOURS = {"running": "green", "waiting": "yellow", "new": "dim", "ended": "dim", "lost": "red"}
-_ENDED = "ended"
+_COLOURS = {
+    "running": "green",
+    "swapping": "cyan",
+    "waiting": "yellow",
+    "recovering": "yellow",
+    "starting": "dim",
+    "idle": "dim",
+    "ended": "dim",
+}
 
 
 def _state(row: Row) -> str:
@@ -34,7 +41,7 @@ def _list(key: str) -> Any:
 JOB = Column("JOB", _text("job"), shrink=6)
 NAME = Column("NAME", _text("name"), shrink=8)
 USER = Column("USER", _text("user"), shrink=5)
-GPU = Column("GPU", _text("gpu"), right=True)
+GPU = Column("GPU", _list("gpu"), right=True)
 STATE = Column("STATE", _state, colour=lambda row: _COLOURS.get(_state(row)))
 SHARE = Column("SHARE", lambda row: percent(row.get("share")), right=True)
 BUSY = Column("BUSY", lambda row: seconds(row.get("busy_s")), right=True)
@@ -71,7 +78,5 @@ def command(everything: bool, output: str) -> None:
     RES/MEM is the job's memory that is on the device now, and all that it has allocated. SHARE is its part of the GPU
     time, BUSY its GPU time, WAITED how long it has waited for its turn.
     """
-    rows = connection.connect().call("status").get("jobs", [])
-    if not everything:
-        rows = [row for row in rows if _state(row) != _ENDED]
+    rows = connection.connect().call("status", all=everything).get("jobs", [])
     show(rows, output, NARROW, WIDE, "no jobs; start one with 'gpuvirt run -- COMMAND'")

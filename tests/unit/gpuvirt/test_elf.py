@@ -71,8 +71,8 @@ def make_elf(bits: int, order: str, machine: int) -> bytes:
     [
         (64, "<", 62, "64-bit x86-64"),
         (32, "<", 3, "32-bit x86"),
-        (64, "<", 183, "64-bit AArch64"),
-        (64, ">", 21, "64-bit big-endian PowerPC 64"),
+        (64, "<", 183, "64-bit aarch64"),
+        (64, ">", 21, "64-bit big-endian ppc64"),
         (64, "<", 9999, "64-bit machine 9999"),
     ],
 )

@@ -65,15 +65,18 @@ class FakeDaemon:
                 request = json.loads(line)
                 self.requests.append(request)
                 answer = self.answers.get(request["op"], {})
-                stream.write(json.dumps(self.encode(answer(request) if callable(answer) else answer)).encode() + b"\n")
+                answer = answer(request) if callable(answer) else answer
+                if answer is None:
+                    return  # hangs up, as a daemon that dies
+                stream.write(json.dumps(self.encode(answer)).encode() + b"\n")
                 stream.flush()
 
     @staticmethod
     def encode(answer: dict[str, Any]) -> dict[str, Any]:
         """The wire form of an answer; {"refused": text} is a refusal."""
         if "refused" in answer:
-            return {"ok": False, "error": answer["refused"]}
-        return {"ok": True, "result": answer}
+            return {"ok": False, "error": answer["refused"], "hint": "ask for less"}
+        return {"ok": True, **answer}
 
     def operations(self) -> list[str]:
         """Names of the requests so far."""

@@ -61,7 +61,7 @@ def test_wrong_architecture(tmp_path: Path, shim_library: Path) -> None:
     content = bytearray(path.read_bytes())
     content[18:20] = (183).to_bytes(2, "little")
     path.write_bytes(content)
-    with pytest.raises(AttachError, match="is a 64-bit AArch64 program and gpuvirt's shim is 64-bit x86-64"):
+    with pytest.raises(AttachError, match="is a 64-bit aarch64 program and gpuvirt's shim is 64-bit x86-64"):
         check(path, shim_library)
 
 

@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from gpuvirt.cli import run
+from gpuvirt.cli.connection import unusable
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 # A program that says what it sees and then does as it is told.
@@ -58,7 +61,7 @@ def test_program_meets_the_shim(make_daemon: Any, gpuvirt: Cli, runtime: Path, s
     assert (create["op"], create["name"], create["memory"], create["weight"]) == ("create_job", "n1", 1 << 30, 3)
     assert create["command"][:2] == [sys.executable, "-c"]
     assert (started["op"], started["pid"]) == ("job_started", seen["pid"])
-    assert (end["op"], end["job"]) == ("end_job", "j1")
+    assert (end["op"], end["job"], end["exit"]) == ("end_job", "j1", 0)
 
 
 def test_signals_are_as_in_a_shell(make_daemon: Any, gpuvirt: Cli) -> None:
@@ -131,10 +134,50 @@ def test_survives_the_daemon(make_daemon: Any, runtime: Path) -> None:
 
 
 def test_no_cuda_call_is_noted(make_daemon: Any, gpuvirt: Cli) -> None:
-    make_daemon(status={"gpus": [], "jobs": [{"job": "j1", "state": "new"}]})
+    make_daemon(status={"gpus": [], "jobs": [{"job": "j1", "state": "ended", "reason": "no GPU call yet"}]})
     assert errors(gpuvirt("run", "true")) == "gpuvirt run: note: 'true' made no CUDA call"
     assert gpuvirt("run", "--quiet", "true").stderr == ""
     assert gpuvirt("run", "false").stderr == ""
+
+
+def test_daemon_that_restarts_during_the_start(make_daemon: Any, gpuvirt: Cli, runtime: Path) -> None:
+    """The new one knows the job from its state: nothing is lost but a moment."""
+    later: list[Any] = []
+
+    def replaced(request: dict[str, Any]) -> None:
+        (runtime / "admin.sock").rename(runtime / "old.sock")
+        later.append(make_daemon())
+
+    make_daemon(job_started=replaced)
+    assert gpuvirt("run", "sh", "-c", "exit 9").returncode == 9
+    assert later[0].operations() == ["job_started", "end_job"]
+
+
+def test_arguments_of_any_bytes_and_length(make_daemon: Any, runtime: Path) -> None:
+    daemon = make_daemon()
+    words = [b"echo", b"\xff\xfe", b"x" * 100_000, *[b"y"] * 500]
+    done = subprocess.run(
+        [sys.executable, "-m", "gpuvirt.cli.main", "run", "--", *words],
+        env={**os.environ, "GPUVIRT_RUNTIME": str(runtime)}, capture_output=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == b" ".join(words[1:]) + b"\n"
+    sent = daemon.requests[0]["command"]
+    assert sent[:2] == ["echo", "\ufffd\ufffd"]
+    assert (len(sent), max(map(len, sent))) == (65, 256)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("/opt/bin/solver", "-x"), "solver"),
+        (("python3", "-u", "/src/train.py", "--lr", "1"), "train.py"),
+        (("python", "-m", "my.module"), "my.module"),
+        (("python", "-c", "import os"), "python"),
+        (("./my prog",), "my_prog"),
+    ],
+)
+def test_jobs_have_readable_names(words: tuple[str, ...], name: str) -> None:
+    assert run.name_of(words) == name
 
 
 def test_no_daemon(gpuvirt: Cli) -> None:
@@ -156,11 +199,23 @@ def test_socket_that_is_none(gpuvirt: Cli, runtime: Path) -> None:
     assert "is not a socket; remove it" in errors(gpuvirt("run", "true"))
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may use every socket")
-def test_socket_without_permission(make_daemon: Any, gpuvirt: Cli, runtime: Path) -> None:
+def test_socket_without_permission(make_daemon: Any, runtime: Path) -> None:
+    """Asked in a child that is no longer root, which may use every socket."""
     make_daemon()
+    runtime.chmod(0o755)
     (runtime / "admin.sock").chmod(0)
-    assert "no permission to use socket" in errors(gpuvirt("run", "true"))
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        if os.getuid() == 0:
+            os.setuid(65534)
+        os.write(write, str(unusable(runtime / "admin.sock")).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as stream:
+        said = stream.read()
+    assert said == f"no permission to use socket {runtime}/admin.sock; ask the daemon's owner for access"
 
 
 def test_daemon_of_no_sense(runtime: Path, gpuvirt: Cli) -> None:
@@ -191,7 +246,7 @@ def test_refusal_is_shown(make_daemon: Any, gpuvirt: Cli, tmp_path: Path) -> Non
     make_daemon(create_job={"refused": "10 TiB is more than GPU 0 has"})
     done = gpuvirt("run", "--memory", "10T", "--unmanaged-ok", "touch", str(tmp_path / "ran"))
     assert done.returncode == 1
-    assert "10 TiB is more than GPU 0 has" in errors(done)
+    assert errors(done) == "gpuvirt run: error: 10 TiB is more than GPU 0 has; ask for less"
     assert not (tmp_path / "ran").exists()
 
 
@@ -239,6 +294,30 @@ def test_wrong_usage(gpuvirt: Cli, arguments: list[str], words: str) -> None:
     done = gpuvirt("run", *arguments)
     assert done.returncode == 2
     assert words in errors(done)
+
+
+@pytest.fixture
+def static_program(tmp_path: Path) -> Path:
+    path = tmp_path / "static"
+    source = '#include <stdio.h>\nint main(void) { return puts("ran") < 0; }'
+    done = subprocess.run(["cc", "-x", "c", "-", "-static", "-o", path], input=source, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip("cannot link statically here")
+    return path
+
+
+def test_program_that_cannot_be_governed(make_daemon: Any, gpuvirt: Cli, static_program: Path) -> None:
+    daemon = make_daemon()
+    done = gpuvirt("run", str(static_program))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert errors(done) == (
+        f"gpuvirt run: error: '{static_program}' is statically linked, so that no shim can be loaded into it; "
+        "link it dynamically, or run it without gpuvirt: --unmanaged-ok"
+    )
+    assert "job_started" not in daemon.operations()
+    done = gpuvirt("run", "--unmanaged-ok", str(static_program))
+    assert (done.returncode, done.stdout) == (0, "ran\n")
+    assert errors(done).startswith(f"gpuvirt run: warning: '{static_program}' runs without gpuvirt: ")
 
 
 def test_shim_that_is_missing(make_daemon: Any, gpuvirt: Cli, runtime: Path) -> None:

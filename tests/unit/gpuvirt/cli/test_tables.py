@@ -19,7 +19,7 @@ JOB = {
     "job": "j1",
     "name": "train",
     "user": "alice",
-    "gpu": 0,
+    "gpu": [0],
     "state": "running",
     "pids": [101, 102],
     "weight": 2,
@@ -61,12 +61,18 @@ GPU = {
     "epoch": 9,
     "switches": 7,
 }
-STATUS = {"daemon": {}, "gpus": [GPU], "jobs": [JOB, WAITING, ENDED]}
+
+
+def status(request: dict[str, Any]) -> dict[str, Any]:
+    """As the daemon: ended jobs only when asked for all."""
+    return {"daemon": {}, "gpus": [GPU], "jobs": [JOB, WAITING, ENDED] if request["all"] else [JOB, WAITING]}
+
+
 SLOW = {"asyncio", "structlog", "pynvml", "psutil", "grpc", "cffi", "msgspec", "gpuvirt.control", "unittest", "ctypes"}
 
 
 def test_ps(make_daemon: Any, gpuvirt: Cli) -> None:
-    make_daemon(status=STATUS)
+    make_daemon(status=status)
     done = gpuvirt("ps")
     heading, first, second = done.stdout.splitlines()
     assert heading.split()[:7] == ["JOB", "NAME", "USER", "GPU", "STATE", "SHARE", "BUSY"]
@@ -78,7 +84,7 @@ def test_ps(make_daemon: Any, gpuvirt: Cli) -> None:
 
 
 def test_ps_wide_is_safe_for_the_terminal(make_daemon: Any, gpuvirt: Cli) -> None:
-    make_daemon(status=STATUS)
+    make_daemon(status=status)
     done = gpuvirt("ps", "-a", "-o", "wide")
     assert len(done.stdout.splitlines()) == 4
     assert "101,102" in done.stdout
@@ -87,14 +93,14 @@ def test_ps_wide_is_safe_for_the_terminal(make_daemon: Any, gpuvirt: Cli) -> Non
 
 
 def test_ps_json_has_all_keys(make_daemon: Any, gpuvirt: Cli) -> None:
-    make_daemon(status=STATUS)
+    make_daemon(status=status)
     assert json.loads(gpuvirt("ps", "-o", "json").stdout) == [JOB, WAITING]
     lines = gpuvirt("ps", "-a", "-o", "jsonl").stdout.splitlines()
     assert [json.loads(line)["job"] for line in lines] == ["j1", "j2", "j0"]
 
 
 def test_gpus(make_daemon: Any, gpuvirt: Cli) -> None:
-    make_daemon(status=STATUS)
+    make_daemon(status=status)
     heading, line = gpuvirt("gpus").stdout.splitlines()
     assert line.split()[-5:] == ["350/512", "500", "j1", "1", "7"]
     assert max(len(heading), len(line)) <= 80
@@ -120,7 +126,7 @@ def test_no_daemon(gpuvirt: Cli, verb: str) -> None:
 
 def test_fast_path_imports_little(make_daemon: Any, runtime: Path) -> None:
     """Start-up time is imports: those that would make `ps` slow must not happen."""
-    make_daemon(status=STATUS)
+    make_daemon(status=status)
     for arguments in ("ps", "--help", "gpus -o json"):
         done = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "gpuvirt.cli.main", *arguments.split()],
