@@ -69,8 +69,8 @@ class _BodyParser:
         self.function = function
         self.scope = _Scope(None, 0)
         self.scopes = 1
-        self.targets: list[tuple[Operand, _Scope]] = []  # names that may turn out to be labels
-        self.tables: list[tuple[str, _Scope]] = []
+        self.targets: list[tuple[Operand, _Scope, int]] = []  # labels of branches, and their lines
+        self.tables: list[tuple[str, _Scope, int]] = []
 
     def run(self) -> None:
         """Parses the body and resolves labels."""
@@ -98,12 +98,11 @@ class _BodyParser:
                 self._label()
             else:
                 self._instruction()
-        for operand, scope in self.targets:
-            operand.name = _find_label(scope, operand.name) or operand.name
-        for name, table_scope in self.tables:
-            self.function.tables[name] = [
-                _find_label(table_scope, target) or target for target in self.function.tables[name]
-            ]
+        for operand, scope, line in self.targets:
+            if operand.name not in self.function.tables:
+                operand.name = _find_label(scope, operand.name, line)
+        for name, scope, line in self.tables:
+            self.function.tables[name] = [_find_label(scope, target, line) for target in self.function.tables[name]]
 
     # Declarations
 
@@ -190,7 +189,7 @@ class _BodyParser:
             self.tokens.expect(";")
             self.function.tables[name] = targets
             if token == ".branchtargets":
-                self.tables.append((name, self.scope))
+                self.tables.append((name, self.scope, self.tokens.line(self.tokens.index - 1)))
         else:
             if name in self.scope.labels:
                 raise self.tokens.error(f"label '{name}' is defined twice")
@@ -219,8 +218,8 @@ class _BodyParser:
             if tokens.peek() not in (",", ";"):
                 raise tokens.error(f"expected ',' or ';' in '{instruction.opcode}', found '{tokens.peek()}'")
             tokens.accept(",")
-        if instruction.base in ("bra", "brx", "call"):
-            self.targets += [(operand, self.scope) for operand in operands if operand.kind == "sym"]
+        if instruction.base in ("bra", "brx"):
+            self.targets += [(operand, self.scope, line) for operand in operands if operand.kind == "sym"]
         self.function.body.append(instruction)
 
     def _operand(self) -> Operand:
@@ -300,12 +299,12 @@ def _not(operand: Operand) -> Operand:
     return Operand("int", value=int(not operand.value))
 
 
-def _find_label(scope: _Scope | None, name: str) -> str | None:
+def _find_label(scope: _Scope | None, name: str, line: int) -> str:
     while scope is not None:
         if name in scope.labels:
             return scope.labels[name]
         scope = scope.outer
-    return None
+    raise PtxError(line, f"label '{name}' is not defined")
 
 
 __all__ = ["SPECIALS", "Variable", "parse_body"]

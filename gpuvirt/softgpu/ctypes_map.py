@@ -49,6 +49,6 @@ def integer_literal(value: int, kind: str) -> str:
     if bits == 128:
         return f"((gv_u128){value >> 64:#x}ull << 64 | {value & ((1 << 64) - 1):#x}ull)"
     text = f"{value:#x}ull" if bits == 64 else f"{value:#x}u"
-    if bits == 64 or (bits == 32 and kind[0] != "s"):
+    if bits >= 32 and kind[0] != "s":
         return text
     return f"(({C_TYPES[kind]}){text})"

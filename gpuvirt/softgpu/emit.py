@@ -311,7 +311,7 @@ class FunctionEmitter:
                     self.emit("}")
                 else:
                     handler(self, instruction)
-            except (IndexError, KeyError):
+            except (IndexError, KeyError, ValueError, StopIteration):
                 raise self.error(f"'{instruction.opcode}' has wrong operands or types") from None
         self.leave("")
 

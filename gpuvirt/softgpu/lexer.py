@@ -36,8 +36,8 @@ class Tokens:
             if token is not None:
                 self.items.append(token)
                 self._starts.append(match.start(1))
-        self.items.append("")  # end of text
-        self._starts.append(len(text))
+        self.items += ["", ""]  # end of text, and one to look ahead
+        self._starts += [len(text)] * 2
         self.index = 0
 
     def line(self, index: int = -1) -> int:

@@ -28,9 +28,11 @@ def parse_module(text: str) -> Module:
 def _parse_directive(tokens: Tokens, module: Module) -> None:
     token = tokens.peek()
     if token == ".version":
-        tokens.index += 2
+        tokens.next()
+        tokens.next()
     elif token == ".target":
-        tokens.index += 2
+        tokens.next()
+        tokens.next()
         while tokens.accept(","):
             tokens.next()
     elif token == ".address_size":
@@ -38,7 +40,8 @@ def _parse_directive(tokens: Tokens, module: Module) -> None:
         if tokens.integer() != 64:
             raise tokens.error("only .address_size 64 is supported by the soft GPU")
     elif token == ".section":
-        tokens.index += 2
+        tokens.next()
+        tokens.next()
         tokens.skip_block()
     elif token == ".pragma":
         while tokens.next() != ";":

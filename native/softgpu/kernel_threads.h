@@ -129,38 +129,49 @@ GV_FN uint32_t gv_reduce(uint32_t kind, uint32_t a, uint32_t b)
 #define GV_EACH(lane, mask)                                                                                            \
     for (uint32_t gv_m = (mask), lane; gv_m && (lane = (uint32_t)__builtin_ctz(gv_m), 1); gv_m &= gv_m - 1)
 
-/* The lane that `lane` reads from; *inside: whether the arguments allow it. */
-GV_FN uint32_t gv_source(uint32_t kind, uint32_t lane, uint32_t argument, _Bool *inside)
-{
-    int segment = argument >> 16 & 31, clamp = argument >> 8 & 31, distance = argument & 31, own = (int)lane;
-    int last = (own & segment) | (clamp & ~segment), source;
-    if (kind == GV_SHFL_UP)
-        source = own - distance;
-    else if (kind == GV_SHFL_DOWN)
-        source = own + distance;
-    else if (kind == GV_SHFL_BFLY)
-        source = own ^ distance;
-    else
-        source = (own & segment) | (distance & ~segment);
-    *inside = kind == GV_SHFL_UP ? source >= last : source <= last;
-    return (uint32_t)source & 31;
-}
-
-/* All lanes are computed, which the compiler can do side by side; only members change. A source that takes no part, which
- * PTX leaves undefined, gives the own value. */
-GV_FN void gv_shuffle(struct gv_warp *warp, uint32_t members, uint32_t kind)
+/* All lanes are computed, which the compiler does side by side; only members change. A source that takes no part, which PTX
+ * leaves undefined, gives the own value. */
+GV_INLINE void gv_shuffle(struct gv_warp *warp, uint32_t members, uint32_t kind)
 {
     uint64_t results[32];
-    uint32_t flags = 0;
+    uint32_t sources[32], inside[32], flags = 0;
     for (uint32_t lane = 0; lane < 32; lane++) {
-        _Bool inside;
-        uint32_t source = gv_source(kind, lane, warp->argument[lane], &inside);
-        flags |= (uint32_t)inside << lane;
-        results[lane] = warp->value[inside && members >> source & 1 ? source : lane];
+        uint32_t argument = warp->argument[lane], distance = argument & 31, clamp = argument >> 8 & 31;
+        uint32_t segment = argument >> 16 & 31;
+        int32_t last = (int32_t)((lane & segment) | (clamp & ~segment)), source = (int32_t)(lane ^ distance);
+        if (kind == GV_SHFL_UP)
+            source = (int32_t)(lane - distance);
+        if (kind == GV_SHFL_DOWN)
+            source = (int32_t)(lane + distance);
+        if (kind == GV_SHFL_IDX)
+            source = (int32_t)((lane & segment) | (distance & ~segment));
+        inside[lane] = kind == GV_SHFL_UP ? source >= last : source <= last;
+        sources[lane] = inside[lane] & members >> (source & 31) ? (uint32_t)source & 31 : lane;
     }
+    for (uint32_t lane = 0; lane < 32; lane++)
+        flags |= inside[lane] << lane;
+    for (uint32_t lane = 0; lane < 32; lane++)
+        results[lane] = warp->value[sources[lane]];
     for (uint32_t lane = 0; lane < 32; lane++)
         warp->value[lane] = members >> lane & 1 ? results[lane] : warp->value[lane];
     warp->flags = (warp->flags & ~members) | (flags & members);
+}
+
+GV_COLD void gv_shuffle_kind(struct gv_warp *warp, uint32_t members, uint32_t kind)
+{
+    switch (kind) {
+    case GV_SHFL_UP:
+        gv_shuffle(warp, members, GV_SHFL_UP);
+        break;
+    case GV_SHFL_DOWN:
+        gv_shuffle(warp, members, GV_SHFL_DOWN);
+        break;
+    case GV_SHFL_BFLY:
+        gv_shuffle(warp, members, GV_SHFL_BFLY);
+        break;
+    default:
+        gv_shuffle(warp, members, GV_SHFL_IDX);
+    }
 }
 
 GV_FN void gv_match(struct gv_warp *warp, uint32_t members, uint32_t kind)
@@ -182,7 +193,7 @@ GV_FN void gv_resolve(struct gv_warp *warp, uint32_t members)
 {
     uint32_t first = (uint32_t)__builtin_ctz(members), kind = (uint32_t)warp->key[first] >> 1, result = 0, flags = 0;
     if (kind <= GV_SHFL_IDX) {
-        gv_shuffle(warp, members, kind);
+        gv_shuffle_kind(warp, members, kind);
         return;
     }
     if (kind == GV_MATCH_ANY || kind == GV_MATCH_ALL) {
@@ -211,8 +222,9 @@ GV_FN void gv_resolve(struct gv_warp *warp, uint32_t members)
 GV_FN uint32_t gv_same_key(const struct gv_warp *warp, uint32_t lanes, uint64_t key)
 {
     uint32_t same = 0;
-    GV_EACH(lane, lanes) same |= (uint32_t)(warp->key[lane] == key) << lane;
-    return same;
+    for (uint32_t lane = 0; lane < 32; lane++)
+        same |= (uint32_t)(warp->key[lane] == key) << lane;
+    return same & lanes;
 }
 
 /* Resolves what the waiting lanes of a warp allow; returns the lanes that can run on. */
