@@ -16,7 +16,7 @@ QUANTUM_MS, SECONDS, GAP_US, MEMORY_MIB = 50, 8.0, 5000, 16
 def case(work: bench.Bench, title: str, weights: dict[str, int]) -> dict[str, Any]:
     """Runs one job per weight side by side under a daemon of their own. Raises ProbeFailed or GpuvirtError."""
     work.say(f"{title}: {SECONDS:.0f} s")
-    daemon = Daemon(work.scratch / title.replace(" ", "-"), work.device, {"quantum": f"{QUANTUM_MS}ms"})
+    daemon = Daemon(work.scratch / title.replace(" ", "-"), work.device, QUANTUM_MS)
     serving = daemon.start(work.children)
     program = [str(work.scratch / "spin"), str(MEMORY_MIB), str(SECONDS), str(GAP_US)]
     running = {

@@ -30,7 +30,7 @@ from gpuvirt.units import format_size
 
 SOFT_MEMORY = 512 << 20
 PART = 0.7  # of the device's memory, for each program
-QUANTUM = "1s"
+QUANTUM_MS = 1000
 SWITCHES = 4  # at least so many, else the jobs did not share
 LIMIT = 150.0  # seconds for any one phase
 
@@ -42,14 +42,9 @@ class Failed(Exception):
 class Demo:
     """One run: the device, the two jobs and what they did."""
 
-    def __init__(self, device: Device, scratch: Path, interrupts: Interrupts, screen: Screen, quantum: str) -> None:
-        self.device, self.scratch, self.interrupts, self.screen, self.quantum = (
-            device,
-            scratch,
-            interrupts,
-            screen,
-            quantum,
-        )
+    def __init__(self, device: Device, scratch: Path, interrupts: Interrupts, screen: Screen, quantum_ms: int) -> None:
+        self.device, self.scratch, self.quantum_ms = device, scratch, quantum_ms
+        self.interrupts, self.screen = interrupts, screen
         self.jobs = demo_jobs(int(device.memory * PART))
         self.results: dict[str, Any] = {"device_memory_bytes": device.memory, "job_memory_bytes": self.jobs[0].memory}
 
@@ -86,9 +81,9 @@ class Demo:
 
     def together(self) -> tuple[dict[str, Outcome], dict[str, dict[str, Any]], float]:
         """Phase 3: outcomes and the daemon's accounts by job name, and the time in seconds until both had ended."""
-        self.screen.title(f"3. Both together under gpuvirt, quantum {self.quantum}")
+        self.screen.title(f"3. Both together under gpuvirt, quantum {self.quantum_ms} ms")
         with Children(self.interrupts, self.screen.line) as children:
-            daemon = Daemon(self.scratch / "run", self.device, {"quantum": self.quantum})
+            daemon = Daemon(self.scratch / "run", self.device, self.quantum_ms)
             daemon.start(children)
             began = time.monotonic()
             files = [self.scratch / f"{job.name}-together.json" for job in self.jobs]
@@ -171,7 +166,7 @@ def main() -> int:
     parser.add_argument(
         "--real", action="store_true", help="use the NVIDIA GPU of this machine instead of the soft GPU"
     )
-    parser.add_argument("--quantum", default=QUANTUM, help=f"length of a turn (default {QUANTUM})")
+    parser.add_argument("--quantum", type=int, default=QUANTUM_MS, metavar="MS", help="length of a turn (default 1000)")
     options = parser.parse_args()
     interrupts = Interrupts()
     screen = Screen()

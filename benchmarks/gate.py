@@ -17,7 +17,7 @@ ROUNDS, SAMPLES, PER_SAMPLE = 6, 300, 200
 def measure(work: bench.Bench) -> dict[str, Any]:
     """ROUNDS times one process without the shim and one with it. Raises ProbeFailed or GpuvirtError."""
     program = [str(probes.build("launch", work.scratch)), str(SAMPLES), str(PER_SAMPLE)]
-    daemon = Daemon(work.scratch / "run", work.device, {})
+    daemon = Daemon(work.scratch / "run", work.device, 100)
     daemon.start(work.children)
     found: dict[str, dict[str, list[float]]] = {
         way: {"launch_ns": [], "round_trip_ns": []} for way in ("without shim", "with shim")

@@ -22,7 +22,7 @@ def measure(work: bench.Bench) -> dict[str, Any]:
     """Two jobs of EACH_MIB, which write all of their memory again in every turn. Raises ProbeFailed or GpuvirtError."""
     copy_ns = statistics.median(probes.plain_c(probes.build("loops", work.scratch), "memcpy", 20))
     program = [str(probes.build("spin", work.scratch)), str(EACH_MIB), str(SECONDS), str(GAP_US), "dirty"]
-    daemon = Daemon(work.scratch / "run", work.device, {"quantum": f"{QUANTUM_MS}ms"})
+    daemon = Daemon(work.scratch / "run", work.device, QUANTUM_MS)
     daemon.start(work.children)
     work.say(f"two jobs of {EACH_MIB} MiB on {format_size(DEVICE)} for {SECONDS:.0f} s")
     running = {

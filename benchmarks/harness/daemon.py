@@ -46,13 +46,21 @@ def value(setting: object) -> str:
 
 
 class Daemon:
-    """gpuvirtd in a runtime folder of its own, on `device`."""
+    """gpuvirtd in a runtime folder of its own, on `device`.
 
-    def __init__(self, runtime: Path, device: Device, settings: Mapping[str, Any]) -> None:
+    The quantum is taken as it is: swap_share 1 keeps the daemon from making it longer when a switch is dear.
+    """
+
+    def __init__(self, runtime: Path, device: Device, quantum_ms: int) -> None:
         self.runtime, self._device = runtime, device
         runtime.mkdir(mode=0o700)
+        time = {"quantum": f"{quantum_ms}ms", "quantum_max": f"{max(quantum_ms, 10_000)}ms", "swap_share": 1.0}
+        settings: dict[str, Any] = {"daemon": {"runtime": str(runtime)}, "time": time}
+        if device.drivers is not None:
+            library, nvml = device.drivers / "libcuda.so.1", device.drivers / "libnvidia-ml.so.1"
+            settings["driver"] = {"library": str(library), "nvml": str(nvml)}
         self._config = runtime.with_suffix(".toml")
-        self._config.write_text(toml({**settings, "runtime": str(runtime)}) + "\n")
+        self._config.write_text(toml(settings) + "\n")
         self._admin = AdminClient(runtime / paths.ADMIN_SOCKET)
 
     def environ(self) -> dict[str, str]:

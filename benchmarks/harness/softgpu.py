@@ -54,6 +54,7 @@ class Device:
     name: str
     memory: int  # bytes
     variables: Mapping[str, str]
+    drivers: Path | None = None  # folder of libcuda.so.1 and libnvidia-ml.so.1; None: the system's
 
     def environ(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """The whole environment of a child."""
@@ -73,4 +74,4 @@ def soft_gpu(scratch: Path, memory: int, options: Mapping[str, str] | None = Non
         "GPUVIRT_SOFTGPU_MEMORY": f"{memory >> 20}M",
         **(options or {}),
     }
-    return Device(f"soft GPU of {format_size(memory)}", memory, variables)
+    return Device(f"soft GPU of {format_size(memory)}", memory, variables, folder)
