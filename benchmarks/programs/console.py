@@ -104,8 +104,8 @@ def run(program: str, body: Callable[[], None]) -> int:
     except CudaFailure as failure:
         line = str(failure)
     except Exception as error:
-        # By name: cuda.core does not export its error class, and the other is of a package below cuda.bindings.
-        if type(error).__name__ not in ("CUDAError", "DynamicLibNotFoundError"):
+        # By name: of cuda.core, which does not export it, of what is below cuda.bindings, of torch.
+        if type(error).__name__ not in ("CUDAError", "DynamicLibNotFoundError", "OutOfMemoryError"):
             raise
         line = str(error).strip().split("\n")[0][:160]
     print(f"{program}: {line}", file=sys.stderr, flush=True)

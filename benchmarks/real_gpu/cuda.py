@@ -25,7 +25,7 @@ def check(answer: tuple[Any, ...], call: str) -> Any:
 
 
 def context() -> Any:
-    """Initialises the driver and makes the primary context of device 0 current; returns the device. Raises CallFailed."""
+    """Initialises the driver, makes the primary context of device 0 current, returns the device. Raises CallFailed."""
     check(driver.cuInit(0), "cuInit")
     device = check(driver.cuDeviceGet(0), "cuDeviceGet")
     check(
@@ -40,11 +40,12 @@ def total_memory(device: Any) -> int:
     return int(check(driver.cuDeviceTotalMem(device), "cuDeviceTotalMem"))
 
 
-def timed(call: Callable[[], Any]) -> tuple[Any, float]:
-    """What `call` returns, and how long it took in microseconds."""
+def timed(call: Callable[..., tuple[Any, ...]], *arguments: Any) -> tuple[Any, float]:
+    """The result of a driver call without its status, and how long it took in microseconds. Raises CallFailed."""
     began = time.perf_counter_ns()
-    answer = call()
-    return answer, (time.perf_counter_ns() - began) / 1e3
+    answer = call(*arguments)
+    spent = (time.perf_counter_ns() - began) / 1e3
+    return (check(answer, call.__name__) if len(answer) > 1 else check((*answer, None), call.__name__)), spent
 
 
 def median(values: list[float]) -> float:

@@ -21,7 +21,7 @@ HINT = 0x1F0_000_000_000
 
 
 def vmm() -> dict[str, Any]:
-    """Microseconds (median) of each VMM call by extent size, fresh handles each time, 20 at a time as far as they fit."""
+    """Microseconds (median) of each VMM call by extent size; fresh handles, 20 at a time as far as they fit."""
     device = context()
     room = total_memory(device) // 4
     wanted, access = memory_property(), read_write()
@@ -41,25 +41,15 @@ def vmm() -> dict[str, Any]:
         base = int(check(driver.cuMemAddressReserve(size * count, 0, 0, 0), "cuMemAddressReserve"))
         times: dict[str, list[float]] = {name: [] for name in ("create", "map", "set_access", "unmap", "release")}
         handles = []
-        for index in range(count):
-            place = base + index * size
-            answer, spent = timed(lambda: driver.cuMemCreate(size, wanted, 0))
-            handles.append(check(answer, "cuMemCreate"))
+        for place in range(base, base + size * count, size):
+            handle, spent = timed(driver.cuMemCreate, size, wanted, 0)
+            handles.append(handle)
             times["create"].append(spent)
-            answer, spent = timed(lambda place=place, handle=handles[-1]: driver.cuMemMap(place, size, 0, handle, 0))
-            check(answer, "cuMemMap")
-            times["map"].append(spent)
-            answer, spent = timed(lambda place=place: driver.cuMemSetAccess(place, size, [access], 1))
-            check(answer, "cuMemSetAccess")
-            times["set_access"].append(spent)
-        for index, handle in enumerate(handles):
-            place = base + index * size
-            answer, spent = timed(lambda place=place: driver.cuMemUnmap(place, size))
-            check(answer, "cuMemUnmap")
-            times["unmap"].append(spent)
-            answer, spent = timed(lambda handle=handle: driver.cuMemRelease(handle))
-            check(answer, "cuMemRelease")
-            times["release"].append(spent)
+            times["map"].append(timed(driver.cuMemMap, place, size, 0, handle, 0)[1])
+            times["set_access"].append(timed(driver.cuMemSetAccess, place, size, [access], 1)[1])
+        for place, handle in zip(range(base, base + size * count, size), handles, strict=True):
+            times["unmap"].append(timed(driver.cuMemUnmap, place, size)[1])
+            times["release"].append(timed(driver.cuMemRelease, handle)[1])
         check(driver.cuMemAddressFree(base, size * count), "cuMemAddressFree")
         medians = {f"{name}_us": median(values) for name, values in times.items()}
         ceiling = size / (sum(medians.values()) * 1e-6) / 1e9
@@ -133,10 +123,8 @@ def host_register() -> dict[str, Any]:
                         view[offset] = 1
                 window = (c_char * size).from_buffer(view)
                 address = addressof(window)
-                answer, spent = timed(lambda address=address: driver.cuMemHostRegister(address, size, 1))
-                check(answer, "cuMemHostRegister")
-                answer, back = timed(lambda address=address: driver.cuMemHostUnregister(address))
-                check(answer, "cuMemHostUnregister")
+                _, spent = timed(driver.cuMemHostRegister, address, size, 1)
+                _, back = timed(driver.cuMemHostUnregister, address)
                 del window
         found[name] = {
             "register_s_per_gib": round(spent / 1e6 * per_gib, 4),
