@@ -263,7 +263,7 @@ class FunctionEmitter:
             self.saved.setdefault(register, self.c_type(register))
         self.lines += setup
         self.emit(f"C->f.pc = {self.waits};" + "".join(f" C->{r} = {r};" for r in live))
-        self.emit(f"return {result};")
+        self.emit("waiting++; goto next;" if self.mode == PHASES else f"return {result};")
         self.emit(f"W{self.waits}:;" + "".join(f" {r} = C->{r};" for r in live))
 
     def leave(self, result: str) -> None:
@@ -272,7 +272,7 @@ class FunctionEmitter:
             if not result:
                 self._store_results()
             self.emit(f"return {result or '0'};")
-        elif self.mode == SIMPLE:
+        elif self.mode in (SIMPLE, PHASES):
             self.emit(f"return {result};" if result not in ("", "GV_EXIT") else "goto done;")
         else:
             self.emit(f"return {result or 'GV_EXIT'};")

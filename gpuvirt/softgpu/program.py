@@ -112,7 +112,7 @@ def _kernel(layout: Layout, kernel: Function, number: int) -> tuple[list[str], s
     e = FunctionEmitter(layout, kernel, _mode(kernel), f"gv_k{number}")
     e.run()
     lines = [f"/* {kernel.name.replace('*/', '')} */"]
-    lines += _simple_kernel(e) if e.mode == SIMPLE else _waiting_kernel(e)
+    lines += {SIMPLE: _simple_kernel, PHASES: _phases_kernel, SCHEDULE: _schedule_kernel}[e.mode](e)
     offsets = e.parameter_offsets()
     sizes = [param.size for param in kernel.params]
     if kernel.params:
@@ -158,24 +158,49 @@ def _simple_kernel(e: FunctionEmitter) -> list[str]:
     return [*lines, "done:;", "}", "return GV_BLOCK_DONE;", "}"]
 
 
-def _waiting_kernel(e: FunctionEmitter) -> list[str]:
-    """A kernel with waits: a step function and a frame for each thread."""
-    name = e.name
-    lines = [f"struct {name}_frame {{ struct gv_frame f;"]
+def _frame(e: FunctionEmitter) -> list[str]:
+    """The frame of a thread: saved registers, and variables of the body."""
+    lines = [f"struct {e.name}_frame {{ struct gv_frame f;"]
     lines += [f"{c_type} {register};" for register, c_type in sorted(e.saved.items(), key=_by_size)]
-    lines += [*_variables(e), "};"]
+    return [*lines, *_variables(e), "};"]
+
+
+def _resumes(e: FunctionEmitter) -> str:
+    cases = " ".join(f"case {n}: goto W{n};" for n in range(1, e.waits + 1))
+    return f"switch (C->f.pc) {{ {cases} }}"
+
+
+def _phases_kernel(e: FunctionEmitter) -> list[str]:
+    """A kernel whose only waits are bar.sync 0: each round of the outer loop is one phase of all threads.
+
+    A thread that has ended counts as arrived, so when a round is over the barrier is complete.
+    """
+    constants = [line for line in _constants(e) if "T->" not in line]
+    per_thread = [line for line in _constants(e) if "T->" in line]
+    name = e.name
+    lines = _frame(e)
     lines.append(f"static uint64_t {name}_scratch(uint32_t n) {{ return (uint64_t)n * sizeof(struct {name}_frame); }}")
-    lines.append(f"static int {name}_step(struct gv_frame *F) {{")
-    lines.append(f"struct {name}_frame *const C = (struct {name}_frame *)(void *)F;")
-    lines.append("const struct gv_thread *const T = &C->f.t; const struct gv_block *const B = T->block;")
-    lines += [_BASES, *_constants(e), *_registers(e)]
-    resumes = " ".join(f"case {n}: goto W{n};" for n in range(1, e.waits + 1))
-    lines += [f"switch (C->f.pc) {{ {resumes} }}", *e.lines, "}"]
-    runner = "gv_run_phases" if e.mode == PHASES else "gv_run_schedule"
-    lines.append(f"static int {name}_run(const struct gv_block *B) {{")
+    lines += [f"static int {name}_run(const struct gv_block *B) {{", _BASES, *constants]
+    lines.append(f"struct {name}_frame *const frames = (struct {name}_frame *)(void *)B->scratch;")
+    lines.append(f"const uint32_t count = gv_start_frames(B, sizeof *frames, {e.static_shared}, {e.static_shared});")
+    lines += ["uint32_t waiting;", "do {", "waiting = 0;", "for (uint32_t i = 0; i < count; i++) {"]
+    lines.append(f"struct {name}_frame *const C = &frames[i]; const struct gv_thread *const T = &C->f.t; (void)T;")
+    lines += ["if (C->f.ended) continue;", *per_thread, *_registers(e), _resumes(e), *e.lines]
+    return [*lines, "done: C->f.ended = 1;", "next:;", "}", "} while (waiting);", "return GV_BLOCK_DONE;", "}"]
+
+
+def _schedule_kernel(e: FunctionEmitter) -> list[str]:
+    """A kernel with other waits: a step function for kernel_threads.h."""
+    name = e.name
     size = f"sizeof(struct {name}_frame)"
-    lines.append(f"return {runner}(B, {size}, {name}_step, {e.static_shared}, {e.static_shared}); }}")
-    return lines
+    lines = _frame(e)
+    lines.append(f"static uint64_t {name}_scratch(uint32_t threads) {{ return gv_scratch(threads, {size}); }}")
+    lines.append(f"static int {name}_step(struct gv_frame *F, struct gv_warp *W, uint32_t lane) {{")
+    lines.append(f"struct {name}_frame *const C = (struct {name}_frame *)(void *)F; (void)W; (void)lane;")
+    lines.append("const struct gv_thread *const T = &C->f.t; const struct gv_block *const B = T->block;")
+    lines += [_BASES, *_constants(e), *_registers(e), _resumes(e), *e.lines, "}"]
+    lines.append(f"static int {name}_run(const struct gv_block *B) {{")
+    return [*lines, f"return gv_run_schedule(B, {size}, {name}_step, {e.static_shared}); }}"]
 
 
 def _by_size(item: tuple[str, str]) -> int:

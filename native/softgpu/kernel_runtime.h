@@ -16,6 +16,7 @@
 typedef unsigned __int128 gv_u128;
 
 #define GV_FN static inline __attribute__((unused))
+#define GV_INLINE static inline __attribute__((unused, always_inline))
 #define GV_COLD static __attribute__((unused, noinline))
 
 /* How a step of a thread, or a device function, ended. Values below GV_EXIT are enum gv_block_result: 0 is "go on". */

@@ -10,8 +10,6 @@
 #ifndef GPUVIRT_SOFTGPU_KERNEL_THREADS_H
 #define GPUVIRT_SOFTGPU_KERNEL_THREADS_H
 
-enum gv_state { GV_READY = 0, GV_AT_BARRIER, GV_AT_WARP, GV_ENDED };
-
 enum gv_warp_kind {
     GV_SHFL_UP,
     GV_SHFL_DOWN,
@@ -41,21 +39,46 @@ enum gv_barrier_kind { GV_BAR_SYNC, GV_BAR_POPC, GV_BAR_AND, GV_BAR_OR };
 /* Start of each thread's frame; the saved registers and .local arrays of the kernel follow. */
 struct gv_frame {
     struct gv_thread t;
-    uint32_t pc;    /* where to resume; 0: the start */
-    uint8_t state;  /* enum gv_state, written by the scheduler */
-    uint8_t kind;   /* enum gv_warp_kind or gv_barrier_kind, written by the thread as it waits */
-    uint8_t masked; /* the warp operation names its members; else: those that wait at the same place */
-    uint8_t flag;   /* result predicate */
-    uint32_t mask;  /* members of the warp operation; for a barrier: expected threads, 0 = all */
-    uint32_t a, b;  /* shfl: lane and clamp; barrier: number, predicate */
-    uint64_t value; /* what the thread shows to others; then the result */
+    uint32_t pc;       /* where to resume; 0: the start; written by the thread */
+    uint32_t ended;    /* kernels that run in phases only; written by the thread */
+    uint32_t kind;     /* enum gv_barrier_kind; this and the next four are written as the thread comes to a barrier */
+    uint32_t barrier;  /* its number */
+    uint32_t expected; /* threads it waits for; 0 = all */
+    uint32_t value;    /* predicate of a reduction; on resumption the number of threads where it was true */
+    uint32_t flag;     /* on resumption: result of and, or */
 };
 
-typedef int (*gv_step)(struct gv_frame *frame);
+/* What the lanes of a warp show to each other, and where they are. A lane is ready, waiting, or at a barrier. */
+struct gv_warp {
+    uint64_t value[32];    /* written by a lane as it waits; then its result */
+    uint64_t key[32];      /* GV_KEY: lanes with the same key do the same operation */
+    uint32_t argument[32]; /* shfl: lane or distance, clamp << 8 */
+    uint32_t flags;        /* result predicates, a bit a lane */
+    uint32_t live, ready, waiting;
+};
+
+/* Members named by a mask meet wherever they are; without a mask those meet that wait at the same place. */
+#define GV_KEY(mask, kind) ((uint64_t)(mask) << 32 | (kind) << 1 | 1)
+#define GV_KEY_AT(pc, kind) ((uint64_t)(pc) << 32 | (kind) << 1)
+
+typedef int (*gv_step)(struct gv_frame *frame, struct gv_warp *warp, uint32_t lane);
+
+GV_FN uint32_t gv_threads(const struct gv_block *block) { return block->block.x * block->block.y * block->block.z; }
+
+/* Scratch memory: the frames, then the warps. */
+GV_FN uint64_t gv_scratch(uint32_t threads, size_t stride)
+{
+    return (threads * stride + 63) / 64 * 64 + (threads + 31) / 32 * sizeof(struct gv_warp);
+}
 
 GV_FN struct gv_frame *gv_frame_at(const struct gv_block *block, size_t stride, uint32_t i)
 {
-    return (struct gv_frame *)(void *)(block->scratch + (size_t)i * stride);
+    return (struct gv_frame *)(void *)(block->scratch + i * stride);
+}
+
+GV_FN struct gv_warp *gv_warp_at(const struct gv_block *block, size_t stride, uint32_t threads, uint32_t i)
+{
+    return (struct gv_warp *)(void *)(block->scratch + (threads * stride + 63) / 64 * 64) + i;
 }
 
 GV_FN uint32_t gv_start_frames(const struct gv_block *block, size_t stride, uint32_t dynamic, uint32_t fixed)
@@ -67,71 +90,21 @@ GV_FN uint32_t gv_start_frames(const struct gv_block *block, size_t stride, uint
                 struct gv_frame *frame = gv_frame_at(block, stride, i);
                 frame->t = (struct gv_thread){block, x, y, z, i, dynamic, fixed};
                 frame->pc = 0;
-                frame->state = GV_READY;
+                frame->ended = 0;
             }
     return i;
-}
-
-/* Kernels whose only waits are `bar.sync 0`: one round is one phase. Threads that ended count as arrived. */
-GV_FN int gv_run_phases(const struct gv_block *block, size_t stride, gv_step step, uint32_t dynamic, uint32_t fixed)
-{
-    uint32_t count = gv_start_frames(block, stride, dynamic, fixed), waiting;
-    do {
-        waiting = 0;
-        for (uint32_t i = 0; i < count; i++) {
-            struct gv_frame *frame = gv_frame_at(block, stride, i);
-            if (frame->state == GV_ENDED)
-                continue;
-            int result = step(frame);
-            if (result == GV_BARRIER)
-                waiting++;
-            else if (result == GV_EXIT)
-                frame->state = GV_ENDED;
-            else
-                return result;
-        }
-    } while (waiting);
-    return GV_BLOCK_DONE;
 }
 
 struct gv_schedule {
     const struct gv_block *block;
     size_t stride;
-    gv_step step;
     uint32_t count, ended;
     struct {
         uint32_t waiting, arrived, expected, population; /* threads; expected 0: all that live */
     } barriers[16];
 };
 
-GV_FN uint64_t gv_shuffle(struct gv_frame *const *lanes, uint32_t members, uint32_t lane, uint8_t *flag)
-{
-    const struct gv_frame *me = lanes[lane];
-    int segment = me->b >> 8 & 31, clamp = me->b & 31, distance = me->a & 31, own = (int)lane;
-    int last = (own & segment) | (clamp & ~segment & 31), first = own & segment, source;
-    switch (me->kind) {
-    case GV_SHFL_UP:
-        source = own - distance;
-        *flag = source >= last;
-        break;
-    case GV_SHFL_DOWN:
-        source = own + distance;
-        *flag = source <= last;
-        break;
-    case GV_SHFL_BFLY:
-        source = own ^ distance;
-        *flag = source <= last;
-        break;
-    default:
-        source = first | (distance & ~segment & 31);
-        *flag = source <= last;
-    }
-    if (!*flag || !(members >> source & 1)) /* a lane that does not take part: the own value */
-        source = own;
-    return lanes[source]->value;
-}
-
-GV_FN uint32_t gv_reduce(uint8_t kind, uint32_t a, uint32_t b)
+GV_FN uint32_t gv_reduce(uint32_t kind, uint32_t a, uint32_t b)
 {
     switch (kind) {
     case GV_REDUX_ADD:
@@ -153,146 +126,150 @@ GV_FN uint32_t gv_reduce(uint8_t kind, uint32_t a, uint32_t b)
     }
 }
 
-#define GV_EACH(lane, mask) for (uint32_t gv_m = (mask), lane; gv_m && (lane = (uint32_t)__builtin_ctz(gv_m), 1); gv_m &= gv_m - 1)
+#define GV_EACH(lane, mask)                                                                                            \
+    for (uint32_t gv_m = (mask), lane; gv_m && (lane = (uint32_t)__builtin_ctz(gv_m), 1); gv_m &= gv_m - 1)
 
-/* All `members` wait at the same operation: exchanges their values and makes them ready. */
-GV_FN void gv_resolve(struct gv_frame *const *lanes, uint32_t members)
+/* The lane that `lane` reads from; *inside: whether the arguments allow it. */
+GV_FN uint32_t gv_source(uint32_t kind, uint32_t lane, uint32_t argument, _Bool *inside)
 {
-    uint32_t first = (uint32_t)__builtin_ctz(members), set = 0, same = 1, sum = 0;
+    int segment = argument >> 16 & 31, clamp = argument >> 8 & 31, distance = argument & 31, own = (int)lane;
+    int last = (own & segment) | (clamp & ~segment), source;
+    if (kind == GV_SHFL_UP)
+        source = own - distance;
+    else if (kind == GV_SHFL_DOWN)
+        source = own + distance;
+    else if (kind == GV_SHFL_BFLY)
+        source = own ^ distance;
+    else
+        source = (own & segment) | (distance & ~segment);
+    *inside = kind == GV_SHFL_UP ? source >= last : source <= last;
+    return (uint32_t)source & 31;
+}
+
+/* All lanes are computed, which the compiler can do side by side; only members change. A source that takes no part, which
+ * PTX leaves undefined, gives the own value. */
+GV_FN void gv_shuffle(struct gv_warp *warp, uint32_t members, uint32_t kind)
+{
     uint64_t results[32];
-    uint8_t flags[32];
-    uint8_t kind = lanes[first]->kind;
-    GV_EACH(lane, members) {
-        uint64_t value = lanes[lane]->value;
-        set |= (value & 1) ? 1u << lane : 0;
-        same &= value == lanes[first]->value;
-        if (kind >= GV_REDUX_ADD)
-            sum = lane == first ? (uint32_t)value : gv_reduce(kind, sum, (uint32_t)value);
+    uint32_t flags = 0;
+    for (uint32_t lane = 0; lane < 32; lane++) {
+        _Bool inside;
+        uint32_t source = gv_source(kind, lane, warp->argument[lane], &inside);
+        flags |= (uint32_t)inside << lane;
+        results[lane] = warp->value[inside && members >> source & 1 ? source : lane];
     }
+    for (uint32_t lane = 0; lane < 32; lane++)
+        warp->value[lane] = members >> lane & 1 ? results[lane] : warp->value[lane];
+    warp->flags = (warp->flags & ~members) | (flags & members);
+}
+
+GV_FN void gv_match(struct gv_warp *warp, uint32_t members, uint32_t kind)
+{
+    uint64_t results[32];
+    uint32_t flags = 0;
     GV_EACH(lane, members) {
-        uint64_t result = 0;
-        uint8_t flag = 0;
-        switch (kind) {
-        case GV_SHFL_UP:
-        case GV_SHFL_DOWN:
-        case GV_SHFL_BFLY:
-        case GV_SHFL_IDX:
-            result = gv_shuffle(lanes, members, lane, &flag);
-            break;
-        case GV_VOTE_ALL:
-            flag = set == members;
-            break;
-        case GV_VOTE_ANY:
-            flag = set != 0;
-            break;
-        case GV_VOTE_UNI:
-            flag = set == members || !set;
-            break;
-        case GV_VOTE_BALLOT:
-            result = set;
-            break;
-        case GV_MATCH_ANY:
-            GV_EACH(other, members) result |= lanes[other]->value == lanes[lane]->value ? 1u << other : 0;
-            break;
-        case GV_MATCH_ALL:
-            result = same ? members : 0;
-            flag = (uint8_t)same;
-            break;
-        case GV_ACTIVE:
-            result = members;
-            break;
-        case GV_ELECT:
-            result = first;
-            flag = lane == first;
-            break;
-        case GV_WARP_SYNC:
-            break;
-        default:
-            result = sum;
-        }
-        results[lane] = result;
-        flags[lane] = flag;
+        uint32_t same = 0;
+        GV_EACH(other, members) same |= warp->value[other] == warp->value[lane] ? 1u << other : 0;
+        results[lane] = kind == GV_MATCH_ANY || same == members ? same : 0;
+        flags |= same == members ? 1u << lane : 0;
     }
-    GV_EACH(lane, members) {
-        lanes[lane]->value = results[lane];
-        lanes[lane]->flag = flags[lane];
-        lanes[lane]->state = GV_READY;
+    GV_EACH(lane, members) warp->value[lane] = results[lane];
+    warp->flags = (warp->flags & ~members) | flags;
+}
+
+/* All `members` wait at the same operation: exchanges their values. */
+GV_FN void gv_resolve(struct gv_warp *warp, uint32_t members)
+{
+    uint32_t first = (uint32_t)__builtin_ctz(members), kind = (uint32_t)warp->key[first] >> 1, result = 0, flags = 0;
+    if (kind <= GV_SHFL_IDX) {
+        gv_shuffle(warp, members, kind);
+        return;
     }
+    if (kind == GV_MATCH_ANY || kind == GV_MATCH_ALL) {
+        gv_match(warp, members, kind);
+        return;
+    }
+    if (kind >= GV_VOTE_ALL && kind <= GV_VOTE_BALLOT) {
+        GV_EACH(lane, members) result |= (uint32_t)(warp->value[lane] & 1) << lane;
+        flags = (kind == GV_VOTE_ALL && result == members) || (kind == GV_VOTE_ANY && result) ||
+                        (kind == GV_VOTE_UNI && (result == members || !result))
+                    ? members
+                    : 0;
+    } else if (kind == GV_ACTIVE) {
+        result = members;
+    } else if (kind == GV_ELECT) {
+        result = first;
+        flags = 1u << first;
+    } else if (kind >= GV_REDUX_ADD) {
+        result = (uint32_t)warp->value[first];
+        GV_EACH(lane, members & (members - 1)) result = gv_reduce(kind, result, (uint32_t)warp->value[lane]);
+    }
+    GV_EACH(lane, members) warp->value[lane] = result;
+    warp->flags = (warp->flags & ~members) | flags;
+}
+
+GV_FN uint32_t gv_same_key(const struct gv_warp *warp, uint32_t lanes, uint64_t key)
+{
+    uint32_t same = 0;
+    GV_EACH(lane, lanes) same |= (uint32_t)(warp->key[lane] == key) << lane;
+    return same;
 }
 
 /* Resolves what the waiting lanes of a warp allow; returns the lanes that can run on. */
-GV_FN uint32_t gv_resolve_warp(struct gv_frame *const *lanes, uint32_t waiting, uint32_t live)
+GV_FN uint32_t gv_resolve_warp(struct gv_warp *warp)
 {
     uint32_t ready = 0;
-    for (uint32_t rest = waiting; rest;) {
-        struct gv_frame *first = lanes[__builtin_ctz(rest)];
-        uint32_t group = 0;
-        GV_EACH(lane, rest) {
-            const struct gv_frame *other = lanes[lane];
-            if (other->masked == first->masked && other->kind == first->kind &&
-                (first->masked ? other->mask == first->mask : other->pc == first->pc))
-                group |= 1u << lane;
-        }
+    for (uint32_t rest = warp->waiting; rest;) {
+        uint64_t key = warp->key[__builtin_ctz(rest)];
+        uint32_t group = gv_same_key(warp, rest, key);
         rest &= ~group;
         /* Lanes that have ended do not hold up the others. */
-        if (first->masked && !(first->mask & live & ~group)) {
-            gv_resolve(lanes, group);
+        if (key & 1 && !((uint32_t)(key >> 32) & warp->live & ~group)) {
+            gv_resolve(warp, group);
             ready |= group;
         }
     }
     if (ready)
         return ready;
     /* Nobody else can move, so those that wait at one place without naming members are what a GPU calls converged. */
-    GV_EACH(lane, waiting) {
-        if (lanes[lane]->masked)
+    GV_EACH(lane, warp->waiting) {
+        if (warp->key[lane] & 1)
             continue;
-        GV_EACH(other, waiting) if (!lanes[other]->masked && lanes[other]->pc == lanes[lane]->pc) ready |= 1u << other;
-        gv_resolve(lanes, ready);
+        ready = gv_same_key(warp, warp->waiting, warp->key[lane]);
+        gv_resolve(warp, ready);
         break;
     }
     return ready;
 }
 
-GV_FN int gv_run_warp(struct gv_schedule *schedule, uint32_t first)
+GV_INLINE int gv_run_warp(struct gv_schedule *schedule, uint32_t number, gv_step step)
 {
-    struct gv_frame *lanes[32];
-    uint32_t size = schedule->count - first < 32 ? schedule->count - first : 32;
-    uint32_t ready = 0, waiting = 0, live = 0;
-    for (uint32_t lane = 0; lane < size; lane++) {
-        lanes[lane] = gv_frame_at(schedule->block, schedule->stride, first + lane);
-        uint8_t state = lanes[lane]->state;
-        live |= state != GV_ENDED ? 1u << lane : 0;
-        ready |= state == GV_READY ? 1u << lane : 0;
-        waiting |= state == GV_AT_WARP ? 1u << lane : 0;
-    }
+    struct gv_warp *warp = gv_warp_at(schedule->block, schedule->stride, schedule->count, number);
     /* Lanes may also become ready because another one has ended, so waiting lanes are looked at even if none ran. */
     do {
-        GV_EACH(lane, ready) {
-            struct gv_frame *frame = lanes[lane];
+        GV_EACH(lane, warp->ready) {
+            struct gv_frame *frame = gv_frame_at(schedule->block, schedule->stride, number * 32 + lane);
             int result;
-            while ((result = schedule->step(frame)) == GV_ARRIVE) {
-                schedule->barriers[frame->a & 15].arrived++;
-                schedule->barriers[frame->a & 15].expected = frame->mask;
+            while ((result = step(frame, warp, lane)) == GV_ARRIVE) {
+                schedule->barriers[frame->barrier & 15].arrived++;
+                schedule->barriers[frame->barrier & 15].expected = frame->expected;
             }
             if (result == GV_WARP) {
-                frame->state = GV_AT_WARP;
-                waiting |= 1u << lane;
+                warp->waiting |= 1u << lane;
             } else if (result == GV_BARRIER) {
-                frame->state = GV_AT_BARRIER;
-                schedule->barriers[frame->a & 15].waiting++;
-                schedule->barriers[frame->a & 15].expected = frame->mask;
-                schedule->barriers[frame->a & 15].population += frame->b;
+                schedule->barriers[frame->barrier & 15].waiting++;
+                schedule->barriers[frame->barrier & 15].expected = frame->expected;
+                schedule->barriers[frame->barrier & 15].population += frame->value;
             } else if (result == GV_EXIT) {
-                frame->state = GV_ENDED;
                 schedule->ended++;
-                live &= ~(1u << lane);
+                warp->live &= ~(1u << lane);
             } else {
                 return result;
             }
         }
-        ready = waiting ? gv_resolve_warp(lanes, waiting, live) : 0;
-        waiting &= ~ready;
-    } while (ready);
+        warp->ready = warp->waiting ? gv_resolve_warp(warp) : 0;
+        warp->waiting &= ~warp->ready;
+    } while (warp->ready);
     return GV_BLOCK_DONE;
 }
 
@@ -309,30 +286,39 @@ GV_FN int gv_release_barriers(struct gv_schedule *schedule)
             continue;
         schedule->barriers[id].waiting = schedule->barriers[id].arrived = schedule->barriers[id].population = 0;
         released = 1;
-        for (uint32_t i = 0; i < schedule->count; i++) {
-            struct gv_frame *frame = gv_frame_at(schedule->block, schedule->stride, i);
-            if (frame->state != GV_AT_BARRIER || (frame->a & 15) != id)
-                continue;
-            frame->state = GV_READY;
-            frame->value = population;
-            frame->flag = frame->kind == GV_BAR_AND ? population == waiting : population != 0;
+        for (uint32_t number = 0; number * 32 < schedule->count; number++) {
+            struct gv_warp *warp = gv_warp_at(schedule->block, schedule->stride, schedule->count, number);
+            GV_EACH(lane, warp->live & ~warp->waiting & ~warp->ready) {
+                struct gv_frame *frame = gv_frame_at(schedule->block, schedule->stride, number * 32 + lane);
+                if ((frame->barrier & 15) != id)
+                    continue;
+                warp->ready |= 1u << lane;
+                frame->value = population;
+                frame->flag = frame->kind == GV_BAR_AND ? population == waiting : population != 0;
+            }
         }
     }
     return released;
 }
 
 /* Any kernel: barriers of all kinds and warp operations. */
-GV_FN int gv_run_schedule(const struct gv_block *block, size_t stride, gv_step step, uint32_t dynamic, uint32_t fixed)
+GV_INLINE int gv_run_schedule(const struct gv_block *block, size_t stride, gv_step step, uint32_t fixed)
 {
-    struct gv_schedule schedule = {.block = block, .stride = stride, .step = step};
-    schedule.count = gv_start_frames(block, stride, dynamic, fixed);
+    struct gv_schedule schedule = {.block = block, .stride = stride};
+    uint32_t count = schedule.count = gv_start_frames(block, stride, fixed, fixed);
+    for (uint32_t number = 0; number * 32 < count; number++) {
+        struct gv_warp *warp = gv_warp_at(block, stride, count, number);
+        uint32_t lanes = count - number * 32;
+        warp->live = warp->ready = lanes < 32 ? (1u << lanes) - 1 : 0xffffffffu;
+        warp->waiting = warp->flags = 0;
+    }
     for (;;) {
-        for (uint32_t first = 0; first < schedule.count; first += 32) {
-            int result = gv_run_warp(&schedule, first);
+        for (uint32_t number = 0; number * 32 < count; number++) {
+            int result = gv_run_warp(&schedule, number, step);
             if (result != GV_BLOCK_DONE)
                 return result;
         }
-        if (schedule.ended == schedule.count)
+        if (schedule.ended == count)
             return GV_BLOCK_DONE;
         if (!gv_release_barriers(&schedule))
             return GV_BLOCK_DEADLOCK;

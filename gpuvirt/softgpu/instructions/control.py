@@ -121,7 +121,7 @@ def _arguments(
 def _checked(e: FunctionEmitter, text: str) -> None:
     """A call that may end the thread or the block."""
     e.emit(f"const int status = {text};")
-    if e.mode == "simple":
+    if e.mode in ("simple", "phases"):
         e.emit("if (status) { if (status == GV_EXIT) goto done; return status; }")
     else:
         e.emit("if (status) return status;")

@@ -10,9 +10,14 @@ if TYPE_CHECKING:
     from ..syntax import Instruction, Operand
 
 
-def _warp_wait(e: FunctionEmitter, kind: str, members: Operand | None, more: list[str]) -> None:
-    masked = f"C->f.masked = 1; C->f.mask = {e.read(members, 'u32')};" if members else "C->f.masked = 0;"
-    e.wait("GV_WARP", [f"C->f.kind = {kind}; {masked}", *more])
+def _warp_wait(e: FunctionEmitter, kind: str, members: Operand | None, value: str = "") -> None:
+    """Waits for the lanes of the warp; the thread then finds its result in VALUE and FLAG."""
+    key = f"GV_KEY({e.read(members, 'u32')}, {kind})" if members else f"GV_KEY_AT({e.waits + 1}, {kind})"
+    e.wait("GV_WARP", [*([f"W->value[lane] = {value};"] if value else []), f"W->key[lane] = {key};"])
+
+
+VALUE = "(uint32_t)W->value[lane]"
+FLAG = "W->flags >> lane & 1"
 
 
 @opcode("shfl")
@@ -20,12 +25,17 @@ def shuffle(e: FunctionEmitter, i: Instruction) -> None:
     d, a, b, c = i.operands[:4]
     kind = next(f"GV_SHFL_{mod.upper()}" for mod in i.mods if mod in ("up", "down", "bfly", "idx"))
     members = i.operands[4] if "sync" in i.mods else None
-    more = [f"C->f.value = {e.read(a, 'b32')}; C->f.a = {e.read(b, 'u32')}; C->f.b = {e.read(c, 'u32')};"]
-    _warp_wait(e, kind, members, more)
-    target, flag = (d.items[0], d.items[1]) if d.kind == "pair" else (d, None)
-    e.assign(target, "b32", "(uint32_t)C->f.value")
-    if flag is not None:
-        e.assign(flag, "pred", "C->f.flag")
+    e.emit(f"W->argument[lane] = ({e.read(b, 'u32')} & 31) | {e.read(c, 'u32')} << 8;")
+    _warp_wait(e, kind, members, e.read(a, "b32"))
+    _results(e, d)
+
+
+def _results(e: FunctionEmitter, d: Operand) -> None:
+    if d.kind == "pair":
+        e.assign(d.items[0], "b32", VALUE)
+        e.assign(d.items[1], "pred", FLAG)
+    else:
+        e.assign(d, "b32", VALUE)
 
 
 @opcode("vote")
@@ -33,36 +43,32 @@ def vote(e: FunctionEmitter, i: Instruction) -> None:
     d, a = i.operands[:2]
     kind = next(mod for mod in i.mods if mod in ("all", "any", "uni", "ballot"))
     members = i.operands[2] if "sync" in i.mods else None
-    _warp_wait(e, f"GV_VOTE_{kind.upper()}", members, [f"C->f.value = {e.read(a, 'pred')};"])
+    _warp_wait(e, f"GV_VOTE_{kind.upper()}", members, e.read(a, "pred"))
     if kind == "ballot":
-        e.assign(d, "b32", "(uint32_t)C->f.value")
+        e.assign(d, "b32", VALUE)
     else:
-        e.assign(d, "pred", "C->f.flag")
+        e.assign(d, "pred", FLAG)
 
 
 @opcode("match")
 def match(e: FunctionEmitter, i: Instruction) -> None:
     d, a, members = i.operands
     kind = "GV_MATCH_ANY" if "any" in i.mods else "GV_MATCH_ALL"
-    _warp_wait(e, kind, members, [f"C->f.value = {e.read(a, i.types[0])};"])
-    target, flag = (d.items[0], d.items[1]) if d.kind == "pair" else (d, None)
-    e.assign(target, "b32", "(uint32_t)C->f.value")
-    if flag is not None:
-        e.assign(flag, "pred", "C->f.flag")
+    _warp_wait(e, kind, members, e.read(a, i.types[0]))
+    _results(e, d)
 
 
 @opcode("activemask")
 def active_mask(e: FunctionEmitter, i: Instruction) -> None:
-    _warp_wait(e, "GV_ACTIVE", None, [])
-    e.assign(i.operands[0], "b32", "(uint32_t)C->f.value")
+    _warp_wait(e, "GV_ACTIVE", None)
+    e.assign(i.operands[0], "b32", VALUE)
 
 
 @opcode("elect")
 def elect(e: FunctionEmitter, i: Instruction) -> None:
     d, members = i.operands
-    _warp_wait(e, "GV_ELECT", members, [])
-    e.assign(d.items[0], "b32", "(uint32_t)C->f.value")
-    e.assign(d.items[1], "pred", "C->f.flag")
+    _warp_wait(e, "GV_ELECT", members)
+    _results(e, d)
 
 
 @opcode("redux")
@@ -73,8 +79,8 @@ def reduce(e: FunctionEmitter, i: Instruction) -> None:
     if kind == "f32":
         raise e.error(f"opcode '{i.opcode}' is not supported by the soft GPU")
     suffix = f"_{kind[0].upper()}" if operation in ("min", "max") else ""
-    _warp_wait(e, f"GV_REDUX_{operation.upper()}{suffix}", members, [f"C->f.value = {e.read(a, 'u32')};"])
-    e.assign(d, "b32", "(uint32_t)C->f.value")
+    _warp_wait(e, f"GV_REDUX_{operation.upper()}{suffix}", members, e.read(a, "u32"))
+    e.assign(d, "b32", VALUE)
 
 
 def is_plain_barrier(i: Instruction) -> bool:
@@ -94,24 +100,24 @@ def barrier(e: FunctionEmitter, i: Instruction) -> None:
     if "cluster" in i.mods:
         raise e.error(f"opcode '{i.opcode}' is not supported by the soft GPU")
     if "warp" in i.mods:
-        _warp_wait(e, "GV_WARP_SYNC", i.operands[0], [])
+        _warp_wait(e, "GV_WARP_SYNC", i.operands[0])
         return
     operands = list(i.operands)
     if "red" in i.mods:
         d = operands.pop(0)
         predicate = operands.pop()
         operation = next(mod for mod in i.mods if mod in ("popc", "and", "or"))
-        setup = [f"C->f.kind = GV_BAR_{operation.upper()}; C->f.b = {e.read(predicate, 'pred')};"]
+        setup = [f"C->f.kind = GV_BAR_{operation.upper()}; C->f.value = {e.read(predicate, 'pred')};"]
     else:
-        setup = ["C->f.kind = GV_BAR_SYNC; C->f.b = 0;"]
+        setup = ["C->f.kind = GV_BAR_SYNC; C->f.value = 0;"]
     if is_plain_barrier(i) and e.mode == "phases":
         e.wait("GV_BARRIER", [])
         return
     count = e.read(operands[1], "u32") if len(operands) > 1 else "0"
-    setup.append(f"C->f.a = {e.read(operands[0], 'u32') if operands else '0'}; C->f.mask = {count};")
+    setup.append(f"C->f.barrier = {e.read(operands[0], 'u32') if operands else '0'}; C->f.expected = {count};")
     e.wait("GV_ARRIVE" if "arrive" in i.mods else "GV_BARRIER", setup)
     if "red" in i.mods:
         if operation == "popc":
-            e.assign(d, "b32", "(uint32_t)C->f.value")
+            e.assign(d, "b32", "C->f.value")
         else:
             e.assign(d, "pred", "C->f.flag")
