@@ -10,12 +10,13 @@
 #            PYTHON  the Python whose packages (PyTorch) are to be seen (default python3)
 #            VENV    environment to build (default build/real-gpu/venv)
 #            TARGET_PYTHON  with --collect-wheels: Python version of the GPU machine (default 3.12)
-#            WITH_CUDA      with --collect-wheels: 1 to gather cuda-python, cuda-core, NVRTC and numpy too (100 MB)
+#            WITH_CUDA      with --collect-wheels: 1 to gather NVRTC, cuda-python and numpy too (100 MB more)
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 PYTHON=${PYTHON:-python3}
 VENV=${VENV:-$root/build/real-gpu/venv}
+CUDA_CORE="cuda-core==1.2.2 cuda-bindings==13.4.4 cuda-pathfinder"
 
 # Names and versions come from pyproject.toml, so that nothing is said twice. Groups: build, run, cuda.
 requirements() {
@@ -36,16 +37,17 @@ collect() {
     groups="build run"
     [ "${WITH_CUDA:-0}" = 1 ] && groups="$groups cuda"
     platforms=""
-    for tag in manylinux_2_34 manylinux_2_31 manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1 manylinux_2_5; do
+    for tag in manylinux_2_34 manylinux_2_31 manylinux_2_28 manylinux_2_27 manylinux_2_24 manylinux_2_17 manylinux2014; do
         platforms="$platforms --platform ${tag}_x86_64"
     done
     # shellcheck disable=SC2086,SC2046 # lists of words on purpose
     requirements $groups | xargs "$PYTHON" -m pip download --quiet --only-binary=:all: \
         --python-version "${TARGET_PYTHON:-3.12}" --implementation cp $platforms --dest "$1"
-    # cmake and ninja: scikit-build-core asks for them where the machine has none.
+    # cmake and ninja: scikit-build-core asks for them where the machine has none. cuda-core and what it needs: the machine's
+    # may be too old for the programs.
     # shellcheck disable=SC2086
     "$PYTHON" -m pip download --quiet --no-deps --only-binary=:all: --python-version "${TARGET_PYTHON:-3.12}" \
-        --implementation cp $platforms --dest "$1" ninja cmake
+        --implementation cp $platforms --dest "$1" ninja cmake $CUDA_CORE
     du -sh "$1"
 }
 
@@ -81,12 +83,22 @@ seen = [entry for entry in dict.fromkeys([*site.getsitepackages(), sysconfig.get
 PYTHON_END
 # shellcheck disable=SC2086 # $source is a list of words
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $source "$root"
-for package in cuda.bindings cuda.core numpy; do
-    "$VENV/bin/python" -c "import $package" 2>/dev/null && continue
+if ! "$VENV/bin/python" -c "from cuda.core import LegacyPinnedMemoryResource; from cuda.bindings import nvrtc" 2>/dev/null; then
+    # shellcheck disable=SC2086
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps $source $CUDA_CORE
+fi
+if ! "$VENV/bin/python" -c "import numpy" 2>/dev/null; then
     # shellcheck disable=SC2086
     requirements cuda | xargs "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $source
-    break
-done
+fi
+# cuda.pathfinder looks for NVRTC in the environment's own packages, not in those of the machine.
+nvrtc=$("$VENV/bin/python" - <<'PYTHON_END'
+import glob, sys
+found = [path for entry in sys.path for path in glob.glob(f"{entry}/nvidia/*/lib/libnvrtc.so.1[23]")]
+print(max(found, key=lambda path: path.rsplit(".", 1)[1], default="").rpartition("/")[0])
+PYTHON_END
+)
+[ -n "$nvrtc" ] && export LD_LIBRARY_PATH="$nvrtc${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 
 # -P: the source folder gpuvirt/ must not stand before the installed package, which has the built libraries.
 PYTHONPATH="$root/benchmarks${PYTHONPATH:+:$PYTHONPATH}" exec "$VENV/bin/python" -P -m real_gpu "$@"
