@@ -29,7 +29,11 @@ from gpuvirt.errors import GpuvirtError
 from gpuvirt.units import format_size
 
 SOFT_MEMORY = 512 << 20
-PART = 0.7  # of the device's memory, for each program
+PART, REAL_PART = (
+    0.7,
+    0.55,
+)  # of the device's memory, for each program; a real one has more than host memory likes to swap
+REAL_STEPS = ("--steps", "600")  # of heat.py, which is much faster there
 QUANTUM_MS = 1000
 SWITCHES = 4  # at least so many, else the jobs did not share
 LIMIT = 150.0  # seconds for any one phase
@@ -45,7 +49,8 @@ class Demo:
     def __init__(self, device: Device, scratch: Path, interrupts: Interrupts, screen: Screen, quantum_ms: int) -> None:
         self.device, self.scratch, self.quantum_ms = device, scratch, quantum_ms
         self.interrupts, self.screen = interrupts, screen
-        self.jobs = demo_jobs(int(device.memory * PART))
+        real = device.drivers is None
+        self.jobs = demo_jobs(int(device.memory * (REAL_PART if real else PART)), heat=REAL_STEPS if real else ())
         self.results: dict[str, Any] = {"device_memory_bytes": device.memory, "job_memory_bytes": self.jobs[0].memory}
 
     def _start(self, children: Children, job: Job, file: Path, *extra: str) -> Child:
@@ -107,7 +112,7 @@ class Demo:
             if time.monotonic() > deadline:
                 names = " and ".join(child.name for child in running if child.exit_code is None)
                 raise Failed(f"{names} did not end within {LIMIT:.0f} s")
-            if watch is not None:
+            if watch is not None and self.screen.due():
                 self.screen.status(watch.jobs())
             self.interrupts.sleep(0.1)
         outcomes = {}
@@ -176,6 +181,10 @@ def main() -> int:
             demo = Demo(device, scratch, interrupts, screen, options.quantum)
             try:
                 demo.run()
+                demo.results["verdict"] = "OK"
+            except (Failed, GpuvirtError) as error:
+                demo.results["verdict"] = f"FAILED: {error}"
+                raise
             finally:
                 record.write(options.json, "demo", device.name, demo.results)
     except Interrupted:

@@ -149,9 +149,10 @@ def solve(options: argparse.Namespace, report: console.Report) -> None:
 
     began = time.perf_counter()
     heat = began_with
+    every = options.every or max(1, options.steps // 20)
     for step in range(1, options.steps + 1):
         solver.step()
-        if step % options.every == 0 or step == options.steps:
+        if step % every == 0 or step == options.steps:
             heat = solver.total()
             pace = (time.perf_counter() - began) / step
             report.say(f"step {step}/{options.steps} heat {heat:.6e} {pace:.3f} s/step")
@@ -164,7 +165,9 @@ def main() -> int:
     parser = console.parser(__doc__ or "", memory="358M")
     parser.add_argument("--steps", type=console.count, default=100, metavar="N", help="time steps (default 100)")
     parser.add_argument("--slab", type=console.count, default=32, metavar="N", help="planes of a launch (default 32)")
-    parser.add_argument("--every", type=console.count, default=2, metavar="N", help="steps between lines (default 2)")
+    parser.add_argument(
+        "--every", type=console.count, metavar="N", help="steps between lines (default: 20 lines in all)"
+    )
     options = parser.parse_args()
     report = console.Report("heat", options.json)
     return console.run("heat", lambda: solve(options, report))

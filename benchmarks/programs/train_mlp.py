@@ -260,6 +260,7 @@ def train(options: argparse.Namespace, report: console.Report) -> None:
     report.mark("setup_s")
     report.keep(memory_bytes=gpu.used, steps=steps)
 
+    every = options.every or max(1, steps // 20)
     figures: np.ndarray = np.zeros(2, dtype=np.float32)
     began = time.perf_counter()
     for step in range(1, steps + 1):
@@ -267,7 +268,7 @@ def train(options: argparse.Namespace, report: console.Report) -> None:
         network.forward(samples + 4 * place * features)
         network.backward(samples + 4 * place * features, labels + 4 * place)
         network.update(step, options.rate)
-        if step % options.every == 0 or step == steps:
+        if step % every == 0 or step == steps:
             gpu.read(figures, network.figures)
             pace = (time.perf_counter() - began) / step
             report.say(f"step {step}/{steps} loss {figures[0]:.4f} accuracy {figures[1]:.3f} {pace:.3f} s/step")
@@ -286,7 +287,7 @@ def main() -> int:
     add("--features", type=console.count, default=1024, metavar="N", help="of a sample (default 1024)")
     add("--hidden", type=console.count, default=256, metavar="N", help="width of the hidden layers (default 256)")
     add("--rate", type=float, default=0.001, help="learning rate (default 0.001)")
-    add("--every", type=console.count, default=10, metavar="N", help="steps between lines (default 10)")
+    add("--every", type=console.count, metavar="N", help="steps between lines (default: 20 lines in all)")
     options = parser.parse_args()
     if options.features % 4:
         parser.error("--features must be a multiple of 4")
