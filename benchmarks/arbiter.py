@@ -26,7 +26,7 @@ def case(work: bench.Bench, title: str, weights: dict[str, int]) -> dict[str, An
     for child in running.values():
         work.children.wait(child, SECONDS * 3)
     seen = {name: [(int(a), int(b)) for a, b in probes.answer(child)["turns"]] for name, child in running.items()}
-    accounts = {row["name"]: row for row in daemon.jobs()}
+    accounts = daemon.accounts()
     serving.stop()
 
     gaps = [event.gap / 1e3 for event in turns.hand_overs(seen)]

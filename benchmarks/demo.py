@@ -98,7 +98,7 @@ class Demo:
             ]
             outcomes = self._finish(children, running, list(self.jobs), files, watch=daemon)
             total = max(child.ended or 0.0 for child in running) - began
-            accounts = {row["name"]: row for row in daemon.jobs()}
+            accounts = daemon.accounts()
         missing = [job.name for job in self.jobs if job.name not in accounts]
         if missing:
             raise Failed(f"the daemon does not know {' and '.join(missing)}")
@@ -131,11 +131,15 @@ class Demo:
         alone = self.alone()
         together, accounts, total = self.together()
         self.screen.title("Result")
-        header = ("job", "alone", "together", "GPU time", "share", "waited", "switches", "out", "in", "same bits")
+        header = ("job", "alone", "together", "GPU time", "share", "waits", "switches", "out", "in", "same bits")
         rows = []
         for job in self.jobs:
             account, name = accounts[job.name], job.name
-            figures = (f"{account['busy_s']:.1f} s", f"{account['share']:.0%}", f"{account['wait_s']:.1f} s")
+            figures = (
+                f"{account['busy_s']:.1f} s",
+                f"{account['share']:.0%}",
+                f"{account['waits']}, {account['wait_s']:.1f} s",
+            )
             moved = (format_size(account["out_bytes"]), format_size(account["in_bytes"]))
             same = "yes" if alone[name].result == together[name].result else "NO"
             times = (f"{alone[name].seconds:.1f} s", f"{together[name].seconds:.1f} s")

@@ -32,7 +32,7 @@ def measure(work: bench.Bench) -> dict[str, Any]:
         work.children.wait(child, SECONDS * 3)
     answers = {name: probes.answer(child) for name, child in running.items()}
     seen = {name: [(int(a), int(b)) for a, b in answer["turns"]] for name, answer in answers.items()}
-    accounts = [row for row in daemon.jobs() if row["name"] in running]
+    accounts = list(daemon.accounts().values())
 
     gaps = [event.gap / 1e6 for event in turns.hand_overs(seen)]
     if not gaps:

@@ -61,7 +61,7 @@ class Daemon:
             settings["driver"] = {"library": str(library), "nvml": str(nvml)}
         self._config = runtime.with_suffix(".toml")
         self._config.write_text(toml(settings) + "\n")
-        self._admin = AdminClient(runtime / paths.ADMIN_SOCKET)
+        self._admin = AdminClient([runtime])
 
     def environ(self) -> dict[str, str]:
         """For `gpuvirt` and the programs that it starts."""
@@ -91,13 +91,19 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """All that the daemon says about jobs and devices. Raises GpuvirtError."""
-        answer: dict[str, Any] = self._admin.call("status")
+        answer: dict[str, Any] = self._admin.call("status", all=True)
         return answer
 
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs, ended ones too, oldest first. Raises GpuvirtError."""
+        """The jobs, ended ones too. Raises GpuvirtError."""
         rows: list[dict[str, Any]] = self.status()["jobs"]
         return rows
+
+    def accounts(self) -> dict[str, dict[str, Any]]:
+        """The jobs by name, with `share`: the part of all time in which one of them held the GPU. Raises GpuvirtError."""
+        rows = self.jobs()
+        held = sum(float(row["held_s"]) for row in rows)
+        return {row["name"]: {**row, "share": row["held_s"] / held if held else 0.0} for row in rows}
 
     def run_command(self, name: str, program: Sequence[str], *options: str) -> list[str]:
         """The command line that starts `program` as a job."""

@@ -66,7 +66,7 @@ class TorchJobs:
             for child in running.values():
                 children.wait(child, limit - (time.monotonic() - began))
             total = time.monotonic() - began
-            accounts = {row["name"]: row for row in daemon.jobs()}
+            accounts = daemon.accounts()
             outcomes = {model: self._outcome(child, files[model]).fields for model, child in running.items()}
         return {"seconds": round(total, 2), "outcomes": outcomes, "accounts": accounts}
 
