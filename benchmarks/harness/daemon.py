@@ -100,7 +100,7 @@ class Daemon:
         return rows
 
     def accounts(self) -> dict[str, dict[str, Any]]:
-        """The jobs by name, with `share`: the part of all time in which one of them held the GPU. Raises GpuvirtError."""
+        """The jobs by name; `share` is the part of all held time that was theirs. Raises GpuvirtError."""
         rows = self.jobs()
         held = sum(float(row["held_s"]) for row in rows)
         return {row["name"]: {**row, "share": row["held_s"] / held if held else 0.0} for row in rows}
