@@ -183,7 +183,9 @@ class FunctionEmitter:
 
     def _variable_base(self, variable: Variable) -> str:
         if variable.space in ("global", "const"):
-            index = self.layout.global_index[id(variable)]
+            index = self.layout.global_index.get(id(variable), -1)
+            if index < 0:
+                raise self.error(f"external variable '{variable.name}' is not defined")
             self.hoisted[f"G{index}"] = f"const uint64_t G{index} = (uint64_t)(uintptr_t)B->globals[{index}];"
             return f"G{index}"
         if variable.space == "shared":

@@ -65,7 +65,7 @@ class Layout:
             if function.name in yielding:
                 raise PtxError(
                     function.line,
-                    f"'{function.name}' waits for other threads and its address is taken: not supported by the soft GPU",
+                    f"'{function.name}' has a barrier and its address is taken: not supported by the soft GPU",
                 )
             self.function_index[id(function)] = len(self.functions)
             self.functions.append(function)
@@ -81,6 +81,8 @@ class Layout:
                     self._prefix_bytes = offset + variable.size
 
     def _add_global(self, variable: Variable) -> None:
+        if variable.linkage == "extern" and not variable.unsized:
+            return  # declared, but no module defines it: an error where it is used
         if id(variable) not in self.global_index:
             self.global_index[id(variable)] = len(self.globals)
             self.globals.append(variable)

@@ -114,14 +114,14 @@ def _kernel(layout: Layout, kernel: Function, number: int) -> tuple[list[str], s
     lines = [f"/* {kernel.name.replace('*/', '')} */"]
     lines += {SIMPLE: _simple_kernel, PHASES: _phases_kernel, SCHEDULE: _schedule_kernel}[e.mode](e)
     offsets = e.parameter_offsets()
-    sizes = [param.size for param in kernel.params]
     if kernel.params:
-        pairs = ", ".join(f"{{{offset}, {size}}}" for offset, size in zip(offsets, sizes))
+        pairs = ", ".join(f"{{{offsets[n]}, {param.size}}}" for n, param in enumerate(kernel.params))
         lines.append(f"static const struct gv_parameter {e.name}_params[] = {{{pairs}}};")
-    total = offsets[-1] + sizes[-1] if offsets else 0
+    total = offsets[-1] + kernel.params[-1].size if offsets else 0
     required = ", ".join(str(n) for n in kernel.required_threads)
+    params = f"{e.name}_params" if kernel.params else "NULL"
     entry = (
-        f"{{{_c_string(kernel.name)}, {e.name}_run, {e.name}_scratch, {e.name + '_params' if kernel.params else 'NULL'}, "
+        f"{{{_c_string(kernel.name)}, {e.name}_run, {e.name}_scratch, {params}, "
         f"{len(kernel.params)}, {total}, {e.static_shared}, {e.local_bytes()}, {e.register_estimate()}, "
         f"{kernel.max_threads}, {{{required}}}}},"
     )

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Special registers.
 
-Each entry is (name of a C constant, its value, special registers that the value needs); the name is empty for values that
-must be read anew each time. `@STATIC` is the kernel's static shared memory.
+Each entry is (name of a C constant, its value); the name is empty for values that must be read anew each time.
+`@STATIC` is the kernel's static shared memory.
 """
 
 from __future__ import annotations
 
-SPECIAL_VALUES: dict[str, tuple[str, ...]] = {
+SPECIAL_VALUES: dict[str, tuple[str, str]] = {
     "%tid.x": ("TX", "T->x"),
     "%tid.y": ("TY", "T->y"),
     "%tid.z": ("TZ", "T->z"),

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import functools
+import struct
+import threading
 from typing import Any
 
 import numpy as np
@@ -92,7 +94,8 @@ def test_stencil_with_constant_memory(compute: int) -> None:
     want = -6 * c + a[1:-1, 1:-1, :-2] + a[1:-1, 1:-1, 2:] + a[1:-1, :-2, 1:-1] + a[1:-1, 2:, 1:-1]
     want = want + a[:-2, 1:-1, 1:-1] + a[2:, 1:-1, 1:-1]
     np.testing.assert_allclose(b[1:-1, 1:-1, 1:-1], want, rtol=1e-4, atol=1e-4)
-    assert not b[0].any() and not b[:, 0].any()
+    assert not b[0].any()
+    assert not b[:, 0].any()
 
 
 def test_scan_in_dynamic_shared_memory(compute: int) -> None:
@@ -134,8 +137,6 @@ def test_softmax(compute: int) -> None:
 
 
 def test_struct_parameter(compute: int) -> None:
-    import struct
-
     out, tags = np.zeros(8), np.zeros(8, np.int32)
     point = struct.pack("<ddif", 1.5, 2.0, 40, 0.5)
     assert basic(compute).launch("struct_parameter", 1, 8, point, out, tags) == 0
@@ -218,7 +219,9 @@ def test_halves(compute: int) -> None:
 def test_clocks_and_identity(compute: int) -> None:
     out = np.zeros((40, 4), np.int64)
     assert device(compute).launch("clocks", 1, 40, out) == 0
-    assert (out[:, 0] >= 0).all() and (out[:, 1] > 1_600_000_000 * 10**9).all() and (out[:, 2] == 0).all()
+    assert (out[:, 0] >= 0).all()
+    assert (out[:, 1] > 1_600_000_000 * 10**9).all()
+    assert (out[:, 2] == 0).all()
     np.testing.assert_array_equal(out[:, 3], np.arange(40) % 32)
 
 
@@ -286,3 +289,22 @@ def test_ends_of_a_block(compute: int, x: int, result: int) -> None:
     assert module.launch("fails", 1, 64, value) == result
     assert value[0] == (100 if x == 0 else x)
     assert module.asserts == ([("x is not 2", "device.cu", 42, "fails")] if x == 2 else [])
+
+
+def test_atomics_of_blocks_that_run_at_the_same_time(compute: int) -> None:
+    module = device(compute)
+    x = np.arange(4000, dtype=np.int32)
+    ints, wrap, f, d = np.zeros(9, np.int32), np.zeros(2, np.uint32), np.zeros(1, np.float32), np.zeros(1)
+    u, counts = np.zeros(2, np.uint64), np.zeros(8, np.int32)
+    workers = [
+        threading.Thread(
+            target=module.launch, args=("atomics", 32, 128, np.int32(4000), x, ints, wrap, f, d, u, counts), daemon=True
+        )
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert (ints[0], ints[7], f[0], d[0]) == (4 * x.sum(), 4 * 8000, 8000.0, 4000.0)
+    assert (int(wrap[0]), int(u[0]), list(counts)) == (16000 % 7, 4 * int(x.sum()), [2000] * 8)
