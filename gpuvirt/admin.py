@@ -20,13 +20,16 @@ HINT = "start one with: gpuvirtd"
 class AdminClient:
     """A connection to the first daemon that answers on one of the runtime folders.
 
-    Connects at the first call. `runtime` is the folder of the daemon found. timeout_s bounds every call.
+    `where` is an admin socket, or runtime folders to try in turn; None: those of this user and of the system.
+    Connects at the first call; `path` is the socket of the daemon found. timeout_s bounds every call.
     """
 
-    def __init__(self, runtimes: Sequence[Path] | None = None, timeout_s: float = 30.0) -> None:
-        self.runtimes = list(runtimes) if runtimes is not None else candidate_runtimes(os.environ, os.getuid())
+    def __init__(self, where: Path | Sequence[Path] | None = None, timeout_s: float = 30.0) -> None:
+        if where is None:
+            where = candidate_runtimes(os.environ, os.getuid())
+        self.paths = [where] if isinstance(where, Path) else [runtime / ADMIN_SOCKET for runtime in where]
         self.timeout_s = timeout_s
-        self.runtime: Path | None = None
+        self.path: Path | None = None
         self._socket: socket.socket | None = None
         self._rest = b""
 
@@ -46,7 +49,7 @@ class AdminClient:
         except OSError as error:
             self.close()
             raise DaemonUnavailable(
-                f"gpuvirtd on {self.runtime} stopped answering: {_reason(error)}", "try again"
+                f"gpuvirtd on {self.path} stopped answering: {_reason(error)}", "try again"
             ) from None
         try:
             answer = json.loads(line)
@@ -54,7 +57,7 @@ class AdminClient:
             answer = None
         if not isinstance(answer, dict) or "ok" not in answer:
             self.close()
-            raise ProtocolError(f"{self.runtime}/{ADMIN_SOCKET} did not answer as gpuvirtd does")
+            raise ProtocolError(f"{self.path} did not answer as gpuvirtd does")
         if not answer.pop("ok"):
             raise RefusedError(str(answer.get("error", "refused")), str(answer.get("hint", "")))
         return answer
@@ -63,8 +66,7 @@ class AdminClient:
         if self._socket is not None:
             return self._socket
         reasons = []
-        for runtime in self.runtimes:
-            path = runtime / ADMIN_SOCKET
+        for path in self.paths:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             connection.settimeout(self.timeout_s)
             try:
@@ -73,7 +75,7 @@ class AdminClient:
                 connection.close()
                 reasons.append(f"{path} ({_reason(error)})")
                 continue
-            self.runtime, self._socket, self._rest = runtime, connection, b""
+            self.path, self._socket, self._rest = path, connection, b""
             return connection
         raise DaemonUnavailable(f"no gpuvirtd answers on {', '.join(reasons)}", HINT)
 

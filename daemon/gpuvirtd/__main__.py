@@ -20,8 +20,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="gpuvirtd",
         description="The host daemon of gpuvirt: hands the GPUs of this host from job to job.",
-        epilog="Settings: --config FILE (TOML), then GPUVIRT_RUNTIME, GPUVIRT_DRIVER, GPUVIRT_NVML, GPUVIRT_QUANTUM and "
-        "GPUVIRT_LOG, then flags.",
+        epilog="Settings: --config FILE (TOML), then GPUVIRT_RUNTIME, GPUVIRT_DRIVER, GPUVIRT_NVML, GPUVIRT_QUANTUM "
+        "and GPUVIRT_LOG, then flags.",
     )
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help=f"settings (default: {settings.DEFAULT_FILE}, if there)"

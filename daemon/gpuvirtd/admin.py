@@ -60,9 +60,9 @@ class EndJob(msgspec.Struct, tag_field="op", tag="end_job", forbid_unknown_field
 
 
 class Status(msgspec.Struct, tag_field="op", tag="status", forbid_unknown_fields=True):
-    """Everything. all: ended jobs too."""
+    """Everything. all: the last jobs that ended, too (state "ended")."""
 
-    all: bool = False
+    all: bool = True
 
 
 Request = Ping | CreateJob | JobStarted | EndJob | Status
@@ -157,7 +157,8 @@ class AdminServer:
                 self.host.job_started(peer, self._own(peer, request.job), request.pid)
                 return {}
             case EndJob():
-                self.host.end_job(self._own(peer, request.job), request.exit)
+                if not any(ended["job"] == request.job for ended in self.host.jobs.ended):
+                    self.host.end_job(self._own(peer, request.job), request.exit)
                 return {}
             case Status():
                 return self._status(peer, request.all)
@@ -197,7 +198,7 @@ class AdminServer:
                 "uid": os.getuid(),
                 "uptime_s": (host.clock.now() - facts.started) / 1e9,
                 "runtime": str(facts.runtime),
-                "state": "recovering" if host.recovering() else "ready",
+                "state": "recovering" if host.recovery.active() else "ready",
                 "driver": str(facts.driver),
                 "nvml": str(facts.nvml),
                 "driver_version": host.inventory.driver_version,

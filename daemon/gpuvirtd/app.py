@@ -77,7 +77,7 @@ class App:
             host = Host(devices, inventory, self._policy(), state, self.clock, self.log)
             stack.callback(host.close)
             await host.poll_usage()
-            host.recover()
+            host.recovery.begin()
             runtime.link_shim(shim)
             client_socket, admin_socket = runtime.listen()
             sessions = Sessions(host, client_socket, self.config.limits.connections_per_user, self.log)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of gpuvirtd: a TOML file, then GPUVIRT_* variables, then flags. A mistake is a ConfigError that names its place.
+"""Settings of gpuvirtd: a TOML file, then GPUVIRT_* variables, then flags. A mistake is a ConfigError that names its
+place.
 
 GPUVIRT_RUNTIME  runtime folder           GPUVIRT_DRIVER   path of libcuda.so.1, or auto
 GPUVIRT_QUANTUM  for example 20ms         GPUVIRT_NVML     path of libnvidia-ml.so.1, or auto

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sqlite3
 import time
 from dataclasses import dataclass
 
-from gpuvirt.arbitration import facts, ledger
+from gpuvirt.arbitration import facts
 from gpuvirt.clock import Clock
 from gpuvirt.control import messages
 from gpuvirt.control.block import ClientPage
@@ -21,6 +20,8 @@ from gpuvirtd.identity import Process, ProcessGone, is_descendant, open_process
 from gpuvirtd.jobs import Job, JobTable, Member, new_token
 from gpuvirtd.log import Logger
 from gpuvirtd.memory.arenas import Arena, arena_size
+from gpuvirtd.memory.quotas import publish_quota, publish_quotas
+from gpuvirtd.recovery import Recovery
 from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, Refusal, Session
 from gpuvirtd.state import State, StoredClient
 
@@ -59,101 +60,13 @@ class Host:
             )
             for device in devices
         }
-        # Clients of before the restart that have not come back: (pid, start, GPU) -> who it is and whose.
-        self.expected: dict[tuple[int, int, str], tuple[Process, str]] = {}
+        self.recovery = Recovery(self)
         self._numbers = 0
         self._poll: asyncio.TimerHandle | None = None
         self._polls: set[asyncio.Task[None]] = set()
         self._watched: set[int] = set()
 
     # ---- start and stop
-
-    def recover(self) -> None:
-        """Take over jobs and clients of the daemon before us. No grants where such clients live, until they are back."""
-        now = self.clock.now()
-        stored = self.state.jobs()
-        self.jobs.skip_ids([job.id for job in stored])
-        alive: set[str] = set()
-        known = {arbiter.device.uuid for arbiter in self.arbiters.values()}
-        for client in self.state.clients():
-            try:
-                process = open_process(client.pid, start=client.start)
-            except ProcessGone:
-                self._write("remove_client", client)
-                continue
-            alive.add(client.job)
-            if client.device in known:
-                self.expected[client.pid, client.start, client.device] = (process, client.job)
-                self._watch(process.pidfd, self._expected_died, (client.pid, client.start, client.device))
-            else:
-                process.close()
-        for job in stored:
-            root: Process | None = None
-            with contextlib.suppress(ProcessGone):
-                root = open_process(job.root_pid, start=job.root_start)
-            if root is None and job.id not in alive:
-                self._write("remove_job", job.id)
-                continue
-            restored = Job(
-                job.id,
-                job.token,
-                job.name,
-                job.uid,
-                job.weight,
-                job.memory,
-                job.command,
-                root,
-                job.since,
-                attached_once=job.id in alive,
-            )
-            self.jobs.add(restored)
-            if root is not None:
-                self._watch(root.pidfd, self._root_died, restored)
-        if self.expected:
-            grace = now + self.policy.recovery_grace
-            self.log.info("recovering", clients=len(self.expected), jobs=len(self.jobs.by_id))
-            self.loop.call_later(self.policy.recovery_grace / 1e9, self._recovery_ends)
-            for arbiter in self.arbiters.values():
-                if self.missing(arbiter):
-                    arbiter.hold_until(grace)
-
-    def missing(self, arbiter: Arbiter) -> list[int]:
-        """Pids of clients of before the restart that this GPU still waits for."""
-        return [pid for pid, _, device in self.expected if device == arbiter.device.uuid]
-
-    def recovering(self) -> bool:
-        """True while some GPU waits for clients of before the restart."""
-        now = self.clock.now()
-        return any(arbiter.gpu.hold_until > now for arbiter in self.arbiters.values())
-
-    def _not_expected_any_more(self, key: tuple[int, int, str]) -> bool:
-        entry = self.expected.pop(key, None)
-        if entry is None:
-            return False
-        self._unwatch(entry[0].pidfd)
-        entry[0].close()
-        for arbiter in self.arbiters.values():
-            if arbiter.device.uuid == key[2] and not self.missing(arbiter):
-                arbiter.hold_until(0)
-        if not self.expected:
-            self.log.info("recovered")
-        return True
-
-    def _expected_died(self, key: tuple[int, int, str]) -> None:
-        job = self.jobs.by_id.get(self.expected[key][1])
-        self._not_expected_any_more(key)
-        self._write("remove_client", StoredClient(key[0], key[1], job.id if job else "", key[2]))
-        if job is not None:
-            self._maybe_ended(job)
-
-    def _recovery_ends(self) -> None:
-        for (pid, _, device), (_, job) in self.expected.items():
-            # What it has on the device shows in NVML and counts as residue from now on.
-            self.log.warning(
-                "straggler", pid=pid, job=job, device=device, reason="did not attach again after the restart"
-            )
-        for arbiter in self.arbiters.values():
-            arbiter.hold_until(0)
 
     def start(self) -> None:
         """Begin the regular work: heartbeat and NVML polls."""
@@ -192,13 +105,12 @@ class Host:
         if self._poll is not None:
             self._poll.cancel()
         for fd in list(self._watched):
-            self._unwatch(fd)
+            self.unwatch(fd)
         for arbiter in self.arbiters.values():
             for member in arbiter.members.values():
                 member.close()
             arbiter.close()
-        for process, _ in self.expected.values():
-            process.close()
+        self.recovery.close()
         for job in self.jobs:
             if job.root is not None:
                 job.root.close()
@@ -237,14 +149,14 @@ class Host:
         session.member = member
         job.members[member.number] = member
         job.attached_once = True
-        self._watch(process.pidfd, self._died, member)
+        self.watch(process.pidfd, self._died, member)
         lease = arbiter.page_of(job)
-        quota = self._publish_quota(job, arbiter)
+        quota = publish_quota(self.jobs, job, arbiter, self.policy.host_budget, self.log)
         welcome = messages.Welcome(self.generation, member.number, client.allowance, quota, arena.size)
         session.send(welcome, (lease.fd, member.page.fd, arena.fd))
-        self._write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid))
+        self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid))
         arbiter.attach(member, replaced)
-        self._not_expected_any_more((process.pid, process.start, arbiter.device.uuid))
+        self.recovery.back((process.pid, process.start, arbiter.device.uuid))
         self.publish_quotas()
         self.poll_soon()
         self.log.info(
@@ -292,7 +204,10 @@ class Host:
         return None
 
     def _members_replaced(self, process: Process, arbiter: Arbiter, reattach: int) -> list[Member]:
-        """Members that this HELLO ends: the same process on the same GPU; after an exec also lost ones on other GPUs."""
+        """Members that this HELLO ends:
+
+        The same process on the same GPU; after an exec also lost ones on other GPUs.
+        """
         found = []
         for other in self.arbiters.values():
             old = self._member_of(process, other)
@@ -325,11 +240,11 @@ class Host:
 
     def _died(self, member: Member) -> None:
         self._leave(member, "ended")
-        self._write(
+        self.write(
             "remove_client",
             StoredClient(member.process.pid, member.process.start, member.job.id, member.arbiter.device.uuid),
         )
-        self._maybe_ended(member.job)
+        self.maybe_ended(member.job)
 
     def _leave(self, member: Member, reason: str) -> None:
         """Close the account of a client. The driver has freed, or frees, what it had on the device."""
@@ -344,7 +259,7 @@ class Host:
         """The descriptors of a client and its place in the job; the arbiter is told by the caller."""
         member.refresh(self.clock.now())
         member.job.forget(member)
-        self._unwatch(member.process.pidfd)
+        self.unwatch(member.process.pidfd)
         session, member.session = member.session, None
         if session is not None:
             session.stream.close(reason)
@@ -379,7 +294,7 @@ class Host:
                 f"the job cannot be recorded in {self.state.path}: {error}", "free space there"
             ) from None
         self.jobs.add(job)
-        self._watch(root.pidfd, self._root_died, job)
+        self.watch(root.pidfd, self.root_died, job)
         self.log.info("job_created", job=job.id, name=name, uid=job.uid, pid=root.pid)
         return job
 
@@ -387,11 +302,11 @@ class Host:
         """The job's root process is `pid` now. Raises RefusedError."""
         root = self._root(peer, pid)
         if job.root is not None:
-            self._unwatch(job.root.pidfd)
+            self.unwatch(job.root.pidfd)
             job.root.close()
         job.root = root
-        self._write("put_job", job.stored())
-        self._watch(root.pidfd, self._root_died, job)
+        self.write("put_job", job.stored())
+        self.watch(root.pidfd, self.root_died, job)
 
     def _root(self, peer: Process, pid: int) -> Process:
         if not is_descendant(pid, peer.pid):
@@ -405,19 +320,19 @@ class Host:
         """The starter says that the job's main process has ended with `code`. The job ends with its last process."""
         job.exit = code
         if job.root is not None and not job.root.alive():
-            self._root_died(job)
+            self.root_died(job)
 
-    def _root_died(self, job: Job) -> None:
+    def root_died(self, job: Job) -> None:
         if job.root is not None:
-            self._unwatch(job.root.pidfd)
+            self.unwatch(job.root.pidfd)
             job.root.close()
             job.root = None
-        self._maybe_ended(job)
+        self.maybe_ended(job)
 
-    def _maybe_ended(self, job: Job) -> None:
+    def maybe_ended(self, job: Job) -> None:
         if job.root is not None or job.members or job.id not in self.jobs.by_id:
             return
-        if any(owner == job.id for _, owner in self.expected.values()):
+        if self.recovery.waits_for(job):
             return
         from gpuvirtd.status import job_status
 
@@ -425,7 +340,7 @@ class Host:
         self.jobs.remove(job)
         for arbiter in self.arbiters.values():
             arbiter.end(job)
-        self._write("remove_job", job.id)
+        self.write("remove_job", job.id)
         self.publish_quotas()
         self.log.info("job_ended", job=job.id, name=job.name, exit=job.exit)
 
@@ -438,39 +353,20 @@ class Host:
 
     def publish_quotas(self) -> None:
         """Write into every lease page what its job may charge."""
-        for job in self.jobs:
-            for arbiter in self.arbiters.values():
-                if job.id in arbiter.pages:
-                    self._publish_quota(job, arbiter)
-
-    def _publish_quota(self, job: Job, arbiter: Arbiter) -> int:
-        charged = sum(member.facts.charged for member in job.members.values() if member.arbiter is arbiter)
-        others = sum(
-            member.facts.charged for other in self.jobs if other is not job for member in other.members.values()
-        )
-        quota = ledger.published_quota(job.memory, arbiter.gpu.capacity, charged, others, self.policy.host_budget)
-        page = arbiter.page_of(job)
-        if page.quota != quota:
-            unbudgeted = ledger.published_quota(job.memory, arbiter.gpu.capacity, charged, 0, 0)
-            if quota < unbudgeted and page.quota >= unbudgeted:
-                self.log.warning(
-                    "quota_cut", job=job.id, quota=quota, reason="host memory budget", others_charged=others
-                )
-            page.set_quota(quota)
-        return quota
+        publish_quotas(self.jobs, self.arbiters.values(), self.policy.host_budget, self.log)
 
     # ---- helpers
 
-    def _watch(self, fd: int, callback: object, argument: object) -> None:
+    def watch(self, fd: int, callback: object, argument: object) -> None:
         self._watched.add(fd)
         self.loop.add_reader(fd, callback, argument)  # type: ignore[arg-type]
 
-    def _unwatch(self, fd: int) -> None:
+    def unwatch(self, fd: int) -> None:
         self._watched.discard(fd)
         if fd >= 0:
             self.loop.remove_reader(fd)
 
-    def _write(self, operation: str, argument: object) -> None:
+    def write(self, operation: str, argument: object) -> None:
         """Change the state database; a full disk must not cost a running job anything."""
         try:
             getattr(self.state, operation)(argument)

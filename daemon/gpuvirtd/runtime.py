@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runtime folder: private, locked by one daemon, with its sockets and the library folder that jobs load the shim from."""
+"""The runtime folder:
+
+Private, locked by one daemon, with its sockets and the library folder that jobs load the shim from.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class Runtime:
         return self.folder / "lib"
 
     def link_shim(self, shim: Path) -> None:
-        """lib/libcuda.so.1 and lib/libcuda.so -> the shim, as true links: two copies would be two shims in one process."""
+        """lib/libcuda.so.1 and lib/libcuda.so -> the shim, as true links:
+
+        Two copies would be two shims in one process.
+        """
         self.library_folder.mkdir(mode=0o755, exist_ok=True)
         if self.uid == 0:
             self.library_folder.chmod(0o755)

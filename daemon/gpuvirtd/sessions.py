@@ -67,7 +67,10 @@ class Session:
         self.stream.send(messages.encode(message), fds)
 
     def refuse(self, refusal: Refusal) -> None:
-        """Say why, then close. The client hangs up first: closing with unread packets would destroy the reason on its way."""
+        """Say why, then close.
+
+        The client hangs up first: closing with unread packets would destroy the reason on its way.
+        """
         self.server.count("refused")
         self.server.log.warning("refused", pid=self.process.pid, uid=self.process.uid, reason=str(refusal))
         self.leaving = True

@@ -48,7 +48,7 @@ def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
         "switches": gpu.switches,
         "last_switch_s": gpu.last_switch_ns / SECOND,
         "quantum_s": (holder.quantum if holder is not None else gpu.rules.quantum) / SECOND,
-        "waits_for": host.missing(arbiter),
+        "waits_for": host.recovery.missing(arbiter),
     }
 
 
@@ -105,6 +105,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "since": job.since,
         "command": job.command,
         "exit": job.exit,
+        "attached": job.attached_once,
     }
 
 
@@ -118,10 +119,10 @@ def _alone(contender: Contender, now: int) -> int:
 
 def _state(host: Host, job: Job, parts: list[tuple[Arbiter, Contender]]) -> tuple[str, str]:
     """(state, reason) for people."""
-    if any(owner == job.id for _, owner in host.expected.values()):
+    if host.recovery.waits_for(job):
         return "recovering", "the daemon was restarted; its processes have not attached again yet"
     if not job.members:
-        return ("idle", "no process of it uses a GPU now") if job.attached_once else ("starting", "no GPU call yet")
+        return ("idle", "no process of it uses a GPU now") if job.attached_once else ("new", "made no GPU call yet")
     for arbiter, contender in parts:
         if contender.word is not Word.CLOSED and _busy(job, arbiter):
             return "running", contender.reason
@@ -145,7 +146,7 @@ def _why(host: Host, arbiter: Arbiter, contender: Contender) -> str:
     gpu = arbiter.gpu
     if contender.reason and contender.key != gpu.next:
         return contender.reason
-    missing = host.missing(arbiter)
+    missing = host.recovery.missing(arbiter)
     if missing:
         return f"GPU {arbiter.device.index} waits for processes {missing} of before the restart"
     if contender.key == gpu.next:

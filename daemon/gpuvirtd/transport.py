@@ -74,8 +74,8 @@ class PacketStream:
             if self.closed:
                 return
             try:
-                # One byte more than the largest message, so that a longer packet is seen to be too long. Descriptors that a
-                # client may attach are dropped by the kernel: no control buffer is given.
+                # One byte more than the largest message, so that a longer packet is seen to be too long. Descriptors
+                # that a client may attach are dropped by the kernel: no control buffer is given.
                 packet = self.connection.recv(LARGEST + 1)
             except (BlockingIOError, InterruptedError):
                 return

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folds what was heard from clients into the facts. Decides nothing: call lease.decide afterwards.
 
-What a client says about itself is believed only as far as it harms nobody but itself: an answer that nobody asked for is an
-UnexpectedAnswer, and the caller closes the connection.
+What a client says about itself is believed only as far as it harms nobody but itself: an answer that nobody asked
+for is an UnexpectedAnswer, and the caller closes the connection.
 """
 
 from __future__ import annotations
 
 from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move
 from gpuvirt.arbitration.fairshare import vtime_on_wake
+from gpuvirt.arbitration.ledger import promised
 from gpuvirt.arbitration.quantum import learned_rate
 
 CUDA_ERROR_OUT_OF_MEMORY = 2
@@ -64,7 +65,10 @@ def room_changed(gpu: Gpu) -> None:
 
 
 def lost(gpu: Gpu, number: int) -> None:
-    """The connection broke but the process lives: its memory stays charged, it may come back. Its answers will not come."""
+    """The connection broke but the process lives:
+
+    Its memory stays charged, it may come back. Its answers will not come.
+    """
     _, client = find(gpu, number)
     client.connected = False
     request, client.request = client.request, None
@@ -80,8 +84,9 @@ def want(gpu: Gpu, number: int, charged: int, resident: int, now: int) -> None:
     memory(gpu, number, charged, resident, client.native)
     client.idle = False
     if contender.may_launch:
-        # A WANT that crossed the grant on its way needs no answer: the futex woke the thread already.
-        client.waiting = client.shortfall > 0
+        # It needs memory. (A WANT that crossed the grant on its way needs no answer: the futex woke the thread
+        # already.)
+        client.waiting = not client.restored or client.shortfall > 0
         return
     if not contender.waiting:
         contender.vtime = vtime_on_wake(contender.vtime, gpu.vnow, gpu.rules.quantum, contender.weight)
@@ -93,7 +98,8 @@ def want(gpu: Gpu, number: int, charged: int, resident: int, now: int) -> None:
 def memory(gpu: Gpu, number: int, charged: int, resident: int, native: int) -> None:
     """MEMORY: new figures of a client.
 
-    More resident than allowed is not believed: a lie would starve others, and what is really there shows as residue in NVML.
+    More resident than allowed is not believed: a lie would starve others, and what is really there shows as residue
+    in NVML.
     """
     _, client = find(gpu, number)
     client.charged, client.resident, client.native = charged, min(resident, client.allowance), native
@@ -143,6 +149,7 @@ def moved(
         gpu.switch_moved += moved_bytes
         if move is Move.RESTORE:
             client.restored = True
+            gpu.penalty = 0
         else:
             client.restored = client.restored and resident >= charged
             client.allowance = max(request.bytes, client.resident)
@@ -156,8 +163,11 @@ def moved(
     client.restored = False
     contender.tries += 1
     if status == CUDA_ERROR_OUT_OF_MEMORY:
+        # The device had less room than the ledger thought. The penalty makes up the difference, so that the next
+        # attempt evicts exactly what was missing.
         short = max(client.granularity, min(short_bytes, request.bytes))
-        gpu.penalty = min(gpu.capacity, gpu.penalty + short)
+        unpromised = gpu.capacity - promised(gpu.clients())
+        gpu.penalty = max(0, min(gpu.capacity, unpromised - client.shortfall + short))
     else:
         contender.tries = max(contender.tries, gpu.rules.restore_tries)
         contender.reason = f"its memory could not be restored: CUresult {status}"

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the arbiter of one GPU knows. Plain data; `events` and `lease` change it. Bytes and CLOCK_MONOTONIC nanoseconds."""
+"""What the arbiter of one GPU knows.
+
+Plain data; `events` and `lease` change it. Bytes and CLOCK_MONOTONIC nanoseconds.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Equal shares by weight: start-time fair queueing on charged time.
 
-Every contender has a virtual time that grows by charged time / weight. The waiter with the smallest one is next. Who comes back
-from idleness is set to the present virtual time less at most one quantum of credit, so that sleepers cannot hoard
-(Goyal, Vin, Cheng: Start-time Fair Queuing, SIGCOMM 1996; the clamp is ours).
+Every contender has a virtual time that grows by charged time / weight. The waiter with the smallest one is next. Who
+comes back from idleness is set to the present virtual time less at most one quantum of credit, so that sleepers
+cannot hoard (Goyal, Vin, Cheng: Start-time Fair Queuing, SIGCOMM 1996; the clamp is ours).
 """
 
 from __future__ import annotations

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lease of one GPU as a state machine: decide(gpu, now) looks at the facts, changes them and says what is to be done.
+"""The lease of one GPU as a state machine: decide(gpu, now) looks at the facts, changes them and says what is to be
+done.
 
-                 nobody else wants it        somebody waits
-      CLOSED ---> OPEN -------------------> GRANTED ---> DRAIN ---> CLOSED ---> make room (EVICT ...) ---> RESTORE ---> next
-        ^          '----- nobody waits <------'            end of the quantum, or idle         |
-        '--------------------------------------------------------------------------------------' stuck: another waiter
+              nobody else wants it     somebody waits        quantum over, or idle
+    CLOSED ------------------> OPEN ----------------> GRANTED ----------------> DRAIN ----> CLOSED
+      ^                         '--- nobody waits <-----'                                      |
+      |                                                                                        v
+      '---- all memory is in <---- RESTORE (the next job) <---- EVICT (others) <---- choose who is next
+                                       '-- cannot have its memory now: another waiter, later again --^
 
-Level-triggered: it asks what the facts are, never what happened last, so it may be called at any time, any number of times, and
-after any interruption (a death in the middle of anything, a request that failed).
+Level-triggered: it asks what the facts are, never what happened last, so it may be called at any time, any number of
+times, and after any interruption (a death in the middle of anything, a request that failed).
 
-Invariants (tests/unit/gpuvirt/arbitration): one contender at a time may launch; a grant comes only when every other client is
-drained and all memory of the job is resident; EVICT goes only to drained clients; promises are never raised above capacity.
+Invariants (tests/unit/gpuvirt/arbitration): one contender at a time may launch; a grant comes only when every other
+client is drained and all memory of the job is resident; EVICT goes only to drained clients; promises are never
+raised above capacity.
 """
 
 from __future__ import annotations
@@ -172,7 +176,7 @@ def _grow(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     if not asking:
         return
     for client in asking:
-        client.waiting = client.shortfall > 0
+        client.waiting = needs(client)
     asking = [client for client in asking if client.waiting and client.connected]
     if not asking:
         return

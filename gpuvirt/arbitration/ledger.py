@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Device memory as the daemon accounts for it: allowances against capacity.
 
-An allowance is a promise to a client; the sum of all promises must never be raised above the capacity, so that no client finds
-the device full. capacity = what NVML says the device has - reserve - residue, where the residue is everything in use that is
-not our clients' swappable memory: contexts, modules, native allocations, other people's processes.
+An allowance is a promise to a client; the sum of all promises must never be raised above the capacity, so that no
+client finds the device full. capacity = what NVML says the device has - reserve - residue, where the residue is
+everything in use that is not our clients' swappable memory: contexts, modules, native allocations, other people's
+processes.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ def fits(gpu: Gpu) -> bool:
 class Residue:
     """Smoothed residue of one GPU, bytes.
 
-    NVML and the clients' reports are not taken at the same instant: while bytes move, `used - resident` is wrong by up to a
-    window. It errs upwards only for a moment, so the smallest of the last samples is believed.
+    NVML and the clients' reports are not taken at the same instant: while bytes move, `used - resident` is wrong by
+    up to a window. It errs upwards only for a moment, so the smallest of the last samples is believed.
     """
 
     samples: deque[int] = field(default_factory=lambda: deque(maxlen=RESIDUE_SAMPLES))
@@ -60,8 +61,9 @@ def capacity(total: int, reserve: int, residue: int) -> int:
 def published_quota(wanted: int | None, device: int, charged: int, others_charged: int, host_budget: int) -> int:
     """Bytes that a job may charge in all, as its lease page says.
 
-    wanted: what --memory said (None: all of the device); device: the capacity. With others on the host the sum of what may
-    have to be swapped stays within the host budget. Never below what is charged already: nothing is taken back.
+    wanted: what --memory said (None: all of the device); device: the capacity. With others on the host the sum of
+    what may have to be swapped stays within the host budget. Never below what is charged already: nothing is taken
+    back.
     """
     quota = device if wanted is None else min(wanted, device)
     if others_charged > 0:

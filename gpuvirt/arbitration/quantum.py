@@ -16,8 +16,9 @@ def quantum_ns(base: int, swap_ns: int, swap_share: float, maximum: int) -> int:
 def idle_hold_ns(base: int, bytes_to_move: int, rate: float) -> int:
     """How long to leave the GPU with a holder that has nothing to do (ns).
 
-    Ski rental: waiting costs as much per ns as switching away and back would, so half of the cost of a switch bounds the loss.
-    bytes_to_move is what the next job's deficit is: it goes out and comes in again, at `rate` bytes/s. 0: `base`.
+    Ski rental: waiting costs as much per ns as switching away and back would, so half of the cost of a switch bounds
+    the loss. bytes_to_move is what the next job's deficit is: it goes out and comes in again, at `rate` bytes/s. 0:
+    `base`.
     """
     if bytes_to_move <= 0:
         return base

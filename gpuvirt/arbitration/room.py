@@ -27,7 +27,7 @@ def needs(client: Client) -> bool:
 def deficit(gpu: Gpu, clients: Iterable[Client]) -> int:
     """Bytes that must be freed before these clients can have everything resident (0: there is room)."""
     shortfall = sum(client.shortfall for client in clients)
-    return max(0, shortfall - ledger.free(gpu)) if shortfall else 0
+    return max(0, shortfall - ledger.free(gpu)) if shortfall or gpu.penalty else 0
 
 
 def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, out: Decision) -> Room:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whom to evict, and how far: only the deficit, cheapest first.
 
-Order: room that is promised but not used (costs no copy) before bytes; contenders that do not wait before those that do; of the
-idle ones who ran longest ago; of the waiting ones who is served last (largest virtual time: under a round robin the one that ran
-last comes again last, so the usual least-recently-used order would evict exactly who is next); then the biggest.
+Order: room that is promised but not used (costs no copy) before bytes; contenders that do not wait before those that
+do; of the idle ones who ran longest ago; of the waiting ones who is served last (largest virtual time: under a round
+robin the one that ran last comes again last, so the usual least-recently-used order would evict exactly who is
+next); then the biggest.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def unused_promise(client: Client) -> int:
 def choose_victims(
     able: list[tuple[Contender, Client]], excluded: str, deficit: int, host_room: int
 ) -> list[Eviction] | None:
-    """Evictions that free `deficit` bytes of promises, swapping at most `host_room` bytes; None if that cannot be done."""
+    """Evictions that free `deficit` bytes of promises and swap at most `host_room`; None if that cannot be done."""
     slack: dict[int, int] = {}
     missing = deficit
     for contender, client in able:

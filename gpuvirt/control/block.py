@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Typed views of the shared pages of control_block.h: the lease page (daemon writes) and the client page (client writes).
+"""Typed views of the shared pages of control_block.h: the lease page (daemon writes) and the client page (client
+writes).
 
 The layout is the C compiler's (cffi, API mode); nothing here repeats an offset.
 """
@@ -75,6 +76,11 @@ class LeasePage:
         """Bytes that the job may charge in all."""
         lib.gv_store64(ffi.addressof(self._page, "quota_bytes"), quota)
 
+    def set_members(self, clients: int, charged: int) -> None:
+        """How many processes of the job are on this GPU, and the bytes that they have charged together."""
+        lib.gv_store64(ffi.addressof(self._page, "charged_bytes"), charged)
+        lib.gv_store32(ffi.addressof(self._page, "clients"), clients)
+
     def heartbeat(self, now: int) -> None:
         """Tell the clients that the daemon's loop turned at `now`."""
         lib.gv_store64(ffi.addressof(self._page, "heartbeat_ns"), now)
@@ -115,6 +121,12 @@ class LeaseView:
     @property
     def quota(self) -> int:
         return int(lib.gv_load64(ffi.addressof(self._page, "quota_bytes")))
+
+    @property
+    def members(self) -> tuple[int, int]:
+        """(processes of the job on this GPU, bytes that they have charged together)."""
+        clients = lib.gv_load32(ffi.addressof(self._page, "clients"))
+        return int(clients), int(lib.gv_load64(ffi.addressof(self._page, "charged_bytes")))
 
     @property
     def deadline_ns(self) -> int:
@@ -185,7 +197,10 @@ class ClientPage:
 
 
 def checked_report(copy: object, previous: ClientReport, now: int) -> ClientReport:
-    """The report in `copy` (a struct gv_client *), with everything impossible replaced by `previous`. Counters never fall."""
+    """The report in `copy` (a struct gv_client *), with everything impossible replaced by `previous`.
+
+    Counters never fall.
+    """
     values: dict[str, int] = {}
     sane = True
 

@@ -63,8 +63,8 @@ class Arbiter:
     def attach(self, member: Member, replaced: Sequence[Member] = ()) -> None:
         """A client joined; its facts say what it has on the device. It takes the place of `replaced` in one step.
 
-        One step, because a job that loses its only client and gets it back must not lose the lease in between: the work of
-        the client may still be on the GPU.
+        One step, because a job that loses its only client and gets it back must not lose the lease in between: the
+        work of the client may still be on the GPU.
         """
         for old in replaced:
             self.members.pop(old.number, None)
@@ -193,7 +193,8 @@ class Arbiter:
             self._timer.cancel()
             self._timer = None
         if decision.wake_at is not None:
-            # The seam for a finer timer: call_at fires up to 1.2 ms late (p99), well enough for quanta of 20 ms and more.
+            # The seam for a finer timer: call_at fires up to 1.2 ms late (p99), well enough for quanta of 20 ms and
+            # more.
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(loop.time() + max(0, decision.wake_at - now) / 1e9, self.turn)
 

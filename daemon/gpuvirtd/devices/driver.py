@@ -25,7 +25,10 @@ WELL_KNOWN = (
 
 
 def find_driver(setting: str, environ: Mapping[str, str], ours: Iterable[Path]) -> Path:
-    """Absolute path of the libcuda.so.1 that jobs are to use. `ours`: files that are the shim. Raises DriverUnavailable."""
+    """Absolute path of the libcuda.so.1 that jobs are to use.
+
+    `ours`: files that are the shim. Raises DriverUnavailable.
+    """
     if setting != "auto":
         path = Path(setting)
         if not path.exists():
@@ -43,7 +46,10 @@ def find_driver(setting: str, environ: Mapping[str, str], ours: Iterable[Path]) 
 
 
 def find_nvml(setting: str, driver: Path, environ: Mapping[str, str]) -> Path:
-    """Absolute path of the NVML library; auto: beside the driver, else where the system has it. Raises DriverUnavailable."""
+    """Absolute path of the NVML library; auto:
+
+    Beside the driver, else where the system has it. Raises DriverUnavailable.
+    """
     if setting != "auto":
         if not Path(setting).exists():
             raise DriverUnavailable(f"NVML library {setting} does not exist", "set driver.nvml or GPUVIRT_NVML")

@@ -56,7 +56,10 @@ def uuid_bytes(text: str) -> bytes:
 
 
 def select(devices: list[Device], wanted: str | list[int | str]) -> list[Device]:
-    """The devices that the configuration names. Raises ConfigError for one that is not there, DriverUnavailable for none."""
+    """The devices that the configuration names.
+
+    Raises ConfigError for one that is not there, DriverUnavailable for none.
+    """
     if not devices:
         raise DriverUnavailable(
             "NVML finds no GPU on this host", "check the driver, or GPUVIRT_SOFTGPU_* for the soft GPU"

@@ -32,7 +32,10 @@ class Worker:
             call()
 
     async def call(self, what: str, function: Callable[[], T]) -> T:
-        """The result of function(). Raises DriverUnavailable at the deadline, and at once while an earlier call still hangs."""
+        """The result of function().
+
+        Raises DriverUnavailable at the deadline, and at once while an earlier call still hangs.
+        """
         if self._busy:
             raise DriverUnavailable(f"{what}: an earlier NVML call still hangs")
         loop = asyncio.get_running_loop()

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arenas: one unnamed file per client in /dev/shm, sparse, that its extents are swapped into. Gone with its last holder."""
+"""Arenas:
+
+One unnamed file per client in /dev/shm, sparse, that its extents are swapped into. Gone with its last holder.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lease machine under every order of events: clients that die, fail, come back or fall silent between any two steps."""
+"""The lease machine under every order of events:
+
+Clients that die, fail, come back or fall silent between any two steps.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,10 @@ class Leases(RuleBasedStateMachine):
 
     def check_store(self, action: Store) -> None:
         mine = [process for process in self.alive.values() if process.job == action.contender]
-        if action.word in (Word.OPEN, Word.GRANTED) and self.words.get(action.contender) not in (Word.OPEN, Word.GRANTED):
+        if action.word in (Word.OPEN, Word.GRANTED) and self.words.get(action.contender) not in (
+            Word.OPEN,
+            Word.GRANTED,
+        ):
             assert action.epoch > self.last_epoch, "epochs only grow"
             self.last_epoch = action.epoch
             for process in self.alive.values():
@@ -184,7 +190,9 @@ class Leases(RuleBasedStateMachine):
         client = Client(self.count, charged=process.charged, resident=process.resident)
         client.allowance = max(process.resident, old.allowance)
         client.drained = client.restored = False
-        again = Process(self.count, process.job, process.charged, process.resident, on_gpu=process.on_gpu, zero_sent=False)
+        again = Process(
+            self.count, process.job, process.charged, process.resident, on_gpu=process.on_gpu, zero_sent=False
+        )
         self.alive[again.number] = again
         events.gone(self.gpu, process.number)
         contender = events.attach(self.gpu, process.job, 100, client)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A client of the daemon that does what the shim does, in Python, in a process of its own (identity is per process).
 
-FakeShim runs in the child: it answers DRAIN, EVICT and RESTORE like a well-behaved shim, or misbehaves as told. Remote is the
-test's handle on it.
+FakeShim runs in the child: it answers DRAIN, EVICT and RESTORE like a well-behaved shim, or misbehaves as told.
+Remote is the test's handle on it.
 """
 
 from __future__ import annotations
