@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PTX texts to one C text."""
+
+from __future__ import annotations
+
+from .link import link
+from .parser import parse_module
+from .program import emit_program
+
+
+def translate(texts: list[str]) -> str:
+    """C source for kernel_runtime.h of one or several PTX modules, linked; raises PtxError."""
+    return emit_program(link([parse_module(text) for text in texts]))
