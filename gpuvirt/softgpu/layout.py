@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .inline import callee, inline_calls, yielding_functions
+from .special import RESERVED
 from .syntax import Function, Instruction, Module, Operand, PtxError, Variable
 
 
@@ -21,6 +22,16 @@ def symbols_of(operands: list[Operand]) -> list[str]:
         elif operand.items:
             names += symbols_of(operand.items)
     return names
+
+
+def uses_reserved(functions: list[Function]) -> bool:
+    """Whether any of them asks for the system's part of shared memory."""
+    return any(
+        operand.kind == "special" and operand.name.startswith("%reserved_smem")
+        for function in functions
+        for instruction in function.body
+        for operand in instruction.operands
+    )
 
 
 class Layout:
@@ -124,7 +135,7 @@ class Layout:
         return list(found.values())
 
     def shared_layout(self, kernel: Function) -> tuple[dict[int, int], int, int]:
-        """Offsets of shared variables by id, total bytes, and where dynamic shared memory starts (= total)."""
+        """Offsets of shared variables by id, total bytes, and how many at the end are reserved for the system."""
         variables = self._shared_of(kernel)
         reached: dict[int, Function] = {}
         self._reach(kernel, reached)
@@ -145,7 +156,10 @@ class Layout:
                 size = offsets[id(variable)] + variable.size
         if dynamic_align:
             size = align_up(size, dynamic_align)
-        return offsets, size, size
+        reserved = RESERVED if uses_reserved([kernel, *reached.values()]) else 0
+        if reserved:
+            size = align_up(size, max(dynamic_align, 64)) + reserved
+        return offsets, size, reserved
 
     def shared_offset(self, variable: Variable) -> int:
         """Offset of a shared variable that a C function uses; the same in every kernel."""

@@ -67,6 +67,15 @@ def _lop3(a: int, b: int, c: int) -> int:
     return a & (b ^ c)
 
 
+def _fns(mask: int, base: int, offset: int) -> int:
+    if base > 31:
+        return 0xFFFFFFFF
+    if offset == 0:
+        return base if mask >> base & 1 else 0xFFFFFFFF
+    found = [k for k in (range(base, 32) if offset > 0 else range(base, -1, -1)) if mask >> k & 1]
+    return found[abs(offset) - 1] if abs(offset) <= len(found) else 0xFFFFFFFF
+
+
 def _dot(a: int, b: int, c: int) -> int:
     signed = lambda v: v - 256 if v & 128 else v  # noqa: E731
     return c + sum(signed(a >> 8 * k & 255) * (b >> 8 * k & 255) for k in range(4))
@@ -193,6 +202,7 @@ INTEGER = [
     Case("prmt.b32 %d, %a, %b, %c;", "b32 b32 b32", "b32", _prmt),
     Case("prmt.b32.rc16 %d, %a, %b, 1;", "b32 b32", "b32", lambda a, b: (a >> 16) * 0x10001),
     Case("lop3.b32 %d, %a, %b, %c, 0x60;", "b32 b32 b32", "b32", _lop3),
+    Case("fns.b32 %d, %a, %b, %c;", "b32 u32 s32", "b32", _fns),
     Case("cvt.sat.s8.s32 %d, %a;", "s32", "s16", lambda a: clamp(a, -128, 127)),
     Case("cvt.sat.u32.s64 %d, %a;", "s64", "u32", lambda a: clamp(a, 0, 2**32 - 1)),
     Case("cvt.s32.s8 %d, %a;", "s32", "s32", lambda a: (a & 255) - 256 if a & 128 else a & 255),

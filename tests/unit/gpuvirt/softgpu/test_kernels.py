@@ -21,8 +21,8 @@ pytestmark = pytest.mark.parametrize("compute", COMPUTE)
 
 
 @functools.cache
-def _load(program: str, compute: int) -> Module:
-    return Module(ptx_of(program, compute))
+def _load(program: str, compute: int, *more: str) -> Module:
+    return Module(ptx_of(program, compute, *more))
 
 
 def basic(compute: int) -> Module:
@@ -31,6 +31,13 @@ def basic(compute: int) -> Module:
 
 def device(compute: int) -> Module:
     return _load("device.cu", compute)
+
+
+LIBRARY = pytest.mark.parametrize("more", [(), pytest.param(("-G",), marks=pytest.mark.slow, id="debug")])
+
+
+def library(compute: int, more: tuple[str, ...]) -> Module:
+    return _load("library.cu", compute, *more)
 
 
 def floats(*shape: int, seed: int = 1) -> np.ndarray[Any, Any]:
@@ -308,3 +315,31 @@ def test_atomics_of_blocks_that_run_at_the_same_time(compute: int) -> None:
         worker.join()
     assert (ints[0], ints[7], f[0], d[0]) == (4 * x.sum(), 4 * 8000, 8000.0, 4000.0)
     assert (int(wrap[0]), int(u[0]), list(counts)) == (16000 % 7, 4 * int(x.sum()), [2000] * 8)
+
+
+@LIBRARY
+def test_cooperative_groups(compute: int, more: tuple[str, ...]) -> None:
+    x, sums, odd, counter = np.arange(32, dtype=np.int32) * 3, *(np.zeros(n, np.int32) for n in (32, 32, 1))
+    assert library(compute, more).launch("groups", 1, 32, x, sums, odd, counter) == 0
+    np.testing.assert_array_equal(sums, np.repeat(x.reshape(4, 8).sum(1), 8))
+    assert counter[0] == 16
+    assert sorted(odd[:16]) == list(range(1, 32, 2))
+
+
+@LIBRARY
+def test_device_heap_and_virtual_calls(compute: int, more: tuple[str, ...]) -> None:
+    out = np.zeros(4, np.int32)
+    assert library(compute, more).launch("heap", 1, 4, np.int32(10), out) == 0
+    assert list(out) == [285] * 4
+    for derived, factor in ((0, 1), (1, 3)):
+        assert library(compute, more).launch("virtual_call", 1, 4, np.int32(derived), out) == 0
+        assert list(out) == [factor * n for n in range(4)]
+
+
+@LIBRARY
+def test_jump_tables_and_local_arrays(compute: int, more: tuple[str, ...]) -> None:
+    out, x = np.zeros(32, np.int32), np.arange(32, dtype=np.int32) * 3
+    assert library(compute, more).launch("jump_table", 1, 8, out) == 0
+    assert list(out[:8]) == [5, 9, 11, 77, 3, 1, 1000, -1]
+    assert library(compute, more).launch("local_array", 1, 32, x, out) == 0
+    np.testing.assert_array_equal(out, x[x % 20] * (x % 20))
