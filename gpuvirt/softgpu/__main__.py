@@ -15,7 +15,7 @@ _USAGE = "usage: gpuvirt.softgpu [--version] [--include DIR] FILE.ptx [FILE.ptx 
 
 
 def _package() -> str:
-    """Name under which this package's modules can be imported, also when run by file path without gpuvirt on the path."""
+    """Name under which this package's modules can be imported, also when run by file path."""
     if __package__:
         return __package__
     here = os.path.dirname(os.path.abspath(__file__))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 
 from .lexer import Tokens, parse_integer
-from .syntax import TYPE_WIDTHS, Function, Instruction, Operand, Prototype, PtxError, Variable, label
+from .special import SPECIAL_VALUES
+from .syntax import TYPE_WIDTHS, Function, Instruction, Operand, Prototype, PtxError, label
 
 
 class _Scope:
@@ -24,34 +25,6 @@ class _Scope:
         self.names: dict[str, Operand] = {}
         self.ranges: dict[str, tuple[int, str]] = {}  # prefix -> count, type: `%r<9>`
         self.labels: dict[str, str] = {}
-
-
-SPECIALS = frozenset(
-    [f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"]
-    + [f"%{name}.{axis}" for name in ("clusterid", "nclusterid", "cluster_ctaid", "cluster_nctaid") for axis in "xyz"]
-    + [f"%lanemask_{name}" for name in ("eq", "lt", "le", "gt", "ge")]
-    + [
-        "%laneid",
-        "%warpid",
-        "%nwarpid",
-        "%smid",
-        "%nsmid",
-        "%gridid",
-        "%clock",
-        "%clock64",
-        "%clock_hi",
-        "%globaltimer",
-        "%globaltimer_lo",
-        "%globaltimer_hi",
-        "%dynamic_smem_size",
-        "%total_smem_size",
-        "%is_explicit_cluster",
-        "%cluster_ctarank",
-        "%cluster_nctarank",
-        "%reserved_smem_offset_begin",
-        "%reserved_smem_offset_end",
-    ]
-)
 
 
 def parse_body(tokens: Tokens, function: Function) -> None:
@@ -282,7 +255,7 @@ class _BodyParser:
         elif name == "WARP_SZ":
             return Operand("int", value=32)
         elif name[0] == "%":
-            if name not in SPECIALS:
+            if name not in SPECIAL_VALUES:
                 raise PtxError(tokens.line(tokens.index - 1), f"'{name}' is not declared or not supported")
             return Operand("special", name)
         else:
@@ -307,4 +280,4 @@ def _find_label(scope: _Scope | None, name: str, line: int) -> str:
     raise PtxError(line, f"label '{name}' is not defined")
 
 
-__all__ = ["SPECIALS", "Variable", "parse_body"]
+__all__ = ["parse_body"]

@@ -41,9 +41,10 @@ class FunctionEmitter:
         self._after: dict[int, list[str]] = {}
         self._floats = float_registers(function)
         self.shared: dict[int, int] = {}
-        self.static_shared = 0
+        self.static_shared = 0  # bytes; the dynamic part starts there
+        self.reserved = 0  # bytes at the end of the static part that are the system's
         if mode != DEVICE:
-            self.shared, self.static_shared, _ = layout.shared_layout(function)
+            self.shared, self.static_shared, self.reserved = layout.shared_layout(function)
 
     # Registers and operands
 
@@ -149,8 +150,6 @@ class FunctionEmitter:
         if entry[0]:
             self.specials[entry[0]] = entry[1]
             return entry[0]
-        if "T->" in entry[1]:
-            self.uses_thread = True
         return entry[1].replace("@STATIC", str(self.static_shared) if self.mode != DEVICE else "T->static_shared")
 
     # Symbols and addresses
@@ -183,7 +182,9 @@ class FunctionEmitter:
 
     def _variable_base(self, variable: Variable) -> str:
         if variable.space in ("global", "const"):
-            index = self.layout.global_index[id(variable)]
+            index = self.layout.global_index.get(id(variable), -1)
+            if index < 0:
+                raise self.error(f"external variable '{variable.name}' is not defined")
             self.hoisted[f"G{index}"] = f"const uint64_t G{index} = (uint64_t)(uintptr_t)B->globals[{index}];"
             return f"G{index}"
         if variable.space == "shared":

@@ -124,7 +124,7 @@ class _Inliner:
         self.into.prototypes.update({name + inner: p for name, p in target.prototypes.items()})
         self.into.tables.update({n + inner: [t + inner for t in targets] for n, targets in target.tables.items()})
         results = []
-        for declared, operand in zip(target.params + target.rets, args + rets):
+        for declared, operand in zip(target.params + target.rets, args + rets):  # noqa: B905 (Python 3.9)
             outer = _renamed(operand, None, suffix, symbols)
             if declared.space == "reg":
                 own = Operand("reg", _register_of(declared, target) + inner)

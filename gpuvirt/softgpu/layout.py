@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .inline import callee, inline_calls, yielding_functions
+from .special import RESERVED
 from .syntax import Function, Instruction, Module, Operand, PtxError, Variable
 
 
@@ -21,6 +22,16 @@ def symbols_of(operands: list[Operand]) -> list[str]:
         elif operand.items:
             names += symbols_of(operand.items)
     return names
+
+
+def uses_reserved(functions: list[Function]) -> bool:
+    """Whether any of them asks for the system's part of shared memory."""
+    return any(
+        operand.kind == "special" and operand.name.startswith("%reserved_smem")
+        for function in functions
+        for instruction in function.body
+        for operand in instruction.operands
+    )
 
 
 class Layout:
@@ -65,7 +76,7 @@ class Layout:
             if function.name in yielding:
                 raise PtxError(
                     function.line,
-                    f"'{function.name}' waits for other threads and its address is taken: not supported by the soft GPU",
+                    f"'{function.name}' has a barrier and its address is taken: not supported by the soft GPU",
                 )
             self.function_index[id(function)] = len(self.functions)
             self.functions.append(function)
@@ -81,6 +92,8 @@ class Layout:
                     self._prefix_bytes = offset + variable.size
 
     def _add_global(self, variable: Variable) -> None:
+        if variable.linkage == "extern" and not variable.unsized:
+            return  # declared, but no module defines it: an error where it is used
         if id(variable) not in self.global_index:
             self.global_index[id(variable)] = len(self.globals)
             self.globals.append(variable)
@@ -122,7 +135,7 @@ class Layout:
         return list(found.values())
 
     def shared_layout(self, kernel: Function) -> tuple[dict[int, int], int, int]:
-        """Offsets of shared variables by id, total bytes, and where dynamic shared memory starts (= total)."""
+        """Offsets of shared variables by id, total bytes, and how many at the end are reserved for the system."""
         variables = self._shared_of(kernel)
         reached: dict[int, Function] = {}
         self._reach(kernel, reached)
@@ -143,7 +156,10 @@ class Layout:
                 size = offsets[id(variable)] + variable.size
         if dynamic_align:
             size = align_up(size, dynamic_align)
-        return offsets, size, size
+        reserved = RESERVED if uses_reserved([kernel, *reached.values()]) else 0
+        if reserved:
+            size = align_up(size, max(dynamic_align, 64)) + reserved
+        return offsets, size, reserved
 
     def shared_offset(self, variable: Variable) -> int:
         """Offset of a shared variable that a C function uses; the same in every kernel."""

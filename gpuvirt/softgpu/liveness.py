@@ -26,6 +26,7 @@ _NO_DESTINATION = frozenset(
         "label",
         "cp",
         "griddepcontrol",
+        "setmaxnreg",
     ]
 )
 _BARRIERS = frozenset(("bar", "barrier"))
@@ -88,7 +89,7 @@ class Liveness:
         for number, start in enumerate(self._starts):
             if body[start].base == "label":
                 block_of[body[start].opcode] = number
-        self._ends = self._starts[1:] + [len(body)]
+        self._ends = [*self._starts[1:], len(body)]
         self._next: list[list[int]] = []
         for number, end in enumerate(self._ends):
             last = body[end - 1]

@@ -114,14 +114,14 @@ def _kernel(layout: Layout, kernel: Function, number: int) -> tuple[list[str], s
     lines = [f"/* {kernel.name.replace('*/', '')} */"]
     lines += {SIMPLE: _simple_kernel, PHASES: _phases_kernel, SCHEDULE: _schedule_kernel}[e.mode](e)
     offsets = e.parameter_offsets()
-    sizes = [param.size for param in kernel.params]
     if kernel.params:
-        pairs = ", ".join(f"{{{offset}, {size}}}" for offset, size in zip(offsets, sizes))
+        pairs = ", ".join(f"{{{offsets[n]}, {param.size}}}" for n, param in enumerate(kernel.params))
         lines.append(f"static const struct gv_parameter {e.name}_params[] = {{{pairs}}};")
-    total = offsets[-1] + sizes[-1] if offsets else 0
+    total = offsets[-1] + kernel.params[-1].size if offsets else 0
     required = ", ".join(str(n) for n in kernel.required_threads)
+    params = f"{e.name}_params" if kernel.params else "NULL"
     entry = (
-        f"{{{_c_string(kernel.name)}, {e.name}_run, {e.name}_scratch, {e.name + '_params' if kernel.params else 'NULL'}, "
+        f"{{{_c_string(kernel.name)}, {e.name}_run, {e.name}_scratch, {params}, "
         f"{len(kernel.params)}, {total}, {e.static_shared}, {e.local_bytes()}, {e.register_estimate()}, "
         f"{kernel.max_threads}, {{{required}}}}},"
     )
@@ -147,7 +147,7 @@ def _simple_kernel(e: FunctionEmitter) -> list[str]:
                 variables.append(f"uint8_t *const {name} = B->scratch + {scratch};")
                 scratch += variable.size
     lines = [f"static uint64_t {e.name}_scratch(uint32_t threads) {{ (void)threads; return {scratch}; }}"]
-    lines += [f"static int {e.name}_run(const struct gv_block *B) {{", _BASES, *constants]
+    lines += [f"static int {e.name}_run(const struct gv_block *B) {{", _BASES, *_zero_reserved(e), *constants]
     lines.append("uint32_t linear = 0;")
     lines.append("for (uint32_t z = 0; z < B->block.z; z++) for (uint32_t y = 0; y < B->block.y; y++)")
     lines.append("for (uint32_t x = 0, width = B->block.x; x < width; x++, linear++) {")
@@ -156,6 +156,13 @@ def _simple_kernel(e: FunctionEmitter) -> list[str]:
         lines.append(f"const struct gv_thread thread = {fields}, *const T = &thread; (void)T;")
     lines += per_thread + _registers(e) + variables + e.lines
     return [*lines, "done:;", "}", "return GV_BLOCK_DONE;", "}"]
+
+
+def _zero_reserved(e: FunctionEmitter) -> list[str]:
+    """The system's part of shared memory starts as zeros."""
+    if not e.reserved:
+        return []
+    return [f"__builtin_memset(B->shared + {e.static_shared - e.reserved}, 0, {e.reserved});"]
 
 
 def _frame(e: FunctionEmitter) -> list[str]:
@@ -180,7 +187,7 @@ def _phases_kernel(e: FunctionEmitter) -> list[str]:
     name = e.name
     lines = _frame(e)
     lines.append(f"static uint64_t {name}_scratch(uint32_t n) {{ return (uint64_t)n * sizeof(struct {name}_frame); }}")
-    lines += [f"static int {name}_run(const struct gv_block *B) {{", _BASES, *constants]
+    lines += [f"static int {name}_run(const struct gv_block *B) {{", _BASES, *_zero_reserved(e), *constants]
     lines.append(f"struct {name}_frame *const frames = (struct {name}_frame *)(void *)B->scratch;")
     lines.append(f"const uint32_t count = gv_start_frames(B, sizeof *frames, {e.static_shared}, {e.static_shared});")
     lines += ["uint32_t waiting;", "do {", "waiting = 0;", "for (uint32_t i = 0; i < count; i++) {"]
@@ -200,6 +207,7 @@ def _schedule_kernel(e: FunctionEmitter) -> list[str]:
     lines.append("const struct gv_thread *const T = &C->f.t; const struct gv_block *const B = T->block;")
     lines += [_BASES, *_constants(e), *_registers(e), _resumes(e), *e.lines, "}"]
     lines.append(f"static int {name}_run(const struct gv_block *B) {{")
+    lines += _zero_reserved(e)
     return [*lines, f"return gv_run_schedule(B, {size}, {name}_step, {e.static_shared}); }}"]
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which registers are kept as float or double in C.
 
-Registers are bits; but moving bits between integer and vector registers around each float operation costs more than the
-operation. A register that only float instructions compute with, and others at most copy, is kept as float. Any other use
-converts the bits, so this is never wrong, only faster.
+Registers are bits; but moving bits between integer and vector registers around each float operation costs more than
+the operation. A register that only float instructions compute with, and others at most copy, is kept as float. Any
+other use converts the bits, so this is never wrong, only faster.
 """
 
 from __future__ import annotations

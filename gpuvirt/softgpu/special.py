@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Special registers.
 
-Each entry is (name of a C constant, its value, special registers that the value needs); the name is empty for values that
-must be read anew each time. `@STATIC` is the kernel's static shared memory.
+Each entry is (name of a C constant, its value); the name is empty for values that must be read anew each time.
+`@STATIC` is the kernel's static shared memory; where %reserved_smem_offset_* is used its last RESERVED bytes are the
+system's, as cooperative groups expect, and start as zeros.
 """
 
 from __future__ import annotations
 
-SPECIAL_VALUES: dict[str, tuple[str, ...]] = {
+RESERVED = 1024
+
+SPECIAL_VALUES: dict[str, tuple[str, str]] = {
     "%tid.x": ("TX", "T->x"),
     "%tid.y": ("TY", "T->y"),
     "%tid.z": ("TZ", "T->z"),
@@ -39,8 +42,13 @@ SPECIAL_VALUES: dict[str, tuple[str, ...]] = {
     "%globaltimer_hi": ("", "(gv_clock(CLOCK_REALTIME) >> 32)"),
     "%dynamic_smem_size": ("", "B->dynamic_shared"),
     "%total_smem_size": ("", "(@STATIC + B->dynamic_shared)"),
-    "%reserved_smem_offset_begin": ("", "0"),
-    "%reserved_smem_offset_end": ("", "0"),
+    "%aggr_smem_size": ("", "(@STATIC + B->dynamic_shared)"),
+    "%reserved_smem_offset_begin": ("", "(@STATIC - 1024)"),
+    "%reserved_smem_offset_cap": ("", "@STATIC"),
+    "%reserved_smem_offset_end": ("", "@STATIC"),
+    "%reserved_smem_offset_0": ("", "(@STATIC - 1024)"),
+    "%reserved_smem_offset_1": ("", "(@STATIC - 1024)"),
+    "%current_graph_exec": ("", "0"),
     "%is_explicit_cluster": ("", "0"),
     "%cluster_ctarank": ("", "0"),
     "%cluster_nctarank": ("", "1"),

@@ -123,6 +123,14 @@ def pair_rows(text: str, symbols: list[Symbol]) -> list[Row]:
     return sorted(rows, key=lambda row: (row.base, VARIANTS.index(row.variant), row.version))
 
 
+def parse_results(text: str) -> list[str]:
+    """The names of all CUresult values."""
+    match = re.search(r"typedef enum cudaError_enum\s*\{(.*?)\}\s*CUresult\s*;", text, re.S)
+    if match is None:
+        raise HeaderError("cuda.h does not define CUresult as the generator expects")
+    return re.findall(r"\b(CUDA_[A-Z0-9_]+)\s*=", match.group(1))
+
+
 def header_version(include: Path) -> int:
     """CUDA_VERSION of the headers, for example 13050."""
     match = re.search(r"#define\s+CUDA_VERSION\s+(\d+)", (include / "cuda.h").read_text())

@@ -59,7 +59,7 @@ GV_FN uint64_t gv_step_bits(uint64_t bits, uint64_t sign, int up)
 {
     if (!(bits & ~sign))
         return up ? 1 : sign | 1;
-    return !(bits & sign) == up ? bits + 1 : bits - 1;
+    return (!(bits & sign)) == up ? bits + 1 : bits - 1;
 }
 
 enum gv_rounding { GV_RN, GV_RZ, GV_RM, GV_RP };

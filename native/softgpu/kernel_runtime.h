@@ -198,6 +198,18 @@ GV_FN uint32_t gv_prmt_mode(uint32_t a, uint32_t b, uint32_t c, int mode)
     return gv_prmt(a, b, table[mode][c & 3]);
 }
 
+/* Position of the n-th set bit of mask from `base` on, upwards or (offset < 0) downwards; all ones if there is none. */
+GV_FN uint32_t gv_fns(uint32_t mask, uint32_t base, int32_t offset)
+{
+    if (!offset)
+        return base < 32 && mask >> base & 1 ? base : 0xffffffffu;
+    int64_t left = offset < 0 ? -(int64_t)offset : offset;
+    for (int64_t position = base; position >= 0 && position < 32; position += offset > 0 ? 1 : -1)
+        if (mask >> position & 1 && --left == 0)
+            return (uint32_t)position;
+    return 0xffffffffu;
+}
+
 GV_FN uint32_t gv_shf_l(uint32_t a, uint32_t b, uint32_t n) { return (uint32_t)(((uint64_t)b << 32 | a) << n >> 32); }
 GV_FN uint32_t gv_shf_r(uint32_t a, uint32_t b, uint32_t n) { return (uint32_t)(((uint64_t)b << 32 | a) >> n); }
 

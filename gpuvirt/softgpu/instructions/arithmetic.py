@@ -75,10 +75,7 @@ def product(e: FunctionEmitter, i: Instruction) -> tuple[str, str]:
         c_type = C_TYPES[double]
         return f"({c_type})(({c_type}){e.read(a, kind)} * ({c_type}){e.read(b, kind)})", double
     if "hi" in i.mods:
-        if bits == 64:
-            big = "__int128" if signed else "gv_u128"
-        else:
-            big = "int64_t" if signed else "uint64_t"
+        big = {64: ("gv_u128", "__int128")}.get(bits, ("uint64_t", "int64_t"))[signed]
         return f"({C_TYPES[kind]})((({big}){e.read(a, kind)} * ({big}){e.read(b, kind)}) >> {bits})", kind
     unsigned = _unsigned(kind)
     return f"({C_TYPES[unsigned]})(({_wide(kind)}){e.read(a, unsigned)} * {e.read(b, unsigned)})", unsigned

@@ -150,3 +150,10 @@ def lop3(e: FunctionEmitter, i: Instruction) -> None:
     e.assign(d.items[0], "u32", t)
     e.assign(d.items[1], "pred", f"{t} != 0 {sign} q{t}")
     e.emit("}")
+
+
+@opcode("fns")
+def find_nth(e: FunctionEmitter, i: Instruction) -> None:
+    d, mask_operand, base, offset = i.operands
+    text = f"gv_fns({e.read(mask_operand, 'u32')}, {e.read(base, 'u32')}, {e.read(offset, 's32')})"
+    e.assign(d, "u32", text)

@@ -47,7 +47,7 @@ def trap(e: FunctionEmitter, i: Instruction) -> None:
     e.leave("GV_BLOCK_TRAP")
 
 
-@opcode("nanosleep", "pmevent", "griddepcontrol")
+@opcode("nanosleep", "pmevent", "griddepcontrol", "setmaxnreg")
 def nothing(e: FunctionEmitter, i: Instruction) -> None:
     """Hints: nobody to wait for."""
 
@@ -96,9 +96,9 @@ def _arguments(
     if len(rets) != len(prototype.rets) or len(args) != len(prototype.params):
         raise e.error("a call with a wrong number of operands")
     pointers, after = [], []
-    for declared, operand, is_result in [(d, o, True) for d, o in zip(prototype.rets, rets)] + [
-        (d, o, False) for d, o in zip(prototype.params, args)
-    ]:
+    declarations = prototype.rets + prototype.params
+    for position, operand in enumerate(rets + args):
+        declared, is_result = declarations[position], position < len(rets)
         variable = e.find(operand.name) if operand.kind == "sym" else None
         if isinstance(variable, Variable) and variable.space == "param":
             pointers.append(f"(uint8_t *)({e.storage(variable)})")

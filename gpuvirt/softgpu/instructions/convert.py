@@ -85,10 +85,9 @@ def _integer_to_float(e: FunctionEmitter, i: Instruction, to: str, source: str) 
 def _to_half(e: FunctionEmitter, i: Instruction, to: str, source: str, operand: Operand) -> str:
     """Bits of a 16-bit float."""
     prefix = HALVES[to]
-    if is_integer(source):  # a 64-bit integer is rounded once: through the odd-rounded float
-        value = f"(double){e.read(operand, source)}"
-    else:
-        value = e.read(operand, source)
+    value = e.read(operand, source)
+    if is_integer(source):
+        value = f"(double){value}"
     for mod, function in _TO_INTEGRAL.items():
         if mod in i.mods:
             value = f"__builtin_{function}({value})"

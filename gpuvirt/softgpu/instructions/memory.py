@@ -65,10 +65,7 @@ def convert_address(e: FunctionEmitter, i: Instruction) -> None:
     kind = f"b{width(i.types[0])}"
     text = e.read(a, kind)
     if state_space(i) == "shared":
-        if "to" in i.mods:
-            text = f"({C_TYPES[kind]})({text} - S)"
-        else:
-            text = f"({C_TYPES[kind]})(S + {text})"
+        text = f"({C_TYPES[kind]})({f'{text} - S' if 'to' in i.mods else f'S + {text}'})"
     e.assign(d, kind, text)
 
 
@@ -161,7 +158,7 @@ def _hoisted(e: FunctionEmitter, kind: str, text: str) -> str:
 
 @opcode("st")
 def store(e: FunctionEmitter, i: Instruction) -> None:
-    target, source = i.operands
+    target, source = i.operands[:2]
     kind = i.types[-1]
     access = _access(i)
     address = e.address(target, state_space(i))

@@ -213,7 +213,7 @@ class Module:
     ) -> int:
         """Runs all blocks in order; returns the first result that is not 0. Arrays are passed by address."""
         kernel = self.kernel(name)
-        buffer, base = aligned(max(kernel.param_bytes, 1), 64)
+        _buffer, base = aligned(max(kernel.param_bytes, 1), 64)
         assert len(arguments) == kernel.param_count, (len(arguments), kernel.param_count)
         for number, argument in enumerate(arguments):
             if isinstance(argument, np.ndarray):
@@ -227,8 +227,8 @@ class Module:
             ctypes.memmove(base + parameter.offset, raw, len(raw))
         dims = [tuple(d) + (1,) * (3 - len(d)) if not isinstance(d, int) else (d, 1, 1) for d in (grid, block)]
         threads = dims[1][0] * dims[1][1] * dims[1][2]
-        shared_memory, shared_base = aligned(kernel.static_shared + shared + 16)
-        scratch, scratch_base = aligned(kernel.scratch_bytes(threads) + 64, 64)
+        _shared_memory, shared_base = aligned(kernel.static_shared + shared + 16)
+        _scratch, scratch_base = aligned(kernel.scratch_bytes(threads) + 64, 64)
         entry = Block(
             params=base,
             globals=ctypes.addressof(self._addresses),

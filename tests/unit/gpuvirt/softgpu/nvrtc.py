@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import glob
 import os
+import re
 import sysconfig
 from pathlib import Path
 
@@ -14,41 +15,38 @@ import pytest
 PROGRAMS = Path(__file__).parent / "programs"
 
 
-def _include() -> str:
-    """Folder of cuda_fp16.h in the wheels, or ""."""
+def _include(header: str) -> str:
+    """Folder of a CUDA header in the wheels, or ""."""
     site = sysconfig.get_paths()["purelib"]
     for pattern in ("nvidia/cu13/include", "nvidia/cuda_runtime/include", "numba_cuda/numba/cuda/include/13"):
         for folder in glob.glob(os.path.join(site, pattern)):
-            if os.path.exists(os.path.join(folder, "cuda_fp16.h")):
+            if os.path.exists(os.path.join(folder, header)):
                 return folder
     return ""
 
 
 @functools.cache
-def ptx_of(program: str, compute: int) -> str:
-    """PTX of programs/`program` for compute capability `compute`; skips the test where NVRTC is absent."""
-    return ptx_of_source((PROGRAMS / program).read_text(), compute, program)
-
-
-def ptx_of_source(source: str, compute: int, name: str = "source.cu") -> str:
-    """PTX of CUDA C++ text."""
+def ptx_of(program: str, compute: int, *more: str) -> str:
+    """PTX of programs/`program` for compute capability `compute`; skips the test where NVRTC or headers are absent."""
+    source = (PROGRAMS / program).read_text()
     nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
-    error, program = nvrtc.nvrtcCreateProgram(source.encode(), name.encode(), 0, [], [])
+    error, handle = nvrtc.nvrtcCreateProgram(source.encode(), program.encode(), 0, [], [])
     assert int(error) == 0
     options = [f"--gpu-architecture=compute_{compute}".encode(), b"--std=c++17"]
-    include = _include()
-    if include:
-        options.append(b"-I" + include.encode())
-    elif "#include <cuda_" in source:
-        pytest.skip("the CUDA headers (wheel nvidia-cuda-runtime) are not installed")
-    (error,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    options += [option.encode() for option in more]
+    for header in re.findall("#include <(.*)>", source):
+        include = _include(header)
+        if not include:
+            pytest.skip(f"{header} (wheel nvidia-cuda-runtime, nvidia-cuda-cccl) is not installed")
+        options += [f"-I{include}".encode(), f"-I{include}/cccl".encode()]
+    (error,) = nvrtc.nvrtcCompileProgram(handle, len(options), options)
     if int(error):
-        _, size = nvrtc.nvrtcGetProgramLogSize(program)
+        _, size = nvrtc.nvrtcGetProgramLogSize(handle)
         log = b" " * size
-        nvrtc.nvrtcGetProgramLog(program, log)
+        nvrtc.nvrtcGetProgramLog(handle, log)
         raise AssertionError(log.decode())
-    _, size = nvrtc.nvrtcGetPTXSize(program)
+    _, size = nvrtc.nvrtcGetPTXSize(handle)
     text = b" " * size
-    nvrtc.nvrtcGetPTX(program, text)
-    nvrtc.nvrtcDestroyProgram(program)
+    nvrtc.nvrtcGetPTX(handle, text)
+    nvrtc.nvrtcDestroyProgram(handle)
     return text.rstrip(b"\0").decode()

@@ -67,6 +67,15 @@ def _lop3(a: int, b: int, c: int) -> int:
     return a & (b ^ c)
 
 
+def _fns(mask: int, base: int, offset: int) -> int:
+    if base > 31:
+        return 0xFFFFFFFF
+    if offset == 0:
+        return base if mask >> base & 1 else 0xFFFFFFFF
+    found = [k for k in (range(base, 32) if offset > 0 else range(base, -1, -1)) if mask >> k & 1]
+    return found[abs(offset) - 1] if abs(offset) <= len(found) else 0xFFFFFFFF
+
+
 def _dot(a: int, b: int, c: int) -> int:
     signed = lambda v: v - 256 if v & 128 else v  # noqa: E731
     return c + sum(signed(a >> 8 * k & 255) * (b >> 8 * k & 255) for k in range(4))
@@ -152,7 +161,7 @@ INTEGER = [
     Case("mad.wide.s32 %d, %a, %b, %c;", "s32 s32 s64", "s64", lambda a, b, c: a * b + c),
     Case("mul24.lo.u32 %d, %a, %b;", "u32 u32", "u32", lambda a, b: (a & 0xFFFFFF) * (b & 0xFFFFFF)),
     Case("mul24.hi.u32 %d, %a, %b;", "u32 u32", "u32", lambda a, b: (a & 0xFFFFFF) * (b & 0xFFFFFF) >> 16),
-    Case("div.s32 %d, %a, %b;", "s32 s32", "s32", lambda a, b: int(math.trunc(a / b)) if b else -1),
+    Case("div.s32 %d, %a, %b;", "s32 s32", "s32", lambda a, b: math.trunc(a / b) if b else -1),
     Case("rem.s32 %d, %a, %b;", "s32 s32", "s32", lambda a, b: int(math.fmod(a, b)) if b else a),
     Case("div.u64 %d, %a, %b;", "u64 u64", "u64", lambda a, b: a // b if b else -1),
     Case("rem.u16 %d, %a, %b;", "u16 u16", "u16", lambda a, b: a % b if b else a),
@@ -193,6 +202,7 @@ INTEGER = [
     Case("prmt.b32 %d, %a, %b, %c;", "b32 b32 b32", "b32", _prmt),
     Case("prmt.b32.rc16 %d, %a, %b, 1;", "b32 b32", "b32", lambda a, b: (a >> 16) * 0x10001),
     Case("lop3.b32 %d, %a, %b, %c, 0x60;", "b32 b32 b32", "b32", _lop3),
+    Case("fns.b32 %d, %a, %b, %c;", "b32 u32 s32", "b32", _fns),
     Case("cvt.sat.s8.s32 %d, %a;", "s32", "s16", lambda a: clamp(a, -128, 127)),
     Case("cvt.sat.u32.s64 %d, %a;", "s64", "u32", lambda a: clamp(a, 0, 2**32 - 1)),
     Case("cvt.s32.s8 %d, %a;", "s32", "s32", lambda a: (a & 255) - 256 if a & 128 else a & 255),
@@ -234,14 +244,15 @@ INTEGER = [
 FLOAT = [
     Case("add.f32 %d, %a, %b;", "f32 f32", "f32", lambda a, b: a + b),
     Case("sub.ftz.f32 %d, %a, %b;", "f32 f32", "f32", lambda a, b: _ftz(np.float32(_ftz(a) - _ftz(b)))),
-    Case("mul.sat.f32 %d, %a, %b;", "f32 f32", "f32", lambda a, b: np.float32(min(max(a * b, 0), 1) if a * b > 0 else 0)),
+    Case("mul.sat.f32 %d, %a, %b;", "f32 f32", "f32", lambda a, b: np.float32(min(a * b, 1) if a * b > 0 else 0)),
     Case("add.rm.f32 %d, %a, %b;", "f32 f32", "f32", _add_down),
     Case("mul.rp.f32 %d, %a, %b;", "f32 f32", "f32", lambda a, b: _directed(float(a) * float(b), True)),
     Case("div.rn.f64 %d, %a, %b;", "f64 f64", "f64", lambda a, b: np.divide(a, b)),
     Case("fma.rn.f64 %d, %a, %b, %c;", "f64 f64 f64", "f64", _fma),
     Case("min.f32 %d, %a, %b;", "f32 f32", "f32", _min),
     Case("max.f32 %d, %a, %b;", "f32 f32", "f32", _max),
-    Case("max.NaN.f32 %d, %a, %b;", "f32 f32", "f32", lambda a, b: np.float32("nan") if a != a or b != b else _max(a, b)),
+    Case("max.NaN.f32 %d, %a, %b;", "f32 f32", "f32",
+         lambda a, b: np.float32("nan") if a != a or b != b else _max(a, b)),
     Case("min.f64 %d, %a, %b;", "f64 f64", "f64", _min),
     Case("abs.f32 %d, %a;", "f32", "f32", abs),
     Case("neg.f64 %d, %a;", "f64", "f64", lambda a: -a),
@@ -266,11 +277,14 @@ FLOAT = [
     Case("cvt.rn.bf16.f32 %d, %a;", "f32", "b16", _bf16),
     Case("add.f16 %d, %a, %b;", "f16 f16", "f16", lambda a, b: a + b),
     Case("min.f16 %d, %a, %b;", "f16 f16", "f16", _min),
-    Case("{ .reg .pred p; setp.ltu.f32 p, %a, %b; selp.u32 %d, 1, 0, p; }", "f32 f32", "u32", lambda a, b: int(not a >= b)),
-    Case("{ .reg .pred p; setp.ne.f32 p, %a, %b; selp.u32 %d, 1, 0, p; }", "f32 f32", "u32", lambda a, b: int(a < b or a > b)),
+    Case("{ .reg .pred p; setp.ltu.f32 p, %a, %b; selp.u32 %d, 1, 0, p; }", "f32 f32", "u32",
+         lambda a, b: int(not a >= b)),
+    Case("{ .reg .pred p; setp.ne.f32 p, %a, %b; selp.u32 %d, 1, 0, p; }", "f32 f32", "u32",
+         lambda a, b: int(a < b or a > b)),
     Case("{ .reg .pred p; setp.equ.f64 p, %a, %b; selp.u32 %d, 1, 0, p; }", "f64 f64", "u32",
          lambda a, b: int(not (a < b or a > b))),
-    Case("{ .reg .pred p; setp.num.f32 p, %a, %b; selp.u32 %d, 1, 0, p; }", "f32 f32", "u32", lambda a, b: int(a == a and b == b)),
+    Case("{ .reg .pred p; setp.num.f32 p, %a, %b; selp.u32 %d, 1, 0, p; }", "f32 f32", "u32",
+         lambda a, b: int(a == a and b == b)),
     Case("{ .reg .pred p; testp.subnormal.f32 p, %a; selp.u32 %d, 1, 0, p; }", "f32", "u32",
          lambda a: int(0 < abs(a) < 2.0**-126)),
     Case("set.ge.f32.f32 %d, %a, %b;", "f32 f32", "f32", lambda a, b: np.float32(a >= b)),

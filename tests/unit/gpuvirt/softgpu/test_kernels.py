@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import functools
+import struct
+import threading
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,8 @@ pytestmark = pytest.mark.parametrize("compute", COMPUTE)
 
 
 @functools.cache
-def _load(program: str, compute: int) -> Module:
-    return Module(ptx_of(program, compute))
+def _load(program: str, compute: int, *more: str) -> Module:
+    return Module(ptx_of(program, compute, *more))
 
 
 def basic(compute: int) -> Module:
@@ -29,6 +31,13 @@ def basic(compute: int) -> Module:
 
 def device(compute: int) -> Module:
     return _load("device.cu", compute)
+
+
+LIBRARY = pytest.mark.parametrize("more", [(), pytest.param(("-G",), marks=pytest.mark.slow, id="debug")])
+
+
+def library(compute: int, more: tuple[str, ...]) -> Module:
+    return _load("library.cu", compute, *more)
 
 
 def floats(*shape: int, seed: int = 1) -> np.ndarray[Any, Any]:
@@ -92,7 +101,8 @@ def test_stencil_with_constant_memory(compute: int) -> None:
     want = -6 * c + a[1:-1, 1:-1, :-2] + a[1:-1, 1:-1, 2:] + a[1:-1, :-2, 1:-1] + a[1:-1, 2:, 1:-1]
     want = want + a[:-2, 1:-1, 1:-1] + a[2:, 1:-1, 1:-1]
     np.testing.assert_allclose(b[1:-1, 1:-1, 1:-1], want, rtol=1e-4, atol=1e-4)
-    assert not b[0].any() and not b[:, 0].any()
+    assert not b[0].any()
+    assert not b[:, 0].any()
 
 
 def test_scan_in_dynamic_shared_memory(compute: int) -> None:
@@ -134,8 +144,6 @@ def test_softmax(compute: int) -> None:
 
 
 def test_struct_parameter(compute: int) -> None:
-    import struct
-
     out, tags = np.zeros(8), np.zeros(8, np.int32)
     point = struct.pack("<ddif", 1.5, 2.0, 40, 0.5)
     assert basic(compute).launch("struct_parameter", 1, 8, point, out, tags) == 0
@@ -218,7 +226,9 @@ def test_halves(compute: int) -> None:
 def test_clocks_and_identity(compute: int) -> None:
     out = np.zeros((40, 4), np.int64)
     assert device(compute).launch("clocks", 1, 40, out) == 0
-    assert (out[:, 0] >= 0).all() and (out[:, 1] > 1_600_000_000 * 10**9).all() and (out[:, 2] == 0).all()
+    assert (out[:, 0] >= 0).all()
+    assert (out[:, 1] > 1_600_000_000 * 10**9).all()
+    assert (out[:, 2] == 0).all()
     np.testing.assert_array_equal(out[:, 3], np.arange(40) % 32)
 
 
@@ -286,3 +296,50 @@ def test_ends_of_a_block(compute: int, x: int, result: int) -> None:
     assert module.launch("fails", 1, 64, value) == result
     assert value[0] == (100 if x == 0 else x)
     assert module.asserts == ([("x is not 2", "device.cu", 42, "fails")] if x == 2 else [])
+
+
+def test_atomics_of_blocks_that_run_at_the_same_time(compute: int) -> None:
+    module = device(compute)
+    x = np.arange(4000, dtype=np.int32)
+    ints, wrap, f, d = np.zeros(9, np.int32), np.zeros(2, np.uint32), np.zeros(1, np.float32), np.zeros(1)
+    u, counts = np.zeros(2, np.uint64), np.zeros(8, np.int32)
+    workers = [
+        threading.Thread(
+            target=module.launch, args=("atomics", 32, 128, np.int32(4000), x, ints, wrap, f, d, u, counts), daemon=True
+        )
+        for _ in range(4)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert (ints[0], ints[7], f[0], d[0]) == (4 * x.sum(), 4 * 8000, 8000.0, 4000.0)
+    assert (int(wrap[0]), int(u[0]), list(counts)) == (16000 % 7, 4 * int(x.sum()), [2000] * 8)
+
+
+@LIBRARY
+def test_cooperative_groups(compute: int, more: tuple[str, ...]) -> None:
+    x, sums, odd, counter = np.arange(32, dtype=np.int32) * 3, *(np.zeros(n, np.int32) for n in (32, 32, 1))
+    assert library(compute, more).launch("groups", 1, 32, x, sums, odd, counter) == 0
+    np.testing.assert_array_equal(sums, np.repeat(x.reshape(4, 8).sum(1), 8))
+    assert counter[0] == 16
+    assert sorted(odd[:16]) == list(range(1, 32, 2))
+
+
+@LIBRARY
+def test_device_heap_and_virtual_calls(compute: int, more: tuple[str, ...]) -> None:
+    out = np.zeros(4, np.int32)
+    assert library(compute, more).launch("heap", 1, 4, np.int32(10), out) == 0
+    assert list(out) == [285] * 4
+    for derived, factor in ((0, 1), (1, 3)):
+        assert library(compute, more).launch("virtual_call", 1, 4, np.int32(derived), out) == 0
+        assert list(out) == [factor * n for n in range(4)]
+
+
+@LIBRARY
+def test_jump_tables_and_local_arrays(compute: int, more: tuple[str, ...]) -> None:
+    out, x = np.zeros(32, np.int32), np.arange(32, dtype=np.int32) * 3
+    assert library(compute, more).launch("jump_table", 1, 8, out) == 0
+    assert list(out[:8]) == [5, 9, 11, 77, 3, 1, 1000, -1]
+    assert library(compute, more).launch("local_array", 1, 32, x, out) == 0
+    np.testing.assert_array_equal(out, x[x % 20] * (x % 20))

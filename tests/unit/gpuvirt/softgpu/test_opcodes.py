@@ -15,7 +15,26 @@ COUNT = 200
 _WIDTH = {"u16": 16, "s16": 16, "b16": 16, "f16": 16, "u32": 32, "s32": 32, "b32": 32, "f32": 32}
 _FLOATS: dict[str, Any] = {"f16": np.float16, "f32": np.float32, "f64": np.float64}
 _BITS: dict[int, Any] = {16: np.uint16, 32: np.uint32, 64: np.uint64}
-_EDGES = [0.0, -0.0, 1.0, -1.0, 0.5, 1.5, 2.5, -2.5, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 3e9, -3e9, 1e30, 65504.0, 1e-7]
+_EDGES = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    1.5,
+    2.5,
+    -2.5,
+    np.inf,
+    -np.inf,
+    np.nan,
+    1e-40,
+    -1e-40,
+    3e9,
+    -3e9,
+    1e30,
+    65504.0,
+    1e-7,
+]
 
 
 def width(kind: str) -> int:

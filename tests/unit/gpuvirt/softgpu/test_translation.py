@@ -25,7 +25,10 @@ def value(*texts: str, threads: int = 1) -> int:
 @pytest.mark.parametrize(
     ("code", "message"),
     [
-        ("mma.sync.aligned.m16n8k8.row.col.f32.f16 %r0;", "line 9: opcode 'mma.sync.aligned.m16n8k8.row.col.f32.f16' is not"),
+        (
+            "mma.sync.aligned.m16n8k8.row.col.f32.f16 %r0;",
+            "line 9: opcode 'mma.sync.aligned.m16n8k8.row.col.f32.f16' is not",
+        ),
         ("tex.2d.v4.f32.s32 %r0;", "line 9: opcode 'tex.2d.v4.f32.s32' is not supported by the soft GPU"),
         ("mov.u32 %r0;", "line 9: 'mov.u32' has wrong operands or types"),
         ("mov.u32 %r0, %q1;", "line 9: '%q1' is not declared or not supported"),
@@ -37,7 +40,10 @@ def value(*texts: str, threads: int = 1) -> int:
         ("add %r0, %r0, 1;", "line 9: 'add' has wrong operands or types"),
         ("add.q32 %r0, %r0, 1;", "line 9: 'add.q32' has wrong operands or types"),
         ("{ .reg .v4 .b32 x; }", "line 9: vector registers are not supported by the soft GPU"),
-        ("atom.global.frob.u32 %r0, [%rd0], 1;", "line 9: opcode 'atom.global.frob.u32' is not supported by the soft GPU"),
+        (
+            "atom.global.frob.u32 %r0, [%rd0], 1;",
+            "line 9: opcode 'atom.global.frob.u32' is not supported by the soft GPU",
+        ),
         ("shfl.sync.sideways.b32 %r0, %r0, 1, 31, -1;", "line 9: 'shfl.sync.sideways.b32' has wrong operands or types"),
         ("X: X: bra X;", "line 9: label 'X' is defined twice"),
     ],
@@ -50,7 +56,9 @@ def test_one_line_for_what_cannot_be_translated(code: str, message: str) -> None
     assert str(error.value).count("\n") == 1
 
 
-@pytest.mark.parametrize("text", ["", "hello", "\x7fELF", HEADER + "}", HEADER + ".visible .entry k(", HEADER + ".entry k() {"])
+@pytest.mark.parametrize(
+    "text", ["", "hello", "\x7fELF", HEADER + "}", HEADER + ".visible .entry k(", HEADER + ".entry k() {"]
+)
 def test_no_ptx(text: str) -> None:
     with pytest.raises(TranslationError) as error:
         translate(text)
@@ -85,7 +93,7 @@ def test_symbols_of_several_inputs() -> None:
     other += "ld.global.u32 %r1, [hidden]; add.u32 %r0, %r0, %r1; st.param.b32 [r], %r0; ret; }\n"
     hidden = HEADER + ".global .align 4 .u32 hidden = 7;\n"
     assert value(main, other, hidden) == 321
-    with pytest.raises(TranslationError, match="external function 'other' is not defined|'word' is not defined"):
+    with pytest.raises(TranslationError, match="external function 'other' is not defined"):
         translate(main)
     with pytest.raises(TranslationError, match="is defined in two modules"):
         translate(main, other, other)

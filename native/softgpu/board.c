@@ -1,0 +1,449 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The board file: creation, records, memory budget. Layout and rules in board.h; reading side in board_readers.c.
+ */
+#include "board.h"
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+static struct gv_board *opened;
+static int own_record = -1; /* under `opening` */
+
+uint64_t gv_board_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t coarse_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* "512M" -> bytes; 0 when it is no size. */
+static uint64_t parse_bytes(const char *text)
+{
+    char *end;
+    errno = 0;
+    uint64_t value = strtoull(text, &end, 10);
+    if (end == text || errno != 0)
+        return 0;
+    switch (*end) {
+    case 'k': case 'K': value <<= 10; end++; break;
+    case 'm': case 'M': value <<= 20; end++; break;
+    case 'g': case 'G': value <<= 30; end++; break;
+    default: break;
+    }
+    if (*end == 'i')
+        end++;
+    if (*end == 'B')
+        end++;
+    return *end == '\0' ? value : 0;
+}
+
+static void board_path(char path[PATH_MAX])
+{
+    const char *chosen = getenv("GPUVIRT_SOFTGPU_BOARD");
+    if (chosen != NULL && *chosen != '\0')
+        snprintf(path, PATH_MAX, "%s", chosen);
+    else
+        snprintf(path, PATH_MAX, "/dev/shm/gpuvirt-softgpu-%u", (unsigned)geteuid());
+}
+
+static bool initialise_board(struct gv_board *board)
+{
+    const char *devices = getenv("GPUVIRT_SOFTGPU_DEVICES");
+    const char *memory = getenv("GPUVIRT_SOFTGPU_MEMORY");
+    const char *slice = getenv("GPUVIRT_SOFTGPU_SLICE_US");
+    const int count = devices != NULL && *devices != '\0' ? atoi(devices) : 1;
+    uint64_t bytes = memory != NULL && *memory != '\0' ? parse_bytes(memory) : 1ull << 30;
+    if (count < 1 || count > GV_BOARD_DEVICES) {
+        gv_log_error("GPUVIRT_SOFTGPU_DEVICES=%s: must be 1 to %d", devices, GV_BOARD_DEVICES);
+        return false;
+    }
+    bytes &= ~((2ull << 20) - 1);
+    if (bytes == 0) {
+        gv_log_error("GPUVIRT_SOFTGPU_MEMORY=%s: must be a size of at least 2M, for example 512M", memory);
+        return false;
+    }
+    board->version = GV_BOARD_VERSION;
+    board->size = sizeof *board;
+    board->device_count = (uint32_t)count;
+    board->slice_us = slice != NULL && atoi(slice) > 0 ? (uint32_t)atoi(slice) : 2000;
+    for (int i = 0; i < count; i++) {
+        struct gv_board_device *device = &board->devices[i];
+        device->memory_bytes = bytes;
+        if (getrandom(device->uuid, sizeof device->uuid, 0) != (ssize_t)sizeof device->uuid)
+            return false;
+        device->uuid[6] = (uint8_t)((device->uuid[6] & 0x0f) | 0x40); /* a version 4 UUID */
+        device->uuid[8] = (uint8_t)((device->uuid[8] & 0x3f) | 0x80);
+    }
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&board->lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    board->magic = GV_BOARD_MAGIC;
+    return true;
+}
+
+/* Written completely under another name, then linked: nobody ever sees half a board, and of two creators one wins. */
+static bool create_board(const char *path)
+{
+    char temporary[PATH_MAX + 32];
+    snprintf(temporary, sizeof temporary, "%s.%d.new", path, (int)getpid());
+    const char *mode_text = getenv("GPUVIRT_SOFTGPU_BOARD_MODE");
+    const mode_t mode = mode_text != NULL && *mode_text != '\0' ? (mode_t)strtoul(mode_text, NULL, 8) & 0666 : 0600;
+    const int fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        gv_log_error("cannot create the board %s: %s; set GPUVIRT_SOFTGPU_BOARD to a path on tmpfs", path, strerror(errno));
+        return false;
+    }
+    bool done = false;
+    if (fchmod(fd, mode) == 0 && ftruncate(fd, sizeof(struct gv_board)) == 0) {
+        struct gv_board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (board != MAP_FAILED) {
+            done = initialise_board(board);
+            munmap(board, sizeof *board);
+        }
+    }
+    if (done && link(temporary, path) != 0 && errno != EEXIST) {
+        gv_log_error("cannot create the board %s: %s", path, strerror(errno));
+        done = false;
+    }
+    unlink(temporary);
+    close(fd);
+    return done;
+}
+
+static struct gv_board *map_board(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT) {
+        if (!create_board(path))
+            return NULL;
+        fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    }
+    if (fd < 0) {
+        gv_log_error("cannot open the board %s: %s", path, strerror(errno));
+        return NULL;
+    }
+    struct stat status;
+    struct gv_board *board = NULL;
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size == (off_t)sizeof *board)
+        board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (board == NULL || board == MAP_FAILED || board->magic != GV_BOARD_MAGIC || board->version != GV_BOARD_VERSION ||
+        board->size != sizeof *board) {
+        gv_log_error("%s is no board of this version; remove it when no program uses it", path);
+        return NULL;
+    }
+    return board;
+}
+
+struct gv_board *gv_board_open(void)
+{
+    struct gv_board *board = __atomic_load_n(&opened, __ATOMIC_ACQUIRE);
+    if (board != NULL)
+        return board;
+    pthread_mutex_lock(&opening);
+    if (opened == NULL) {
+        char path[PATH_MAX];
+        board_path(path);
+        board = map_board(path);
+        __atomic_store_n(&opened, board, __ATOMIC_RELEASE);
+    }
+    board = opened;
+    pthread_mutex_unlock(&opening);
+    return board;
+}
+
+/* Sums that can be derived are derived again: the dead owner may have changed a record but not the sum. */
+static void repair(struct gv_board *board)
+{
+    for (uint32_t d = 0; d < board->device_count; d++) {
+        uint64_t used = 0;
+        for (int p = 0; p < GV_BOARD_PROCESSES; p++)
+            if (board->processes[p].pid != 0)
+                used += board->processes[p].accounts[d].private_bytes;
+        for (int s = 0; s < GV_BOARD_SHARED; s++)
+            if (board->shared[s].inode != 0 && board->shared[s].device == d)
+                used += board->shared[s].bytes;
+        __atomic_store_n(&board->devices[d].used_bytes, used, __ATOMIC_RELAXED);
+    }
+}
+
+static void lock_board(struct gv_board *board)
+{
+    if (pthread_mutex_lock(&board->lock) == EOWNERDEAD) {
+        repair(board);
+        pthread_mutex_consistent(&board->lock);
+    }
+}
+
+static void unlock_board(struct gv_board *board) { pthread_mutex_unlock(&board->lock); }
+
+/* State and start time from /proc/PID/stat; 0 when there is no such process or only its remains. */
+static uint64_t start_time_of(uint32_t pid, char *state)
+{
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%u/stat", pid);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return 0;
+    const ssize_t length = read(fd, text, sizeof text - 1);
+    close(fd);
+    if (length <= 0)
+        return 0;
+    text[length] = '\0';
+    const char *rest = strrchr(text, ')'); /* the name may hold spaces and parentheses */
+    unsigned long long start = 0;
+    long threads = 0;
+    char letter = '?';
+    if (rest == NULL ||
+        sscanf(rest + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %ld %*d %llu", &letter, &threads,
+               &start) != 3)
+        return 0;
+    *state = letter;
+    if ((letter == 'Z' && threads <= 1) || letter == 'X')
+        return 0;
+    return start;
+}
+
+bool gv_board_alive(const struct gv_board *board, int record, bool *stopped)
+{
+    const uint32_t pid = __atomic_load_n(&board->processes[record].pid, __ATOMIC_ACQUIRE);
+    char state = '?';
+    const uint64_t start = pid == 0 ? 0 : start_time_of(pid, &state);
+    if (stopped != NULL)
+        *stopped = state == 'T' || state == 't';
+    return start != 0 && start == board->processes[record].start_time;
+}
+
+static bool no_holder(const struct gv_board_shared *shared)
+{
+    uint64_t any = 0;
+    for (int w = 0; w < GV_BOARD_WORDS; w++)
+        any |= shared->holders[w];
+    return any == 0;
+}
+
+static void release_shared(struct gv_board *board, struct gv_board_shared *shared)
+{
+    if (!no_holder(shared))
+        return;
+    __atomic_fetch_sub(&board->devices[shared->device].used_bytes, shared->bytes, __ATOMIC_RELAXED);
+    memset(shared, 0, sizeof *shared);
+}
+
+/* Under the lock. */
+static void free_record(struct gv_board *board, int record)
+{
+    struct gv_board_process *process = &board->processes[record];
+    for (uint32_t d = 0; d < board->device_count; d++) {
+        __atomic_fetch_sub(&board->devices[d].used_bytes, process->accounts[d].private_bytes, __ATOMIC_RELAXED);
+        const uint64_t bit = 1ull << (record % 64);
+        if (__atomic_fetch_and(&board->devices[d].engine_waiting[record / 64], ~bit, __ATOMIC_ACQ_REL) & bit)
+            __atomic_fetch_sub(&board->devices[d].engine_waiters, 1, __ATOMIC_ACQ_REL);
+    }
+    for (int s = 0; s < GV_BOARD_SHARED; s++) {
+        struct gv_board_shared *shared = &board->shared[s];
+        if (shared->inode != 0 && shared->holders[record / 64] >> (record % 64) & 1) {
+            shared->holders[record / 64] &= ~(1ull << (record % 64));
+            release_shared(board, shared);
+        }
+    }
+    memset(process, 0, sizeof *process);
+}
+
+void gv_board_reap(struct gv_board *board, uint64_t interval_ns)
+{
+    const uint64_t now = coarse_now_ns();
+    const uint64_t last = __atomic_load_n(&board->reaped_ns, __ATOMIC_RELAXED);
+    if (interval_ns != 0 && now - last < interval_ns)
+        return;
+    __atomic_store_n(&board->reaped_ns, now, __ATOMIC_RELAXED);
+    for (int record = 0; record < GV_BOARD_PROCESSES; record++) {
+        const uint32_t pid = __atomic_load_n(&board->processes[record].pid, __ATOMIC_ACQUIRE);
+        const uint64_t start = board->processes[record].start_time;
+        if (pid == 0 || pid == (uint32_t)getpid() || gv_board_alive(board, record, NULL))
+            continue;
+        lock_board(board);
+        /* Nobody else may have freed and re-used it in between. */
+        if (board->processes[record].pid == pid && board->processes[record].start_time == start)
+            free_record(board, record);
+        unlock_board(board);
+    }
+}
+
+int gv_board_claim(struct gv_board *board)
+{
+    pthread_mutex_lock(&opening);
+    if (own_record < 0) {
+        char state;
+        const uint64_t start = start_time_of((uint32_t)getpid(), &state);
+        gv_board_reap(board, 0);
+        lock_board(board);
+        for (int record = 0; record < GV_BOARD_PROCESSES && own_record < 0; record++)
+            if (board->processes[record].pid == (uint32_t)getpid())
+                free_record(board, record); /* of a process that had our pid, or of us before exec */
+        for (int record = 0; record < GV_BOARD_PROCESSES && own_record < 0; record++) {
+            struct gv_board_process *process = &board->processes[record];
+            if (process->pid == 0) {
+                memset(process, 0, sizeof *process);
+                process->start_time = start;
+                __atomic_store_n(&process->pid, (uint32_t)getpid(), __ATOMIC_RELEASE);
+                own_record = record;
+            }
+        }
+        unlock_board(board);
+        if (own_record < 0)
+            gv_log_error("the board has no room for another process (%d use it)", GV_BOARD_PROCESSES);
+    }
+    const int record = own_record;
+    pthread_mutex_unlock(&opening);
+    return record;
+}
+
+void gv_board_forget(void)
+{
+    pthread_mutex_init(&opening, NULL); /* the child has one thread: whoever held it is not here */
+    own_record = -1;
+}
+
+static struct gv_board_account *account_of(struct gv_board *board, uint32_t device)
+{
+    return &board->processes[own_record].accounts[device];
+}
+
+static void note_peak(struct gv_board_account *account)
+{
+    const uint64_t held = account->private_bytes + account->shared_bytes;
+    if (held > account->peak_bytes)
+        account->peak_bytes = held;
+}
+
+/* Under the lock. */
+static bool fits(const struct gv_board *board, uint32_t device, uint64_t bytes)
+{
+    const struct gv_board_device *d = &board->devices[device];
+    return bytes <= d->memory_bytes && d->used_bytes <= d->memory_bytes - bytes;
+}
+
+bool gv_board_charge(struct gv_board *board, uint32_t device, uint64_t bytes)
+{
+    for (int attempt = 0; attempt < 2; attempt++) {
+        lock_board(board);
+        const bool charged = fits(board, device, bytes);
+        if (charged) {
+            struct gv_board_account *account = account_of(board, device);
+            account->private_bytes += bytes;
+            __atomic_fetch_add(&board->devices[device].used_bytes, bytes, __ATOMIC_RELAXED);
+            note_peak(account);
+        }
+        unlock_board(board);
+        if (charged)
+            return true;
+        gv_board_reap(board, 0);
+    }
+    return false;
+}
+
+void gv_board_uncharge(struct gv_board *board, uint32_t device, uint64_t bytes)
+{
+    lock_board(board);
+    account_of(board, device)->private_bytes -= bytes;
+    __atomic_fetch_sub(&board->devices[device].used_bytes, bytes, __ATOMIC_RELAXED);
+    unlock_board(board);
+}
+
+/* Under the lock. */
+static struct gv_board_shared *find_shared(struct gv_board *board, uint64_t inode)
+{
+    for (int s = 0; s < GV_BOARD_SHARED; s++)
+        if (board->shared[s].inode == inode)
+            return &board->shared[s];
+    return NULL;
+}
+
+static void fill_shared(struct gv_board_shared *shared, uint32_t device, uint64_t inode, uint64_t bytes)
+{
+    shared->inode = inode;
+    shared->bytes = bytes;
+    shared->device = device;
+    shared->holders[own_record / 64] |= 1ull << (own_record % 64);
+}
+
+bool gv_board_share(struct gv_board *board, uint32_t device, uint64_t inode, uint64_t bytes)
+{
+    lock_board(board);
+    bool done = find_shared(board, inode) != NULL;
+    struct gv_board_shared *room = done ? NULL : find_shared(board, 0);
+    if (room != NULL) {
+        fill_shared(room, device, inode, bytes);
+        account_of(board, device)->private_bytes -= bytes;
+        account_of(board, device)->shared_bytes += bytes;
+        done = true;
+    }
+    unlock_board(board);
+    return done;
+}
+
+bool gv_board_hold(struct gv_board *board, uint32_t device, uint64_t inode, uint64_t bytes)
+{
+    lock_board(board);
+    struct gv_board_shared *shared = find_shared(board, inode);
+    bool done = true;
+    if (shared != NULL) {
+        shared->holders[own_record / 64] |= 1ull << (own_record % 64);
+    } else {
+        shared = find_shared(board, 0);
+        done = shared != NULL && fits(board, device, bytes);
+        if (done) {
+            fill_shared(shared, device, inode, bytes);
+            __atomic_fetch_add(&board->devices[device].used_bytes, bytes, __ATOMIC_RELAXED);
+        }
+    }
+    if (done) {
+        account_of(board, device)->shared_bytes += bytes;
+        note_peak(account_of(board, device));
+    }
+    unlock_board(board);
+    return done;
+}
+
+void gv_board_drop(struct gv_board *board, uint64_t inode)
+{
+    lock_board(board);
+    struct gv_board_shared *shared = find_shared(board, inode);
+    if (shared != NULL) {
+        account_of(board, shared->device)->shared_bytes -= shared->bytes;
+        shared->holders[own_record / 64] &= ~(1ull << (own_record % 64));
+        release_shared(board, shared);
+    }
+    unlock_board(board);
+}
+
+void gv_board_contexts(struct gv_board *board, uint32_t device, int change)
+{
+    lock_board(board);
+    account_of(board, device)->contexts += (uint32_t)change;
+    unlock_board(board);
+}

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The board: the state of this machine's soft devices, shared by every process that uses them (driver and NVML).
+ *
+ * One named tmpfs file of fixed size, mapped by everybody. It holds what a real device would know: how much memory is in
+ * use and by whom, who has the compute engine, how long it was busy. It never holds device memory itself.
+ *
+ *     board ── device[]   capacity, memory in use, engine word, busy time
+ *           ── process[]  (pid, start time): the ledger of one process per device
+ *           ── shared[]   allocations that were exported: charged once, held by several processes
+ *
+ * `lock` is robust and process-shared. It is held for nanoseconds only, never across a wait, a copy or a system call that
+ * blocks. Whoever finds its owner dead repairs the sums from the records. Fields marked (lock) change only under it and
+ * may be read without it as a hint; fields marked (atomic) are written by one process with relaxed atomics.
+ * Layout changes bump GV_BOARD_VERSION; a process that finds another version refuses the board.
+ */
+#ifndef GPUVIRT_SOFTGPU_BOARD_H
+#define GPUVIRT_SOFTGPU_BOARD_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    GV_BOARD_MAGIC = 0x47535642, /* "BVSG" */
+    GV_BOARD_VERSION = 1,
+    GV_BOARD_DEVICES = 16,
+    GV_BOARD_PROCESSES = 256,
+    GV_BOARD_SHARED = 1024,
+    GV_BOARD_WORDS = GV_BOARD_PROCESSES / 64,
+    GV_BOARD_BUCKETS = 64, /* of busy time, for utilisation */
+};
+
+#define GV_BOARD_BUCKET_NS 50000000ull /* 50 ms: 64 of them cover 3.2 s */
+
+/* Busy time of one interval of GV_BOARD_BUCKET_NS. */
+struct gv_board_bucket {
+    uint64_t number;  /* (atomic) monotonic time / GV_BOARD_BUCKET_NS */
+    uint64_t busy_ns; /* (atomic) */
+};
+
+struct gv_board_device {
+    uint8_t uuid[16];      /* set once by the creator of the board */
+    uint64_t memory_bytes; /* capacity; set once */
+    uint64_t used_bytes;   /* (lock) all that is charged to this device */
+
+    /* Engine: 0 free, else number of the owning process record + 1. Taken by compare-and-swap, handed over by its owner,
+     * taken from an owner that is dead or stopped. A futex: waiters sleep on it. */
+    uint32_t engine_owner;
+    uint32_t engine_waiters;                /* (atomic) processes that want it; the owner looks between blocks */
+    uint64_t engine_waiting[GV_BOARD_WORDS]; /* (atomic) bit set of these processes */
+    uint64_t engine_since_ns;               /* (atomic) when the owner took it; valid while engine_owner != 0 */
+    uint64_t engine_busy_ns;                /* (atomic) total of all finished turns */
+    uint64_t engine_turns;                  /* (atomic) finished turns */
+    struct gv_board_bucket buckets[GV_BOARD_BUCKETS];
+
+    uint64_t link_free_at_ns[2]; /* (atomic) link model: when the last copy to [0] and from [1] the device ends */
+    uint64_t reserved[8];
+};
+
+/* What one process did on one device. Written by that process. */
+struct gv_board_account {
+    uint64_t private_bytes; /* (lock) memory that only this process holds */
+    uint64_t shared_bytes;  /* (lock) memory in shared[] that this process holds too */
+    uint64_t peak_bytes;    /* (lock) highest private + shared */
+    uint64_t engine_ns;     /* (atomic) time on the engine */
+    uint64_t kernels;       /* (atomic) kernels finished */
+    uint64_t to_device, from_device, on_device; /* (atomic) bytes copied */
+    uint32_t contexts;      /* (lock) contexts on this device; NVML lists the process while > 0 */
+    uint32_t reserved;
+};
+
+struct gv_board_process {
+    uint32_t pid;        /* (lock) 0: free. As in the host's pid namespace of the board's users */
+    uint32_t reserved;
+    uint64_t start_time; /* (lock) field 22 of /proc/PID/stat: tells a recycled pid from the process */
+    struct gv_board_account accounts[GV_BOARD_DEVICES];
+};
+
+/* Memory that was exported; `inode` is that of its memfd. */
+struct gv_board_shared {
+    uint64_t inode; /* (lock) 0: free */
+    uint64_t bytes;
+    uint32_t device;
+    uint32_t reserved;
+    uint64_t holders[GV_BOARD_WORDS]; /* (lock) process records that hold it */
+};
+
+struct gv_board {
+    uint32_t magic, version;
+    uint64_t size;         /* of this struct */
+    uint32_t device_count; /* set once */
+    uint32_t slice_us;     /* engine time slice; set once */
+    uint64_t reaped_ns;    /* (atomic) when somebody last looked for dead processes */
+    pthread_mutex_t lock;
+    struct gv_board_device devices[GV_BOARD_DEVICES];
+    struct gv_board_process processes[GV_BOARD_PROCESSES];
+    struct gv_board_shared shared[GV_BOARD_SHARED];
+};
+
+/* Maps the board, creating it when there is none. Path: GPUVIRT_SOFTGPU_BOARD, default /dev/shm/gpuvirt-softgpu-<uid>; a new
+ * one gets GPUVIRT_SOFTGPU_DEVICES devices of GPUVIRT_SOFTGPU_MEMORY bytes (suffix K, M, G). Thread-safe, idempotent.
+ * Returns NULL and logs one line when it cannot. */
+struct gv_board *gv_board_open(void);
+
+/* The record of this process, claimed on first use; its number, or -1 when all are taken. */
+int gv_board_claim(struct gv_board *board);
+/* After fork: the child has no record. */
+void gv_board_forget(void);
+
+/* Memory budget. charge() returns false when the device has not that much left, dead processes reaped. */
+bool gv_board_charge(struct gv_board *board, uint32_t device, uint64_t bytes);
+void gv_board_uncharge(struct gv_board *board, uint32_t device, uint64_t bytes);
+/* share(): a private charge becomes one that other processes can hold (idempotent). hold(): this process imports it; charges
+ * the device again when nobody held it any more. drop(): this process holds it no longer. */
+bool gv_board_share(struct gv_board *board, uint32_t device, uint64_t inode, uint64_t bytes);
+bool gv_board_hold(struct gv_board *board, uint32_t device, uint64_t inode, uint64_t bytes);
+void gv_board_drop(struct gv_board *board, uint64_t inode);
+
+void gv_board_contexts(struct gv_board *board, uint32_t device, int change);
+
+/* Frees the records of dead processes; at most every `interval_ns` machine-wide, 0 = now. */
+void gv_board_reap(struct gv_board *board, uint64_t interval_ns);
+/* False when the process of this record is dead; `stopped` (may be NULL) tells SIGSTOP and debuggers. */
+bool gv_board_alive(const struct gv_board *board, int record, bool *stopped);
+
+/* Readers for NVML and tools. */
+uint64_t gv_board_used(struct gv_board *board, uint32_t device);
+/* Share of the last `window_ns` (<= 3 s) in which the engine was busy, 0-100. */
+uint32_t gv_board_utilisation(const struct gv_board *board, uint32_t device, uint64_t window_ns);
+/* Adds a finished turn [from, to) to busy time and buckets. */
+void gv_board_add_busy(struct gv_board_device *device, uint64_t from_ns, uint64_t to_ns);
+
+struct gv_board_user {
+    uint32_t pid;
+    uint64_t bytes;
+};
+/* Live processes with a context or memory on `device`; returns how many there are, fills at most `room`. */
+uint32_t gv_board_users(struct gv_board *board, uint32_t device, struct gv_board_user *users, uint32_t room);
+
+uint64_t gv_board_now_ns(void);
+
+#endif

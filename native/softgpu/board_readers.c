@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What NVML and tools read from the board, and the busy time that they read.
+ */
+#include "board.h"
+
+void gv_board_add_busy(struct gv_board_device *device, uint64_t from_ns, uint64_t to_ns)
+{
+    if (to_ns <= from_ns)
+        return;
+    __atomic_fetch_add(&device->engine_busy_ns, to_ns - from_ns, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&device->engine_turns, 1, __ATOMIC_RELAXED);
+    const uint64_t last = (to_ns - 1) / GV_BOARD_BUCKET_NS;
+    uint64_t first = from_ns / GV_BOARD_BUCKET_NS;
+    if (last - first >= GV_BOARD_BUCKETS)
+        first = last - GV_BOARD_BUCKETS + 1;
+    for (uint64_t number = first; number <= last; number++) {
+        struct gv_board_bucket *bucket = &device->buckets[number % GV_BOARD_BUCKETS];
+        const uint64_t start = number * GV_BOARD_BUCKET_NS, end = start + GV_BOARD_BUCKET_NS;
+        const uint64_t busy = (to_ns < end ? to_ns : end) - (from_ns > start ? from_ns : start);
+        /* Only the engine's owner comes here, so there is one writer at a time. */
+        if (__atomic_load_n(&bucket->number, __ATOMIC_RELAXED) != number) {
+            __atomic_store_n(&bucket->busy_ns, 0, __ATOMIC_RELAXED);
+            __atomic_store_n(&bucket->number, number, __ATOMIC_RELEASE); /* a reader of the number sees the 0 or more */
+        }
+        __atomic_fetch_add(&bucket->busy_ns, busy, __ATOMIC_RELAXED);
+    }
+}
+
+uint64_t gv_board_used(struct gv_board *board, uint32_t device)
+{
+    gv_board_reap(board, 100000000u);
+    return __atomic_load_n(&board->devices[device].used_bytes, __ATOMIC_RELAXED);
+}
+
+uint32_t gv_board_utilisation(const struct gv_board *board, uint32_t device, uint64_t window_ns)
+{
+    const struct gv_board_device *d = &board->devices[device];
+    const uint64_t now = gv_board_now_ns();
+    const uint64_t last = now / GV_BOARD_BUCKET_NS;
+    uint64_t buckets = window_ns / GV_BOARD_BUCKET_NS;
+    if (buckets < 1)
+        buckets = 1;
+    if (buckets > GV_BOARD_BUCKETS - 2)
+        buckets = GV_BOARD_BUCKETS - 2;
+    const uint64_t first = last - buckets; /* that many whole ones and the running one */
+    uint64_t busy = 0;
+    for (uint64_t number = first; number <= last; number++) {
+        const struct gv_board_bucket *bucket = &d->buckets[number % GV_BOARD_BUCKETS];
+        if (__atomic_load_n(&bucket->number, __ATOMIC_ACQUIRE) == number)
+            busy += __atomic_load_n(&bucket->busy_ns, __ATOMIC_RELAXED);
+    }
+    const uint64_t start = first * GV_BOARD_BUCKET_NS;
+    if (__atomic_load_n(&d->engine_owner, __ATOMIC_ACQUIRE) != 0) {
+        const uint64_t since = __atomic_load_n(&d->engine_since_ns, __ATOMIC_RELAXED);
+        if (since < now)
+            busy += now - (since > start ? since : start);
+    }
+    const uint64_t percent = busy * 100 / (now - start);
+    return percent > 100 ? 100 : (uint32_t)percent;
+}
+
+uint32_t gv_board_users(struct gv_board *board, uint32_t device, struct gv_board_user *users, uint32_t room)
+{
+    gv_board_reap(board, 0);
+    uint32_t count = 0;
+    for (int record = 0; record < GV_BOARD_PROCESSES; record++) {
+        const struct gv_board_process *process = &board->processes[record];
+        const struct gv_board_account *account = &process->accounts[device];
+        const uint32_t pid = __atomic_load_n(&process->pid, __ATOMIC_ACQUIRE);
+        const uint64_t bytes = account->private_bytes + account->shared_bytes;
+        if (pid == 0 || (account->contexts == 0 && bytes == 0))
+            continue;
+        if (count < room)
+            users[count] = (struct gv_board_user){pid, bytes};
+        count++;
+    }
+    return count;
+}

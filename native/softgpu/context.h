@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Contexts. `error` is sticky: once a kernel or copy has failed, every call in the context answers with it until the context
+ * is destroyed or reset.
+ */
+#ifndef GPUVIRT_SOFTGPU_CONTEXT_H
+#define GPUVIRT_SOFTGPU_CONTEXT_H
+
+#include <pthread.h>
+
+#include "driver.h"
+
+struct gv_instance;
+struct gv_region;
+
+struct gv_context {
+    struct gv_object object;
+    int device;
+    bool primary;
+    atomic_bool alive;
+    _Atomic int error; /* CUresult; the first one wins */
+    uint64_t id;
+    unsigned flags, api_version;
+    int attached; /* cuCtxAttach/Detach */
+    size_t limits[CU_LIMIT_MAX];
+    pthread_mutex_t lock;      /* the lists below */
+    struct gv_stream *streams; /* all but the legacy one */
+    struct gv_stream *legacy;
+    struct gv_instance *instances; /* modules loaded into it */
+};
+
+static inline CUcontext gv_context_handle(struct gv_context *context) { return (CUcontext)context; }
+/* NULL when it is no live context. */
+struct gv_context *gv_context_of(CUcontext handle);
+/* SUCCESS, the sticky error, or that it is destroyed. */
+CUresult gv_context_state(struct gv_context *context);
+void gv_context_fail(struct gv_context *context, CUresult error);
+/* Waits for all its work; answers with its state. */
+CUresult gv_context_synchronise(struct gv_context *context);
+/* The thread's context without a look at its error; NULL when none. */
+struct gv_context *gv_thread_context(void);
+/* The primary context of a device if it is active. */
+struct gv_context *gv_primary_context(int device);
+
+#endif

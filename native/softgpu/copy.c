@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How bytes move. Semantics of pageable memory as documented: a copy from it has read the source when the call returns, a copy
+ * to it has ended when the call returns.
+ */
+#include "copy.h"
+#include "fault.h"
+#include "memory.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { CHUNK = 1 << 20, STAGED_AT_MOST = 1 << 20 };
+
+static double link_bytes_per_ns(void)
+{
+    static _Atomic int known;
+    static double rate; /* written before `known` */
+    if (atomic_load_explicit(&known, memory_order_acquire) == 0) {
+        const char *text = getenv("GPUVIRT_SOFTGPU_LINK");
+        rate = text != NULL ? strtod(text, NULL) : 0; /* GB/s = bytes per ns */
+        atomic_store_explicit(&known, 1, memory_order_release);
+    }
+    return rate;
+}
+
+/* The link model: a copy takes its place behind those of all processes and sleeps until its chunk would have arrived. */
+static void pass_link(int device, enum gv_direction direction, size_t bytes)
+{
+    const double rate = link_bytes_per_ns();
+    if (rate <= 0 || direction > GV_FROM_DEVICE)
+        return;
+    uint64_t *free_at = &gv_driver.board->devices[device].link_free_at_ns[direction];
+    const uint64_t cost = (uint64_t)((double)bytes / rate);
+    uint64_t old = __atomic_load_n(free_at, __ATOMIC_RELAXED), end;
+    do {
+        const uint64_t now = gv_board_now_ns();
+        end = (old > now ? old : now) + cost;
+    } while (!__atomic_compare_exchange_n(free_at, &old, end, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    const struct timespec until = {(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
+    }
+}
+
+static void count(int device, enum gv_direction direction, uint64_t bytes)
+{
+    struct gv_board_account *account = &gv_driver.board->processes[gv_driver.record].accounts[device];
+    uint64_t *counter = direction == GV_TO_DEVICE     ? &account->to_device
+                        : direction == GV_FROM_DEVICE ? &account->from_device
+                                                      : &account->on_device;
+    __atomic_fetch_add(counter, bytes, __ATOMIC_RELAXED);
+}
+
+static void move_row(const struct gv_copy *copy, int device, uint8_t *to, const uint8_t *from, size_t bytes)
+{
+    if (link_bytes_per_ns() <= 0) {
+        memmove(to, from, bytes);
+        return;
+    }
+    for (size_t done = 0; done < bytes; done += CHUNK) {
+        const size_t part = bytes - done < CHUNK ? bytes - done : CHUNK;
+        memmove(to + done, from + done, part);
+        pass_link(device, copy->direction, part);
+    }
+}
+
+static uint64_t span(const struct gv_copy *copy, size_t pitch, size_t slice)
+{
+    return copy->width + (copy->height - 1) * pitch + (copy->depth - 1) * slice;
+}
+
+static CUresult perform(const struct gv_copy *copy, struct gv_context *context)
+{
+    struct gv_fault_frame frame;
+    const uintptr_t to = (uintptr_t)copy->to, from = (uintptr_t)copy->from;
+    if (GV_CATCH_FAULT(&frame, copy->to_device ? to : 0,
+                       copy->to_device ? to + span(copy, copy->to_pitch, copy->to_slice) : 0) == 0) {
+        if (copy->from_device) {
+            frame.also_low = from;
+            frame.also_high = from + span(copy, copy->from_pitch, copy->from_slice);
+        }
+        for (size_t z = 0; z < copy->depth; z++)
+            for (size_t y = 0; y < copy->height; y++)
+                move_row(copy, context->device, copy->to + z * copy->to_slice + y * copy->to_pitch,
+                         copy->from + z * copy->from_slice + y * copy->from_pitch, copy->width);
+        gv_fault_leave(&frame);
+        count(context->device, copy->direction, copy->width * copy->height * copy->depth);
+        return CUDA_SUCCESS;
+    }
+    gv_log_detail("copy touched %p: unmapped or without access", frame.address);
+    return gv_fault_error(frame.signal);
+}
+
+CUresult gv_copy_classify(struct gv_copy *copy, bool to_host, bool from_host)
+{
+    enum gv_region_kind kind;
+    const bool to_known = gv_range_known((uint64_t)copy->to, span(copy, copy->to_pitch, copy->to_slice), &kind);
+    if (!to_known && !to_host)
+        return CUDA_ERROR_INVALID_VALUE;
+    copy->to_device = to_known && !gv_is_host_kind(kind);
+    copy->to_pageable = !to_known;
+    const bool from_known = gv_range_known((uint64_t)copy->from, span(copy, copy->from_pitch, copy->from_slice), &kind);
+    if (!from_known && !from_host)
+        return CUDA_ERROR_INVALID_VALUE;
+    copy->from_device = from_known && !gv_is_host_kind(kind);
+    copy->from_pageable = !from_known;
+    copy->direction = copy->to_device ? (copy->from_device ? GV_ON_DEVICE : GV_TO_DEVICE)
+                                      : (copy->from_device ? GV_FROM_DEVICE : GV_ON_HOST);
+    return CUDA_SUCCESS;
+}
+
+CUresult gv_copy_linear(struct gv_copy *copy, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool to_host, bool from_host)
+{
+    memset(copy, 0, sizeof *copy);
+    copy->to = (uint8_t *)to;
+    copy->from = (const uint8_t *)from;
+    copy->width = bytes;
+    copy->height = copy->depth = 1;
+    return gv_copy_classify(copy, to_host, from_host);
+}
+
+struct copy_operation {
+    struct gv_operation operation;
+    struct gv_copy copy;
+};
+
+static CUresult run_copy(struct gv_operation *operation, struct gv_stream *stream)
+{
+    struct copy_operation *self = (struct copy_operation *)operation;
+    const bool failed = atomic_load(&stream->context->error) != CUDA_SUCCESS;
+    const CUresult result = failed ? CUDA_SUCCESS : perform(&self->copy, stream->context);
+    free(self->copy.staging);
+    return result;
+}
+
+static CUresult enqueue(const struct gv_copy *copy, struct gv_stream *stream)
+{
+    struct copy_operation *operation = malloc(sizeof *operation);
+    if (operation == NULL) {
+        free(copy->staging);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    operation->operation.run = run_copy;
+    operation->operation.always = true; /* frees its staging buffer */
+    operation->copy = *copy;
+    return gv_stream_submit(stream, &operation->operation);
+}
+
+/* The source is read now, so that the program may change it when the call returns. */
+static bool stage(struct gv_copy *copy)
+{
+    const size_t bytes = span(copy, copy->from_pitch, copy->from_slice);
+    if (bytes > STAGED_AT_MOST || (copy->staging = malloc(bytes)) == NULL)
+        return false;
+    memcpy(copy->staging, copy->from, bytes);
+    copy->from = copy->staging;
+    return true;
+}
+
+/* Waits for what must come first, then copies in this thread: no thread needs to wake. */
+static CUresult copy_here(const struct gv_copy *copy, struct gv_stream *stream)
+{
+    struct gv_context *context = stream->context;
+    if (!(stream->flags & (GV_STREAM_LEGACY | CU_STREAM_NON_BLOCKING)))
+        gv_gauge_wait(&context->legacy->completed, atomic_load(&context->legacy->submitted.value));
+    gv_stream_wait(stream);
+    gv_after_wait();
+    GV_TRY(gv_context_state(context));
+    const CUresult result = perform(copy, context);
+    if (result != CUDA_SUCCESS)
+        gv_context_fail(context, result);
+    return result;
+}
+
+CUresult gv_copy_submit(struct gv_copy *copy, struct gv_stream *stream, bool wait)
+{
+    if (copy->width == 0 || copy->height == 0 || copy->depth == 0)
+        return CUDA_SUCCESS;
+    if (copy->direction == GV_ON_DEVICE)
+        return enqueue(copy, stream);
+    if (wait || copy->to_pageable || (copy->from_pageable && !stage(copy)))
+        return copy_here(copy, stream);
+    return enqueue(copy, stream);
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cuEvent*, and streams waiting for events.
+ */
+#include "event.h"
+
+#include <stdlib.h>
+
+struct record_operation {
+    struct gv_operation operation;
+    struct gv_event *event;
+    uint64_t number;
+};
+
+static struct gv_event *event_of(CUevent handle) { return gv_is(handle, GV_EVENT) ? (struct gv_event *)handle : NULL; }
+
+GV_EXPORT CUresult cuEventCreate(CUevent *phEvent, unsigned int Flags)
+{
+    GV_ENTER_CONTEXT(context);
+    const unsigned known = CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS;
+    if (phEvent == NULL || Flags & ~known)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (Flags & CU_EVENT_INTERPROCESS)
+        return Flags & CU_EVENT_DISABLE_TIMING ? CUDA_ERROR_NOT_SUPPORTED : CUDA_ERROR_INVALID_VALUE;
+    struct gv_event *event = gv_object_new(GV_EVENT, sizeof *event);
+    if (event == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    event->context = context;
+    event->flags = Flags;
+    event->created_at = atomic_load(&event->recorded);
+    *phEvent = (CUevent)event;
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuEventDestroy_v2(CUevent hEvent)
+{
+    GV_ENTER();
+    if (event_of(hEvent) == NULL)
+        return CUDA_ERROR_INVALID_HANDLE;
+    gv_object_free(hEvent, GV_EVENT); /* records and waits in flight hold numbers that stay valid */
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuEventDestroy(CUevent hEvent) { return cuEventDestroy_v2(hEvent); }
+
+static CUresult run_record(struct gv_operation *operation, struct gv_stream *stream)
+{
+    (void)stream;
+    struct record_operation *record = (struct record_operation *)operation;
+    if (atomic_load(&record->event->done.value) < record->number)
+        atomic_store(&record->event->time_ns, gv_board_now_ns());
+    gv_gauge_advance(&record->event->done, record->number);
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int flags)
+{
+    struct gv_stream *stream;
+    GV_TRY(gv_stream_of(hStream, &stream));
+    struct gv_event *event = event_of(hEvent);
+    if (event == NULL || event->context != stream->context)
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (flags & ~(unsigned)CU_EVENT_RECORD_EXTERNAL)
+        return CUDA_ERROR_INVALID_VALUE;
+    struct record_operation *record = malloc(sizeof *record);
+    if (record == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    record->operation.run = run_record;
+    record->operation.always = true; /* waiters are let go when the context fails */
+    record->event = event;
+    record->number = atomic_fetch_add(&event->recorded, 1) + 1;
+    return gv_stream_submit(stream, &record->operation);
+}
+
+GV_EXPORT CUresult cuEventRecord(CUevent hEvent, CUstream hStream) { return cuEventRecordWithFlags(hEvent, hStream, 0); }
+
+GV_EXPORT CUresult cuEventQuery(CUevent hEvent)
+{
+    GV_ENTER();
+    struct gv_event *event = event_of(hEvent);
+    if (event == NULL)
+        return CUDA_ERROR_INVALID_HANDLE;
+    GV_TRY(gv_context_state(event->context));
+    return gv_gauge_reached(&event->done, atomic_load(&event->recorded)) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+}
+
+GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
+{
+    GV_ENTER();
+    struct gv_event *event = event_of(hEvent);
+    if (event == NULL)
+        return CUDA_ERROR_INVALID_HANDLE;
+    GV_TRY(gv_context_state(event->context));
+    gv_gauge_wait(&event->done, atomic_load(&event->recorded));
+    gv_after_wait();
+    return gv_context_state(event->context);
+}
+
+static CUresult elapsed(float *pMilliseconds, CUevent hStart, CUevent hEnd)
+{
+    GV_ENTER();
+    struct gv_event *events[2] = {event_of(hStart), event_of(hEnd)};
+    if (pMilliseconds == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    for (int i = 0; i < 2; i++) {
+        if (events[i] == NULL || events[i]->flags & CU_EVENT_DISABLE_TIMING ||
+            atomic_load(&events[i]->recorded) == events[i]->created_at)
+            return CUDA_ERROR_INVALID_HANDLE;
+        GV_TRY(gv_context_state(events[i]->context));
+    }
+    for (int i = 0; i < 2; i++)
+        if (!gv_gauge_reached(&events[i]->done, atomic_load(&events[i]->recorded)))
+            return CUDA_ERROR_NOT_READY;
+    *pMilliseconds = (float)((double)(int64_t)(atomic_load(&events[1]->time_ns) - atomic_load(&events[0]->time_ns)) / 1e6);
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuEventElapsedTime(float *pMilliseconds, CUevent hStart, CUevent hEnd)
+{
+    return elapsed(pMilliseconds, hStart, hEnd);
+}
+
+GV_EXPORT CUresult cuEventElapsedTime_v2(float *pMilliseconds, CUevent hStart, CUevent hEnd)
+{
+    return elapsed(pMilliseconds, hStart, hEnd);
+}
+
+struct wait_operation {
+    struct gv_operation operation;
+    struct gv_event *event;
+    uint64_t number;
+};
+
+static CUresult run_wait(struct gv_operation *operation, struct gv_stream *stream)
+{
+    (void)stream;
+    struct wait_operation *wait = (struct wait_operation *)operation;
+    gv_gauge_wait(&wait->event->done, wait->number);
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)
+{
+    struct gv_stream *stream;
+    GV_TRY(gv_stream_of(hStream, &stream));
+    struct gv_event *event = event_of(hEvent);
+    if (event == NULL)
+        return CUDA_ERROR_INVALID_HANDLE;
+    if (Flags & ~(unsigned)CU_EVENT_WAIT_EXTERNAL)
+        return CUDA_ERROR_INVALID_VALUE;
+    const uint64_t number = atomic_load(&event->recorded);
+    if (gv_gauge_reached(&event->done, number))
+        return CUDA_SUCCESS;
+    struct wait_operation *wait = malloc(sizeof *wait);
+    if (wait == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    wait->operation.run = run_wait;
+    wait->operation.always = false;
+    wait->event = event;
+    wait->number = number;
+    return gv_stream_submit(stream, &wait->operation);
+}

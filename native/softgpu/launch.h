@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Running grids: the launch calls (launch.c), the workers that run blocks (workers.c), device printf (kernel_output.c).
+ */
+#ifndef GPUVIRT_SOFTGPU_LAUNCH_H
+#define GPUVIRT_SOFTGPU_LAUNCH_H
+
+#include "kernel_abi.h"
+#include "stream.h"
+
+enum { GV_SHARED_DEFAULT = 48 * 1024, GV_SHARED_MOST = 227 * 1024, GV_THREADS_MOST = 1024 };
+
+/* A grid to run. */
+struct gv_grid {
+    const struct gv_kernel *kernel;
+    void *const *globals;
+    const uint8_t *params;
+    struct gv_dim3 grid, block;
+    uint32_t dynamic_shared;
+    int device;
+};
+/* Runs all blocks, with helpers when it takes long. `together`: all blocks at the same time (cooperative). */
+CUresult gv_grid_run(const struct gv_grid *grid, bool together);
+/* Frees what this thread kept for running blocks. */
+void gv_launch_thread_exit(void);
+
+int gv_output_vprintf(void *sink, const char *format, const void *arguments);
+void gv_output_assert(void *sink, const char *message, const char *file, uint32_t line, const char *function);
+/* Device printf appears on stdout when the program waits for something. */
+void gv_printf_flush(void);
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Device memory. Addresses are ordinary addresses of the process; memory is one memfd per handle (physical.c), so aliasing,
+ * export and release at process death come from the kernel, and a touch of what is not mapped is a fault.
+ *
+ *     physical.c   memfd + charge on the board         heap.c      many allocations in few physical pieces
+ *     region.c     which address belongs to what       vmm.c       reserve / create / map / set access
+ *     memory.c     cuMemAlloc and friends              pool.c      stream-ordered pools
+ *     host_memory.c  pinned and managed memory         pointer.c   questions about pointers
+ *
+ * One lock, gv_memory_lock, for all tables. It is never held across a wait for work, a copy or a fault.
+ */
+#ifndef GPUVIRT_SOFTGPU_MEMORY_H
+#define GPUVIRT_SOFTGPU_MEMORY_H
+
+#include "context.h"
+
+extern pthread_mutex_t gv_memory_lock;
+
+/* ---- physical memory ---- */
+struct gv_physical {
+    int fd; /* -1 when nobody can export it */
+    int device;
+    uint64_t bytes;
+    uint64_t inode; /* known once it was exported or imported, else 0 */
+    uint32_t references; /* handles and mappings; under gv_memory_lock */
+    struct gv_physical *next_shared;
+};
+/* Charged to the device. References = 1. */
+CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical);
+/* Under gv_memory_lock. */
+void gv_physical_release(struct gv_physical *physical);
+/* A new descriptor for another process; and the way back. Under gv_memory_lock. */
+CUresult gv_physical_export(struct gv_physical *physical, int *fd);
+CUresult gv_physical_import(int fd, struct gv_physical **physical);
+
+/* ---- heaps: allocations inside physical pieces; all under gv_memory_lock ---- */
+struct gv_heap_block;
+struct gv_segment {
+    CUdeviceptr base;
+    uint64_t bytes;
+    enum gv_segment_state { GV_FREE, GV_PENDING, GV_USED } state;
+    struct gv_gauge *busy_gauge; /* GV_PENDING: free when this gauge has reached busy_until */
+    uint64_t busy_until;
+    struct gv_heap_block *block;
+    struct gv_segment *previous, *next;           /* neighbours in the block */
+    struct gv_segment *previous_free, *next_free; /* of the heap, when not used */
+};
+struct gv_heap {
+    int device;
+    bool keep; /* empty blocks stay until gv_heap_trim */
+    struct gv_heap_block *blocks;
+    struct gv_segment *free;
+    uint64_t reserved, reserved_high, used, used_high, limit; /* bytes; limit 0: none */
+};
+/* `gauge` is that of the stream that will use the memory: pending segments of it may be used at once. NULL: none. */
+CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_gauge *gauge, struct gv_segment **segment);
+/* `gauge` NULL: free now. */
+void gv_heap_free(struct gv_heap *heap, struct gv_segment *segment, struct gv_gauge *gauge, uint64_t busy_until);
+/* Gives empty blocks back until `keep_bytes` are left. */
+void gv_heap_trim(struct gv_heap *heap, uint64_t keep_bytes);
+/* A gauge that a pending segment waits for, or false. */
+bool gv_heap_pending(struct gv_heap *heap, struct gv_gauge **gauge, uint64_t *until);
+
+/* ---- regions: every address range that the driver knows ---- */
+enum gv_region_kind {
+    GV_REGION_RESERVED,   /* cuMemAddressReserve; mappings inside are in a table of their own */
+    GV_REGION_DEVICE,     /* cuMemAlloc */
+    GV_REGION_POOL,       /* cuMemAllocAsync */
+    GV_REGION_GLOBAL,     /* variables of modules */
+    GV_REGION_HOST,       /* cuMemHostAlloc */
+    GV_REGION_REGISTERED, /* cuMemHostRegister */
+    GV_REGION_MANAGED,
+};
+struct gv_region {
+    uint64_t base, bytes; /* first: region.c compares them */
+    enum gv_region_kind kind;
+    int device;
+    unsigned flags; /* of the call that made it */
+    uint64_t id;    /* CU_POINTER_ATTRIBUTE_BUFFER_ID */
+    struct gv_context *context; /* NULL: of no context (reservations, pools) */
+    struct gv_segment *segment; /* DEVICE, GLOBAL, POOL */
+    struct gv_heap *heap;
+    void *pool;
+    bool sync_memops;
+};
+/* All under gv_memory_lock. */
+struct gv_region *gv_region_find(uint64_t address);
+struct gv_region *gv_region_add(uint64_t base, uint64_t bytes, enum gv_region_kind kind, int device,
+                                struct gv_context *context); /* NULL: out of memory or overlap */
+void gv_region_remove(struct gv_region *region);
+/* Calls `visit` for each region; it may remove the region that it is given. */
+void gv_region_each(bool (*visit)(struct gv_region *region, void *data), void *data);
+
+/* Takes the lock itself. True when all of [address, address + bytes) is in one region. */
+bool gv_range_known(uint64_t address, uint64_t bytes, enum gv_region_kind *kind);
+bool gv_is_host_kind(enum gv_region_kind kind);
+
+/* ---- device allocations ---- */
+/* For cuMemAlloc and for variables of modules. Takes the lock. */
+CUresult gv_device_allocate(struct gv_context *context, uint64_t bytes, enum gv_region_kind kind, CUdeviceptr *address);
+void gv_device_free(CUdeviceptr address);
+/* All that belongs to a context that ends. */
+void gv_memory_close(struct gv_context *context);
+void gv_host_memory_free(struct gv_region *region); /* under the lock; frees memory and region */
+/* A pool allocation given to cuMemFree or cuMemFreeAsync; under the lock. */
+void gv_pool_free(struct gv_region *region, struct gv_gauge *gauge, uint64_t busy_until);
+/* Gives back what pools hold beyond their thresholds. Cheap when there is nothing. */
+void gv_pools_trim(void);
+
+/* ---- mappings of handles (vmm.c), for pointer.c; under the lock ---- */
+struct gv_mapping;
+bool gv_mapping_at(uint64_t address, uint64_t *base, uint64_t *bytes, int *device, unsigned *access, unsigned *handle_types);
+
+static inline uint64_t gv_round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cuMemset*: asynchronous to the host, as on a device.
+ */
+#include "fault.h"
+#include "memory.h"
+#include "stream.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct fill_operation {
+    struct gv_operation operation;
+    uint8_t *to;
+    uint32_t value;
+    unsigned unit;               /* 1, 2, 4 bytes */
+    size_t width, height, pitch; /* units, rows, bytes */
+};
+
+static void fill_row(uint8_t *to, const struct fill_operation *fill)
+{
+    if (fill->unit == 1) {
+        memset(to, (int)fill->value, fill->width);
+    } else if (fill->unit == 2) {
+        uint16_t *row = (uint16_t *)to;
+        for (size_t i = 0; i < fill->width; i++)
+            row[i] = (uint16_t)fill->value;
+    } else {
+        uint32_t *row = (uint32_t *)to;
+        for (size_t i = 0; i < fill->width; i++)
+            row[i] = fill->value;
+    }
+}
+
+static CUresult run_fill(struct gv_operation *operation, struct gv_stream *stream)
+{
+    (void)stream;
+    struct fill_operation *fill = (struct fill_operation *)operation;
+    struct gv_fault_frame frame;
+    const uintptr_t low = (uintptr_t)fill->to;
+    if (GV_CATCH_FAULT(&frame, low, low + (fill->height - 1) * fill->pitch + fill->width * fill->unit) == 0) {
+        for (size_t y = 0; y < fill->height; y++)
+            fill_row(fill->to + y * fill->pitch, fill);
+        gv_fault_leave(&frame);
+        return CUDA_SUCCESS;
+    }
+    gv_log_detail("memset touched %p: unmapped or without access", frame.address);
+    return gv_fault_error(frame.signal);
+}
+
+static CUresult fill(CUdeviceptr to, size_t pitch, uint32_t value, unsigned unit, size_t width, size_t height, CUstream hStream)
+{
+    struct gv_stream *stream;
+    GV_TRY(gv_stream_of(hStream, &stream));
+    if (width == 0 || height == 0)
+        return CUDA_SUCCESS;
+    if (to % unit != 0 || (height > 1 && (pitch % unit != 0 || pitch < width * unit)))
+        return CUDA_ERROR_INVALID_VALUE;
+    if (!gv_range_known(to, (height - 1) * pitch + width * unit, NULL))
+        return CUDA_ERROR_INVALID_VALUE;
+    struct fill_operation *operation = malloc(sizeof *operation);
+    if (operation == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    operation->operation.run = run_fill;
+    operation->operation.always = false;
+    operation->to = (uint8_t *)to;
+    operation->value = value;
+    operation->unit = unit;
+    operation->width = width;
+    operation->height = height;
+    operation->pitch = pitch;
+    return gv_stream_submit(stream, &operation->operation);
+}
+
+#define LINEAR(bits, type, name)                                                                                       \
+    GV_EXPORT CUresult cuMemsetD##bits##_v2(CUdeviceptr dstDevice, type name, size_t N)                                \
+    {                                                                                                                  \
+        return fill(dstDevice, 0, name, bits / 8, N, 1, NULL);                                                         \
+    }                                                                                                                  \
+    GV_EXPORT CUresult cuMemsetD##bits##Async(CUdeviceptr dstDevice, type name, size_t N, CUstream hStream)            \
+    {                                                                                                                  \
+        return fill(dstDevice, 0, name, bits / 8, N, 1, hStream);                                                      \
+    }                                                                                                                  \
+    GV_EXPORT CUresult cuMemsetD2D##bits##_v2(CUdeviceptr dstDevice, size_t dstPitch, type name, size_t Width,         \
+                                              size_t Height)                                                           \
+    {                                                                                                                  \
+        return fill(dstDevice, dstPitch, name, bits / 8, Width, Height, NULL);                                         \
+    }                                                                                                                  \
+    GV_EXPORT CUresult cuMemsetD2D##bits##Async(CUdeviceptr dstDevice, size_t dstPitch, type name, size_t Width,       \
+                                                size_t Height, CUstream hStream)                                       \
+    {                                                                                                                  \
+        return fill(dstDevice, dstPitch, name, bits / 8, Width, Height, hStream);                                      \
+    }
+
+LINEAR(8, unsigned char, uc)
+LINEAR(16, unsigned short, us)
+LINEAR(32, unsigned int, ui)

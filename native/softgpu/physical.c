@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Physical device memory: a memfd and its charge on the board.
+ */
+#include "memory.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NAME_PREFIX "gpuvirt-softgpu-"
+
+pthread_mutex_t gv_memory_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct gv_physical *shared_list; /* exported or imported, by inode: an import of our own memory is the same memory */
+
+/* One descriptor per handle: the usual soft limit of 1024 is too low for a large device in 2 MiB handles. */
+static bool raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max)
+        return false;
+    limit.rlim_cur = limit.rlim_max;
+    return setrlimit(RLIMIT_NOFILE, &limit) == 0;
+}
+
+static int new_memfd(int device, uint64_t bytes)
+{
+    char name[48];
+    snprintf(name, sizeof name, NAME_PREFIX "%d", device);
+    int fd = memfd_create(name, MFD_CLOEXEC);
+    if (fd < 0 && errno == EMFILE && raise_descriptor_limit())
+        fd = memfd_create(name, MFD_CLOEXEC);
+    if (fd < 0) {
+        gv_log_error("cannot create device memory of %llu bytes: %s", (unsigned long long)bytes, strerror(errno));
+        return -1;
+    }
+    if (ftruncate(fd, (off_t)bytes) != 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical)
+{
+    struct gv_physical *made = calloc(1, sizeof *made);
+    if (made == NULL || !gv_board_charge(gv_driver.board, (uint32_t)device, bytes)) {
+        free(made);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    made->fd = new_memfd(device, bytes);
+    if (made->fd < 0) {
+        gv_board_uncharge(gv_driver.board, (uint32_t)device, bytes);
+        free(made);
+        return CUDA_ERROR_OPERATING_SYSTEM;
+    }
+    made->device = device;
+    made->bytes = bytes;
+    made->references = 1;
+    *physical = made;
+    return CUDA_SUCCESS;
+}
+
+void gv_physical_release(struct gv_physical *physical)
+{
+    if (--physical->references > 0)
+        return;
+    if (physical->inode != 0) {
+        gv_board_drop(gv_driver.board, physical->inode);
+        for (struct gv_physical **link = &shared_list; *link != NULL; link = &(*link)->next_shared)
+            if (*link == physical) {
+                *link = physical->next_shared;
+                break;
+            }
+    } else {
+        gv_board_uncharge(gv_driver.board, (uint32_t)physical->device, physical->bytes);
+    }
+    if (physical->fd >= 0)
+        close(physical->fd);
+    free(physical);
+}
+
+CUresult gv_physical_export(struct gv_physical *physical, int *fd)
+{
+    struct stat status;
+    if (physical->inode == 0) {
+        if (fstat(physical->fd, &status) != 0 ||
+            !gv_board_share(gv_driver.board, (uint32_t)physical->device, status.st_ino, physical->bytes))
+            return CUDA_ERROR_OPERATING_SYSTEM;
+        physical->inode = status.st_ino;
+        physical->next_shared = shared_list;
+        shared_list = physical;
+    }
+    *fd = fcntl(physical->fd, F_DUPFD_CLOEXEC, 0);
+    return *fd < 0 ? CUDA_ERROR_OPERATING_SYSTEM : CUDA_SUCCESS;
+}
+
+/* The device number is in the name of the memfd: "/memfd:gpuvirt-softgpu-0 (deleted)". */
+static int device_of_descriptor(int fd)
+{
+    char path[64], target[128];
+    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+    const ssize_t length = readlink(path, target, sizeof target - 1);
+    int device;
+    if (length <= 0)
+        return -1;
+    target[length] = '\0';
+    if (sscanf(target, "/memfd:" NAME_PREFIX "%d", &device) != 1 || device < 0 || device >= gv_driver.device_count)
+        return -1;
+    return device;
+}
+
+CUresult gv_physical_import(int fd, struct gv_physical **physical)
+{
+    struct stat status;
+    const int device = device_of_descriptor(fd);
+    if (device < 0 || fstat(fd, &status) != 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    for (struct gv_physical *known = shared_list; known != NULL; known = known->next_shared)
+        if (known->inode == status.st_ino) {
+            known->references++;
+            *physical = known;
+            return CUDA_SUCCESS;
+        }
+    struct gv_physical *made = calloc(1, sizeof *made);
+    if (made == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    made->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (made->fd < 0) {
+        free(made);
+        return CUDA_ERROR_OPERATING_SYSTEM;
+    }
+    if (!gv_board_hold(gv_driver.board, (uint32_t)device, status.st_ino, (uint64_t)status.st_size)) {
+        close(made->fd);
+        free(made);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    made->device = device;
+    made->bytes = (uint64_t)status.st_size;
+    made->inode = status.st_ino;
+    made->references = 1;
+    made->next_shared = shared_list;
+    shared_list = made;
+    *physical = made;
+    return CUDA_SUCCESS;
+}

@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Streams: queue, thread, order. See stream.h.
+ */
+#include "stream.h"
+#include "launch.h"
+#include "memory.h"
+
+#include <stdlib.h>
+
+GV_THREAD_LOCAL int per_thread_default;
+static _Atomic uint64_t last_id;
+
+void gv_soft_default_stream(int per_thread);
+void gv_soft_default_stream(int per_thread) { per_thread_default = per_thread; }
+bool gv_per_thread_default(void) { return per_thread_default != 0; }
+
+struct close_operation {
+    struct gv_operation operation;
+};
+
+static CUresult close_marker(struct gv_operation *operation, struct gv_stream *stream)
+{
+    (void)operation, (void)stream;
+    return CUDA_SUCCESS;
+}
+
+static void wait_dependencies(struct gv_operation *operation)
+{
+    const struct gv_dependency *list = operation->dependency_count == 1 ? &operation->first : operation->dependencies;
+    for (uint32_t i = 0; i < operation->dependency_count; i++)
+        gv_gauge_wait(list[i].gauge, list[i].value);
+    free(operation->dependencies);
+}
+
+static void *stream_thread(void *argument)
+{
+    struct gv_stream *stream = argument;
+    for (uint64_t number = atomic_load(&stream->completed.value) + 1;; number++) {
+        gv_gauge_wait(&stream->submitted, number);
+        pthread_mutex_lock(&stream->lock);
+        struct gv_operation *operation = stream->head;
+        stream->head = operation->next;
+        if (stream->head == NULL)
+            stream->tail = &stream->head;
+        pthread_mutex_unlock(&stream->lock);
+        wait_dependencies(operation);
+        const bool closing = operation->run == close_marker;
+        struct gv_context *context = stream->context;
+        if (operation->always || atomic_load_explicit(&context->error, memory_order_acquire) == CUDA_SUCCESS) {
+            const CUresult result = operation->run(operation, stream);
+            if (result != CUDA_SUCCESS)
+                gv_context_fail(context, result);
+        }
+        free(operation);
+        if (closing)
+            stream->running = false;
+        gv_gauge_advance(&stream->completed, number);
+        if (closing)
+            break;
+    }
+    gv_launch_thread_exit();
+    gv_object_free(stream, GV_STREAM);
+    return NULL;
+}
+
+struct gv_stream *gv_stream_create(struct gv_context *context, unsigned flags, int priority)
+{
+    struct gv_stream *stream = gv_object_new(GV_STREAM, sizeof *stream);
+    if (stream == NULL)
+        return NULL;
+    stream->context = context;
+    stream->flags = flags;
+    stream->priority = priority;
+    stream->id = atomic_fetch_add(&last_id, 1) + 1;
+    pthread_mutex_init(&stream->lock, NULL);
+    stream->head = NULL;
+    stream->tail = &stream->head;
+    stream->running = false;
+    if (!(flags & GV_STREAM_LEGACY)) {
+        pthread_mutex_lock(&context->lock);
+        stream->next = context->streams;
+        context->streams = stream;
+        pthread_mutex_unlock(&context->lock);
+    }
+    return stream;
+}
+
+static bool is_blocking(const struct gv_stream *stream) { return !(stream->flags & CU_STREAM_NON_BLOCKING); }
+
+static uint64_t submitted(const struct gv_stream *stream)
+{
+    return atomic_load_explicit(&stream->submitted.value, memory_order_acquire);
+}
+
+bool gv_stream_idle(struct gv_stream *stream)
+{
+    if (stream->flags & GV_STREAM_LEGACY) {
+        struct gv_context *context = stream->context;
+        bool idle = true;
+        pthread_mutex_lock(&context->lock);
+        for (struct gv_stream *s = context->streams; s != NULL && idle; s = s->next)
+            idle = !is_blocking(s) || gv_gauge_reached(&s->completed, submitted(s));
+        pthread_mutex_unlock(&context->lock);
+        if (!idle)
+            return false;
+    }
+    return gv_gauge_reached(&stream->completed, submitted(stream));
+}
+
+/* The unfinished ends of all blocking streams, at most `room` of them; returns how many there are. */
+static uint32_t blocking_ends(struct gv_context *context, struct gv_dependency *ends, uint32_t room)
+{
+    uint32_t count = 0;
+    pthread_mutex_lock(&context->lock);
+    for (struct gv_stream *s = context->streams; s != NULL; s = s->next) {
+        const uint64_t end = submitted(s);
+        if (!is_blocking(s) || gv_gauge_reached(&s->completed, end))
+            continue;
+        if (count < room)
+            ends[count] = (struct gv_dependency){&s->completed, end};
+        count++;
+    }
+    pthread_mutex_unlock(&context->lock);
+    return count;
+}
+
+static CUresult add_dependencies(struct gv_stream *stream, struct gv_operation *operation)
+{
+    operation->dependency_count = 0;
+    operation->dependencies = NULL;
+    if (!is_blocking(stream))
+        return CUDA_SUCCESS;
+    if (!(stream->flags & GV_STREAM_LEGACY)) {
+        struct gv_stream *legacy = stream->context->legacy;
+        const uint64_t end = submitted(legacy);
+        if (!gv_gauge_reached(&legacy->completed, end)) {
+            operation->first = (struct gv_dependency){&legacy->completed, end};
+            operation->dependency_count = 1;
+        }
+        return CUDA_SUCCESS;
+    }
+    if (stream->context->streams == NULL)
+        return CUDA_SUCCESS;
+    uint32_t room = 1, count = blocking_ends(stream->context, &operation->first, 1);
+    while (count > room) { /* more may have come since */
+        room = count + 4;
+        free(operation->dependencies);
+        operation->dependencies = malloc(room * sizeof *operation->dependencies);
+        if (operation->dependencies == NULL)
+            return CUDA_ERROR_OUT_OF_MEMORY;
+        count = blocking_ends(stream->context, operation->dependencies, room);
+    }
+    if (count == 1 && operation->dependencies != NULL)
+        operation->first = operation->dependencies[0];
+    operation->dependency_count = count;
+    return CUDA_SUCCESS;
+}
+
+CUresult gv_stream_submit(struct gv_stream *stream, struct gv_operation *operation)
+{
+    const CUresult result = add_dependencies(stream, operation);
+    if (result != CUDA_SUCCESS) {
+        free(operation);
+        return result;
+    }
+    operation->next = NULL;
+    pthread_mutex_lock(&stream->lock);
+    if (!stream->running && !(stream->running = gv_start_thread(stream_thread, stream, "softgpu-stream"))) {
+        pthread_mutex_unlock(&stream->lock);
+        free(operation->dependencies);
+        free(operation);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    *stream->tail = operation;
+    stream->tail = &operation->next;
+    gv_gauge_advance(&stream->submitted, submitted(stream) + 1);
+    pthread_mutex_unlock(&stream->lock);
+    return CUDA_SUCCESS;
+}
+
+void gv_stream_wait(struct gv_stream *stream)
+{
+    gv_gauge_wait(&stream->completed, submitted(stream));
+    if (!(stream->flags & GV_STREAM_LEGACY) || stream->context->streams == NULL)
+        return;
+    struct gv_dependency ends[16];
+    uint32_t count;
+    while ((count = blocking_ends(stream->context, ends, 16)) > 0)
+        for (uint32_t i = 0; i < count && i < 16; i++) {
+            gv_gauge_wait(ends[i].gauge, ends[i].value);
+            if (count <= 16 && i + 1 == count)
+                return;
+        }
+}
+
+void gv_streams_wait(struct gv_context *context)
+{
+    gv_gauge_wait(&context->legacy->completed, submitted(context->legacy));
+    struct gv_dependency ends[64];
+    uint32_t count = 0;
+    pthread_mutex_lock(&context->lock);
+    for (struct gv_stream *s = context->streams; s != NULL; s = s->next) {
+        const uint64_t end = submitted(s);
+        if (gv_gauge_reached(&s->completed, end))
+            continue;
+        if (count == 64) {
+            /* Rare: wait with the list unlocked, then look again from the start. */
+            pthread_mutex_unlock(&context->lock);
+            for (uint32_t i = 0; i < count; i++)
+                gv_gauge_wait(ends[i].gauge, ends[i].value);
+            gv_streams_wait(context);
+            return;
+        }
+        ends[count++] = (struct gv_dependency){&s->completed, end};
+    }
+    pthread_mutex_unlock(&context->lock);
+    for (uint32_t i = 0; i < count; i++)
+        gv_gauge_wait(ends[i].gauge, ends[i].value);
+}
+
+/* Its thread ends with the last operation; a stream that never had one is freed at once. */
+static void retire(struct gv_stream *stream)
+{
+    atomic_store(&stream->object.kind, 0); /* the handle is invalid from here on */
+    pthread_mutex_lock(&stream->lock);
+    const bool running = stream->running;
+    pthread_mutex_unlock(&stream->lock);
+    struct gv_operation *marker = running ? calloc(1, sizeof *marker) : NULL;
+    if (!running) {
+        gv_object_free(stream, GV_STREAM);
+    } else if (marker != NULL) {
+        marker->run = close_marker;
+        marker->always = true;
+        gv_stream_submit(stream, marker);
+    }
+}
+
+void gv_stream_destroy(struct gv_stream *stream)
+{
+    struct gv_context *context = stream->context;
+    pthread_mutex_lock(&context->lock);
+    for (struct gv_stream **link = &context->streams; *link != NULL; link = &(*link)->next)
+        if (*link == stream) {
+            *link = stream->next;
+            break;
+        }
+    pthread_mutex_unlock(&context->lock);
+    retire(stream);
+}
+
+void gv_streams_close(struct gv_context *context)
+{
+    while (context->streams != NULL)
+        gv_stream_destroy(context->streams);
+    retire(context->legacy);
+}
+
+void gv_after_wait(void)
+{
+    gv_printf_flush();
+    gv_pools_trim();
+}

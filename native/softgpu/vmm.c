@@ -1,0 +1,446 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Virtual memory management: reserve, create, map, set access, unmap, release, export, import.
+ *
+ *     reservation   mmap(PROT_NONE, NORESERVE)
+ *     mapping       mmap(MAP_FIXED | MAP_SHARED, PROT_NONE) of the handle's memfd: not accessible yet
+ *     set access    mprotect
+ *     unmap         mmap(MAP_FIXED, PROT_NONE) over it: a reservation again, the next touch faults
+ *
+ * Memory goes back to the device when handles, mappings, and other processes' imports are gone. All devices of a process
+ * share its address space: access is the union of what the locations were given.
+ */
+#include "memory.h"
+
+#include <errno.h>
+#include <search.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+struct gv_handle {
+    struct gv_object object;
+    struct gv_physical *physical;
+    uint32_t references; /* cuMemCreate, cuMemRetainAllocationHandle; under gv_memory_lock. > 0 holds `physical` once */
+    uint32_t mappings;   /* each holds `physical` once */
+    CUmemAllocationProp properties;
+};
+
+struct gv_mapping {
+    uint64_t base, bytes; /* first: compare */
+    struct gv_handle *handle;
+    uint8_t access[GV_BOARD_DEVICES]; /* CUmemAccess_flags per device */
+};
+
+static void *mappings; /* tree of struct gv_mapping, under gv_memory_lock */
+
+static int compare(const void *left, const void *right)
+{
+    const struct gv_mapping *a = left, *b = right;
+    if (a->base + a->bytes <= b->base)
+        return -1;
+    return b->base + b->bytes <= a->base ? 1 : 0;
+}
+
+static struct gv_mapping *mapping_of(uint64_t address, uint64_t bytes)
+{
+    const struct gv_mapping key = {.base = address, .bytes = bytes};
+    struct gv_mapping **node = tfind(&key, &mappings, compare);
+    return node == NULL ? NULL : *node;
+}
+
+static bool is_aligned(uint64_t value, uint64_t unit) { return value % unit == 0; }
+
+static struct gv_handle *handle_of(CUmemGenericAllocationHandle handle)
+{
+    return gv_is((void *)handle, GV_HANDLE) ? (struct gv_handle *)handle : NULL;
+}
+
+static CUresult check_properties(const CUmemAllocationProp *prop)
+{
+    if (prop == NULL || prop->type != CU_MEM_ALLOCATION_TYPE_PINNED)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE)
+        return prop->location.type == CU_MEM_LOCATION_TYPE_INVALID ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_NOT_SUPPORTED;
+    if (prop->requestedHandleTypes & ~(unsigned)CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
+        return CUDA_ERROR_NOT_SUPPORTED;
+    return gv_check_device(prop->location.id);
+}
+
+GV_EXPORT CUresult cuMemGetAllocationGranularity(size_t *granularity, const CUmemAllocationProp *prop,
+                                                 CUmemAllocationGranularity_flags option)
+{
+    GV_ENTER();
+    if (granularity == NULL || (unsigned)option > CU_MEM_ALLOC_GRANULARITY_RECOMMENDED)
+        return CUDA_ERROR_INVALID_VALUE;
+    GV_TRY(check_properties(prop));
+    *granularity = GV_GRANULARITY;
+    return CUDA_SUCCESS;
+}
+
+/* Reserves `size` bytes aligned to `alignment`, at `hint` if that is free. */
+static void *reserve(size_t size, size_t alignment, uint64_t hint)
+{
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (hint != 0 && is_aligned(hint, alignment)) {
+        void *exact = mmap((void *)hint, size, PROT_NONE, flags | MAP_FIXED_NOREPLACE, -1, 0);
+        if (exact == (void *)hint)
+            return exact;
+        if (exact != MAP_FAILED)
+            munmap(exact, size);
+    }
+    uint8_t *area = mmap(NULL, size + alignment, PROT_NONE, flags, -1, 0);
+    if (area == MAP_FAILED)
+        return MAP_FAILED;
+    uint8_t *start = (uint8_t *)gv_round_up((uint64_t)area, alignment);
+    if (start > area)
+        munmap(area, (size_t)(start - area));
+    if (start + size < area + size + alignment)
+        munmap(start + size, (size_t)(area + size + alignment - (start + size)));
+    return start;
+}
+
+GV_EXPORT CUresult cuMemAddressReserve(CUdeviceptr *ptr, size_t size, size_t alignment, CUdeviceptr addr,
+                                       unsigned long long flags)
+{
+    GV_ENTER();
+    if (ptr == NULL || size == 0 || flags != 0 || !is_aligned(size, GV_SMALLEST_PAGE) ||
+        !is_aligned(addr, GV_SMALLEST_PAGE) || (alignment & (alignment - 1)) != 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (alignment < GV_GRANULARITY)
+        alignment = GV_GRANULARITY; /* so that handles can be mapped at its start */
+    if (size > 1ull << 47 || alignment > 1ull << 46)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    void *area = reserve(size, alignment, addr);
+    if (area == MAP_FAILED)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    pthread_mutex_lock(&gv_memory_lock);
+    const struct gv_region *region = gv_region_add((uint64_t)area, size, GV_REGION_RESERVED, -1, NULL);
+    pthread_mutex_unlock(&gv_memory_lock);
+    if (region == NULL) {
+        munmap(area, size);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    *ptr = (CUdeviceptr)area;
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuMemAddressFree(CUdeviceptr ptr, size_t size)
+{
+    GV_ENTER();
+    pthread_mutex_lock(&gv_memory_lock);
+    struct gv_region *region = gv_region_find(ptr);
+    const bool exact = region != NULL && region->kind == GV_REGION_RESERVED && region->base == ptr && region->bytes == size;
+    const bool in_use = exact && mapping_of(ptr, size) != NULL;
+    if (exact && !in_use) {
+        gv_region_remove(region);
+        munmap((void *)ptr, size);
+    }
+    pthread_mutex_unlock(&gv_memory_lock);
+    return exact && !in_use ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+static struct gv_handle *new_handle(struct gv_physical *physical, const CUmemAllocationProp *properties)
+{
+    struct gv_handle *handle = gv_object_new(GV_HANDLE, sizeof *handle);
+    if (handle != NULL) {
+        handle->physical = physical;
+        handle->references = 1;
+        handle->mappings = 0;
+        handle->properties = *properties;
+    }
+    return handle;
+}
+
+/* Under the lock: one holder less. */
+static void drop_handle(struct gv_handle *handle, uint32_t *counter)
+{
+    const bool last = --*counter == 0;
+    if (counter == &handle->mappings || last)
+        gv_physical_release(handle->physical);
+    if (handle->references == 0 && handle->mappings == 0)
+        gv_object_free(handle, GV_HANDLE);
+}
+
+GV_EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size, const CUmemAllocationProp *prop,
+                               unsigned long long flags)
+{
+    GV_ENTER();
+    if (handle == NULL || flags != 0 || size == 0 || !is_aligned(size, GV_GRANULARITY))
+        return CUDA_ERROR_INVALID_VALUE;
+    GV_TRY(check_properties(prop));
+    struct gv_physical *physical;
+    GV_TRY(gv_physical_create(prop->location.id, size, &physical));
+    struct gv_handle *made = new_handle(physical, prop);
+    if (made == NULL) {
+        pthread_mutex_lock(&gv_memory_lock);
+        gv_physical_release(physical);
+        pthread_mutex_unlock(&gv_memory_lock);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    *handle = (CUmemGenericAllocationHandle)made;
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
+{
+    GV_ENTER();
+    pthread_mutex_lock(&gv_memory_lock);
+    struct gv_handle *known = handle_of(handle);
+    const bool held = known != NULL && known->references > 0; /* else it lives on by its mappings only */
+    if (held)
+        drop_handle(known, &known->references);
+    pthread_mutex_unlock(&gv_memory_lock);
+    return held ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle,
+                            unsigned long long flags)
+{
+    GV_ENTER();
+    if (ptr == 0 || size == 0 || offset != 0 || flags != 0 || !is_aligned(ptr, GV_GRANULARITY) ||
+        !is_aligned(size, GV_GRANULARITY))
+        return CUDA_ERROR_INVALID_VALUE;
+    CUresult result = CUDA_ERROR_INVALID_VALUE;
+    struct gv_mapping *mapping = calloc(1, sizeof *mapping);
+    if (mapping == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    pthread_mutex_lock(&gv_memory_lock);
+    struct gv_handle *known = handle_of(handle);
+    const struct gv_region *region = gv_region_find(ptr);
+    const bool fits = known != NULL && known->references > 0 && size <= known->physical->bytes && region != NULL &&
+                      region->kind == GV_REGION_RESERVED && size <= region->base + region->bytes - ptr &&
+                      mapping_of(ptr, size) == NULL;
+    if (fits) {
+        mapping->base = ptr;
+        mapping->bytes = size;
+        mapping->handle = known;
+        result = CUDA_ERROR_OUT_OF_MEMORY;
+        if (tsearch(mapping, &mappings, compare) != NULL) {
+            if (mmap((void *)ptr, size, PROT_NONE, MAP_SHARED | MAP_FIXED, known->physical->fd, 0) == MAP_FAILED) {
+                tdelete(mapping, &mappings, compare);
+            } else {
+                madvise((void *)ptr, size, MADV_DONTFORK);
+                known->physical->references++;
+                known->mappings++;
+                result = CUDA_SUCCESS;
+            }
+        }
+    }
+    pthread_mutex_unlock(&gv_memory_lock);
+    if (result != CUDA_SUCCESS)
+        free(mapping);
+    return result;
+}
+
+/* True when [ptr, ptr + size) consists of whole mappings without a gap. Under the lock. */
+static bool whole_mappings(uint64_t ptr, uint64_t size)
+{
+    const uint64_t end = ptr + size;
+    uint64_t at = ptr;
+    while (at < end) {
+        const struct gv_mapping *mapping = mapping_of(at, 1);
+        if (mapping == NULL || mapping->base != at)
+            return false;
+        at += mapping->bytes;
+    }
+    return at == end;
+}
+
+static void forget_mapping(struct gv_mapping *mapping)
+{
+    struct gv_handle *handle = mapping->handle;
+    tdelete(mapping, &mappings, compare);
+    free(mapping);
+    drop_handle(handle, &handle->mappings);
+}
+
+GV_EXPORT CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
+{
+    GV_ENTER();
+    if (ptr == 0 || size == 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUresult result = CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&gv_memory_lock);
+    if (size <= UINT64_MAX - ptr && whole_mappings(ptr, size)) {
+        result = CUDA_ERROR_OUT_OF_MEMORY;
+        if (mmap((void *)ptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
+            MAP_FAILED) {
+            for (uint64_t at = ptr; at < ptr + size;) {
+                struct gv_mapping *mapping = mapping_of(at, 1);
+                at += mapping->bytes;
+                forget_mapping(mapping);
+            }
+            result = CUDA_SUCCESS;
+        }
+    }
+    pthread_mutex_unlock(&gv_memory_lock);
+    return result;
+}
+
+static int protection_of(const struct gv_mapping *mapping)
+{
+    int protection = PROT_NONE;
+    for (int d = 0; d < gv_driver.device_count; d++) {
+        if (mapping->access[d] & CU_MEM_ACCESS_FLAGS_PROT_READ)
+            protection |= PROT_READ;
+        if (mapping->access[d] == CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
+            protection |= PROT_READ | PROT_WRITE;
+    }
+    return protection;
+}
+
+static CUresult check_access(const CUmemAccessDesc *desc, size_t count)
+{
+    if (desc == NULL || count == 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    for (size_t i = 0; i < count; i++) {
+        if (desc[i].location.type != CU_MEM_LOCATION_TYPE_DEVICE)
+            return desc[i].location.type == CU_MEM_LOCATION_TYPE_INVALID ? CUDA_ERROR_INVALID_VALUE
+                                                                          : CUDA_ERROR_NOT_SUPPORTED;
+        GV_TRY(gv_check_device(desc[i].location.id));
+        if (desc[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE && desc[i].flags != CU_MEM_ACCESS_FLAGS_PROT_READ &&
+            desc[i].flags != CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
+            return CUDA_ERROR_INVALID_VALUE;
+    }
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc, size_t count)
+{
+    GV_ENTER();
+    if (ptr == 0 || size == 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    GV_TRY(check_access(desc, count));
+    CUresult result = CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&gv_memory_lock);
+    if (size <= UINT64_MAX - ptr && whole_mappings(ptr, size)) {
+        result = CUDA_SUCCESS;
+        /* One mprotect for each run of equal protection: usually one in all. */
+        uint64_t run = ptr;
+        int protection = -1;
+        for (uint64_t at = ptr; at < ptr + size && result == CUDA_SUCCESS;) {
+            struct gv_mapping *mapping = mapping_of(at, 1);
+            for (size_t i = 0; i < count; i++)
+                mapping->access[desc[i].location.id] = (uint8_t)desc[i].flags;
+            const int wanted = protection_of(mapping);
+            if (protection >= 0 && wanted != protection) {
+                if (mprotect((void *)run, at - run, protection) != 0)
+                    result = CUDA_ERROR_OUT_OF_MEMORY;
+                run = at;
+            }
+            protection = wanted;
+            at += mapping->bytes;
+        }
+        if (result == CUDA_SUCCESS && mprotect((void *)run, ptr + size - run, protection) != 0)
+            result = CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    pthread_mutex_unlock(&gv_memory_lock);
+    return result;
+}
+
+GV_EXPORT CUresult cuMemGetAccess(unsigned long long *flags, const CUmemLocation *location, CUdeviceptr ptr)
+{
+    GV_ENTER();
+    if (flags == NULL || location == NULL || location->type != CU_MEM_LOCATION_TYPE_DEVICE)
+        return CUDA_ERROR_INVALID_VALUE;
+    GV_TRY(gv_check_device(location->id));
+    pthread_mutex_lock(&gv_memory_lock);
+    const struct gv_mapping *mapping = mapping_of(ptr, 1);
+    if (mapping != NULL)
+        *flags = mapping->access[location->id];
+    pthread_mutex_unlock(&gv_memory_lock);
+    return mapping != NULL ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+GV_EXPORT CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *handle, void *addr)
+{
+    GV_ENTER();
+    if (handle == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&gv_memory_lock);
+    const struct gv_mapping *mapping = mapping_of((uint64_t)addr, 1);
+    if (mapping != NULL) {
+        if (mapping->handle->references++ == 0)
+            mapping->handle->physical->references++;
+        *handle = (CUmemGenericAllocationHandle)mapping->handle;
+    }
+    pthread_mutex_unlock(&gv_memory_lock);
+    return mapping != NULL ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+GV_EXPORT CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *prop, CUmemGenericAllocationHandle handle)
+{
+    GV_ENTER();
+    const struct gv_handle *known = handle_of(handle);
+    if (prop == NULL || known == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    *prop = known->properties;
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuMemExportToShareableHandle(void *shareableHandle, CUmemGenericAllocationHandle handle,
+                                                CUmemAllocationHandleType handleType, unsigned long long flags)
+{
+    GV_ENTER();
+    if (shareableHandle == NULL || flags != 0 || handleType != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUresult result = CUDA_ERROR_INVALID_VALUE;
+    pthread_mutex_lock(&gv_memory_lock);
+    struct gv_handle *known = handle_of(handle);
+    if (known != NULL && known->properties.requestedHandleTypes & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
+        int fd = -1;
+        result = gv_physical_export(known->physical, &fd);
+        if (result == CUDA_SUCCESS)
+            memcpy(shareableHandle, &fd, sizeof fd);
+    }
+    pthread_mutex_unlock(&gv_memory_lock);
+    return result;
+}
+
+GV_EXPORT CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *handle, void *osHandle,
+                                                  CUmemAllocationHandleType shHandleType)
+{
+    GV_ENTER();
+    if (handle == NULL || shHandleType != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
+        return CUDA_ERROR_INVALID_VALUE;
+    struct gv_physical *physical = NULL;
+    pthread_mutex_lock(&gv_memory_lock);
+    CUresult result = gv_physical_import((int)(intptr_t)osHandle, &physical); /* the descriptor itself, not its address */
+    if (result == CUDA_SUCCESS) {
+        CUmemAllocationProp properties;
+        memset(&properties, 0, sizeof properties);
+        properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+        properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
+        properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+        properties.location.id = physical->device;
+        struct gv_handle *made = new_handle(physical, &properties);
+        if (made != NULL) {
+            *handle = (CUmemGenericAllocationHandle)made;
+        } else {
+            gv_physical_release(physical);
+            result = CUDA_ERROR_OUT_OF_MEMORY;
+        }
+    }
+    pthread_mutex_unlock(&gv_memory_lock);
+    return result;
+}
+
+bool gv_mapping_at(uint64_t address, uint64_t *base, uint64_t *bytes, int *device, unsigned *access, unsigned *handle_types)
+{
+    const struct gv_mapping *mapping = mapping_of(address, 1);
+    if (mapping == NULL)
+        return false;
+    const int own = mapping->handle->physical->device;
+    if (base != NULL)
+        *base = mapping->base;
+    if (bytes != NULL)
+        *bytes = mapping->bytes;
+    if (device != NULL)
+        *device = own;
+    if (access != NULL)
+        *access = mapping->access[own];
+    if (handle_types != NULL)
+        *handle_types = mapping->handle->properties.requestedHandleTypes;
+    return true;
+}

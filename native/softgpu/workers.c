@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Running the blocks of a grid. The stream's thread starts with block 0; when the grid is not done after HELP_AFTER_NS it asks
+ * the helper threads of the process (one less than there are multiprocessors). All take the next block from one counter, so
+ * blocks start in order. A fault or trap stops everybody at the next block.
+ *
+ * Shared memory and scratch of a block are buffers of the thread that runs it, kept for the next launch.
+ */
+#include "engine.h"
+#include "fault.h"
+#include "launch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { HELP_AFTER_NS = 30000, MOST_WORKERS = 256 };
+
+struct job {
+    const struct gv_grid *grid;
+    uint64_t blocks;
+    _Atomic uint64_t next;  /* block to take */
+    _Atomic int error;      /* CUresult; the first one wins */
+    bool listed;            /* in `jobs`; under `lock` */
+    int helpers;            /* at work on it; under `lock`: the starter waits for 0, the job is on its stack */
+    struct job *next_job;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* jobs, helper count */
+static struct job *jobs;                                 /* that want help */
+static struct gv_gauge calls;                            /* grows with each call for help */
+static pthread_cond_t helper_left = PTHREAD_COND_INITIALIZER;
+static int helper_threads;
+
+GV_THREAD_LOCAL uint8_t *scratch, *shared;
+GV_THREAD_LOCAL uint64_t scratch_bytes, shared_bytes;
+
+static bool grow(uint8_t **buffer, uint64_t *have, uint64_t want, size_t alignment)
+{
+    if (*have >= want)
+        return true;
+    free(*buffer);
+    *have = 0;
+    *buffer = aligned_alloc(alignment, (want + alignment - 1) / alignment * alignment);
+    if (*buffer != NULL)
+        *have = want;
+    return *buffer != NULL;
+}
+
+void gv_launch_thread_exit(void)
+{
+    free(scratch);
+    free(shared);
+    scratch = shared = NULL;
+    scratch_bytes = shared_bytes = 0;
+}
+
+static void fail(struct job *job, CUresult error)
+{
+    int none = CUDA_SUCCESS;
+    atomic_compare_exchange_strong(&job->error, &none, (int)error);
+}
+
+static CUresult result_of(int block_result)
+{
+    switch (block_result) {
+    case GV_BLOCK_DONE: return CUDA_SUCCESS;
+    case GV_BLOCK_ASSERT: return CUDA_ERROR_ASSERT;
+    case GV_BLOCK_BAD_CALL: return CUDA_ERROR_ILLEGAL_INSTRUCTION;
+    default: return CUDA_ERROR_LAUNCH_FAILED; /* trap, deadlock */
+    }
+}
+
+static void call_helpers(struct job *job);
+
+/* Takes blocks until none is left. `start_ns`: 0 for a helper; else help is called when it gets late. */
+static void take_blocks(struct job *job, struct gv_block *block, uint64_t start_ns)
+{
+    const struct gv_grid *grid = job->grid;
+    int (*const run)(const struct gv_block *) = grid->kernel->run;
+    bool may_call = start_ns != 0 && job->blocks > 1 && gv_driver.workers > 1;
+    uint64_t number;
+    while ((number = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->blocks) {
+        block->index.x = (uint32_t)(number % grid->grid.x);
+        const uint64_t rest = number / grid->grid.x;
+        block->index.y = (uint32_t)(rest % grid->grid.y);
+        block->index.z = (uint32_t)(rest / grid->grid.y);
+        const int ended = run(block);
+        if (ended != GV_BLOCK_DONE)
+            fail(job, result_of(ended));
+        if (atomic_load_explicit(&job->error, memory_order_relaxed) != CUDA_SUCCESS)
+            break;
+        if (may_call && number + 1 < job->blocks && gv_board_now_ns() - start_ns > HELP_AFTER_NS) {
+            may_call = false;
+            call_helpers(job);
+        }
+        if (gv_engine_slice_over(grid->device))
+            gv_engine_yield(grid->device);
+    }
+}
+
+static void run_here(struct job *job, uint32_t smid, uint64_t start_ns)
+{
+    const struct gv_grid *grid = job->grid;
+    const uint32_t threads = grid->block.x * grid->block.y * grid->block.z;
+    if (!grow(&scratch, &scratch_bytes, grid->kernel->scratch_bytes(threads) + 64, 64) ||
+        !grow(&shared, &shared_bytes, (uint64_t)grid->kernel->static_shared + grid->dynamic_shared + 64, 1024)) {
+        fail(job, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+        return;
+    }
+    struct gv_block block = {
+        .params = grid->params,
+        .globals = grid->globals,
+        .shared = shared,
+        .scratch = scratch,
+        .dynamic_shared = grid->dynamic_shared,
+        .smid = smid,
+        .grid = grid->grid,
+        .block = grid->block,
+        .vprintf = gv_output_vprintf,
+        .assert_fail = gv_output_assert,
+    };
+    struct gv_fault_frame frame;
+    if (GV_CATCH_FAULT(&frame, 0, UINTPTR_MAX) == 0) {
+        take_blocks(job, &block, start_ns);
+        gv_fault_leave(&frame);
+    } else {
+        gv_log_detail("kernel %s: signal %d at address %p in block (%u, %u, %u)", grid->kernel->name, frame.signal,
+                      frame.address, block.index.x, block.index.y, block.index.z);
+        fail(job, gv_fault_error(frame.signal));
+    }
+}
+
+/* Under the lock: a job with blocks left. */
+static struct job *job_in_need(void)
+{
+    struct job *job = jobs;
+    while (job != NULL && atomic_load(&job->next) >= job->blocks)
+        job = job->next_job;
+    return job;
+}
+
+static void *helper(void *argument)
+{
+    const uint32_t smid = (uint32_t)(uintptr_t)argument;
+    for (uint64_t seen = 0;;) {
+        gv_gauge_wait(&calls, seen + 1);
+        seen = atomic_load(&calls.value);
+        pthread_mutex_lock(&lock);
+        for (struct job *job; (job = job_in_need()) != NULL;) {
+            job->helpers++;
+            pthread_mutex_unlock(&lock);
+            gv_engine_enter(job->grid->device);
+            run_here(job, smid, 0);
+            gv_engine_leave(job->grid->device);
+            pthread_mutex_lock(&lock);
+            if (--job->helpers == 0)
+                pthread_cond_broadcast(&helper_left);
+        }
+        pthread_mutex_unlock(&lock);
+    }
+    return NULL;
+}
+
+static void call_helpers(struct job *job)
+{
+    pthread_mutex_lock(&lock);
+    while (helper_threads < gv_driver.workers - 1 && helper_threads < MOST_WORKERS) {
+        if (!gv_start_thread(helper, (void *)(uintptr_t)(helper_threads + 1), "softgpu-worker"))
+            break;
+        helper_threads++;
+    }
+    job->listed = true;
+    job->next_job = jobs;
+    jobs = job;
+    pthread_mutex_unlock(&lock);
+    gv_gauge_advance(&calls, atomic_load(&calls.value) + 1);
+}
+
+static void dismiss_helpers(struct job *job)
+{
+    pthread_mutex_lock(&lock);
+    for (struct job **link = &jobs; *link != NULL; link = &(*link)->next_job)
+        if (*link == job) {
+            *link = job->next_job;
+            break;
+        }
+    while (job->helpers > 0)
+        pthread_cond_wait(&helper_left, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+/* Cooperative: a thread for each block, so that blocks may wait for each other. */
+static void *one_block(void *argument)
+{
+    struct job *job = argument;
+    gv_engine_enter(job->grid->device);
+    run_here(job, 0, 0);
+    gv_engine_leave(job->grid->device);
+    gv_launch_thread_exit();
+    pthread_mutex_lock(&lock);
+    if (--job->helpers == 0)
+        pthread_cond_broadcast(&helper_left);
+    pthread_mutex_unlock(&lock);
+    return NULL;
+}
+
+static void start_all(struct job *job)
+{
+    for (uint64_t i = 1; i < job->blocks; i++) {
+        pthread_mutex_lock(&lock);
+        job->helpers++;
+        pthread_mutex_unlock(&lock);
+        if (!gv_start_thread(one_block, job, "softgpu-block")) {
+            fail(job, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
+            pthread_mutex_lock(&lock);
+            job->helpers--;
+            pthread_mutex_unlock(&lock);
+        }
+    }
+}
+
+CUresult gv_grid_run(const struct gv_grid *grid, bool together)
+{
+    struct job job = {.grid = grid, .blocks = (uint64_t)grid->grid.x * grid->grid.y * grid->grid.z};
+    gv_engine_enter(grid->device);
+    if (together)
+        start_all(&job);
+    run_here(&job, 0, together || job.blocks == 1 ? 0 : gv_board_now_ns());
+    /* Our part of the turn ends before the helpers', so that they can hand the engine over. */
+    gv_engine_leave(grid->device);
+    if (job.listed || together)
+        dismiss_helpers(&job);
+    struct gv_board_account *account = &gv_driver.board->processes[gv_driver.record].accounts[grid->device];
+    __atomic_fetch_add(&account->kernels, 1, __ATOMIC_RELAXED);
+    return (CUresult)atomic_load(&job.error);
+}
