@@ -7,6 +7,7 @@ daemon knows its pid. Signals that reach only us are passed on; those of the ter
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -29,9 +30,8 @@ class Child:
     def __init__(self, program: Path, command: Sequence[str], environ: Mapping[str, str]) -> None:
         """Forks. From here on signals wait for `finish`."""
         self._program = program
-        signal.signal(
-            signal.SIGCHLD, signal.SIG_DFL
-        )  # a parent may have left it ignored: then no child can be waited for
+        # A parent may have left it ignored: then no child can be waited for.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [*_PASSED_ON, signal.SIGCHLD])
         go_read, self._go = os.pipe()
         self._failed, failed_write = os.pipe()
@@ -60,7 +60,8 @@ class Child:
 
     def release(self) -> None:
         """Lets the program run. Raises NotExecutable when the kernel refuses it."""
-        os.write(self._go, b"!")
+        with contextlib.suppress(BrokenPipeError):  # it has been killed meanwhile: `finish` will tell
+            os.write(self._go, b"!")
         os.close(self._go)
         report = os.read(self._failed, 16)
         os.close(self._failed)
@@ -91,7 +92,8 @@ class Child:
 
     def _concerns_child(self, caught: signal.struct_siginfo) -> bool:
         if caught.si_code == _SI_KERNEL:
-            return False  # the terminal has told the whole foreground group
+            # The terminal has told the whole foreground group, but of a hang-up only the leader of the session.
+            return caught.si_signo == signal.SIGHUP and os.getsid(0) == os.getpid()
         return caught.si_pid != self.pid  # a program that signals its own group has had its signal
 
 
@@ -100,9 +102,8 @@ def end_like(status: int) -> int:
     if not os.WIFSIGNALED(status):
         return os.waitstatus_to_exitcode(status)
     number = os.WTERMSIG(status)
-    resource.setrlimit(
-        resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1])
-    )  # the child's core is enough
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))  # the child's core is enough
     if number not in (signal.SIGKILL, signal.SIGSTOP):
         signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])

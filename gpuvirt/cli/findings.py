@@ -157,7 +157,7 @@ def trial_job(patient: Patient) -> Iterator[environment.Attachment]:
 
         client = connection.connect()
         words = ["gpuvirt", "doctor"]
-        answer = client.call("create_job", name="doctor", command=words, pid=os.getpid())
+        answer = client.call("create_job", name="doctor", weight=1, command=words, pid=os.getpid())
         try:
             yield attachment_of(answer)
         finally:

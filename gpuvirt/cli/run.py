@@ -29,7 +29,7 @@ _NAME_LIMIT = 64
 _WORDS_LIMIT, _WORD_LIMIT = 64, 256  # of a command, for show
 _RESTART_S = 10.0  # for so long a daemon may be away between two steps of a start
 _WEIGHT_LIMIT = 1000
-_WEIGHT_DEFAULT = 100
+_WEIGHT_DEFAULT = 1
 _NO_CALL = "no GPU call yet"  # the daemon's reason for a job of which no process ever attached
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@")
 
@@ -43,7 +43,7 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
     type=click.IntRange(1, _WEIGHT_LIMIT),
     default=_WEIGHT_DEFAULT,
     show_default=True,
-    help=f"GPU time in proportion to other jobs, 1 to {_WEIGHT_LIMIT}.",
+    help="GPU time in proportion to other jobs: 2 gets twice as much as 1.",
 )
 @click.option("--unmanaged-ok", is_flag=True, help="Run the program even if gpuvirt cannot govern it.")
 @click.option("-q", "--quiet", is_flag=True, help="No note when the program made no CUDA call.")

@@ -109,6 +109,25 @@ def test_stop_key_stops_both(terminal: Terminal) -> None:
     assert terminal.process.wait(20) == 3
 
 
+def test_hang_up_of_the_terminal_reaches_the_program(terminal: Terminal) -> None:
+    """As when the connection of `ssh -t HOST gpuvirt run ...` breaks."""
+    terminal.until("ready")
+    os.close(terminal.master)
+    terminal.master = os.open(os.devnull, os.O_RDWR)
+    assert terminal.process.wait(20) == 7
+
+
+def test_program_killed_before_it_runs(make_daemon: Any, runtime: Path) -> None:
+    def kill(request: dict[str, Any]) -> dict[str, Any]:
+        os.kill(request["pid"], signal.SIGKILL)
+        return {}
+
+    make_daemon(job_started=kill)
+    environ = {**os.environ, "GPUVIRT_RUNTIME": str(runtime)}
+    command = [sys.executable, "-m", "gpuvirt.cli.main", "run", "true"]
+    assert subprocess.run(command, env=environ, check=False).returncode == -signal.SIGKILL
+
+
 def test_killed_by_the_interrupt_key(make_daemon: Any, runtime: Path) -> None:
     daemon = make_daemon()
     opened = Terminal(runtime, sys.executable, "-m", "gpuvirt.cli.main", "run", "sh", "-c", "echo ready; exec sleep 60")

@@ -75,12 +75,20 @@ def test_ps(make_daemon: Any, gpuvirt: Cli) -> None:
     make_daemon(status=status)
     done = gpuvirt("ps")
     heading, first, second = done.stdout.splitlines()
-    assert heading.split()[:7] == ["JOB", "NAME", "USER", "GPU", "STATE", "SHARE", "BUSY"]
-    assert first.split()[:8] == ["j1", "train", "alice", "0", "running", "67%", "11.2s", "3.00s"]
-    assert "300/350" in first
+    assert heading.split() == ["JOB", "NAME", "USER", "GPU", "STATE", "SHARE", "WAITED", "RES/MEM", "REASON"]
+    assert first.split() == ["j1", "train", "alice", "0", "running", "67%", "3.00s", "300/350M", "-"]
     assert "needs" in second
     assert max(len(line) for line in (heading, first, second)) <= 80
     assert "\x1b" not in done.stdout
+
+
+def test_ps_fits_with_large_values(make_daemon: Any, gpuvirt: Cli) -> None:
+    large = {**WAITING, "job": "j123456", "gpu": [0, 1], "state": "recovering", "wait_s": 36000.0, "share": 1.0,
+             "resident": 80 << 30, "charged": 160 << 30}  # fmt: skip
+    make_daemon(status={"jobs": [large]})
+    line = gpuvirt("ps").stdout.splitlines()[1]
+    assert len(line) <= 80
+    assert "80.0/160.0G" in line
 
 
 def test_ps_wide_is_safe_for_the_terminal(make_daemon: Any, gpuvirt: Cli) -> None:
