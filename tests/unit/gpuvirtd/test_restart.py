@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 from fake_shim import MIB, until
 
@@ -47,7 +48,7 @@ def test_killed_daemon_finds_its_jobs_again(new_daemon, shims):
     )
     views = [shim.view() for shim in (first, second)]
     ordered = sorted((pair for view in views for pair in view["intervals"] if len(pair) == 2), key=lambda pair: pair[0])
-    assert all(x[1] <= y[0] for x, y in zip(ordered, ordered[1:], strict=False))
+    assert all(x[1] <= y[0] for x, y in pairwise(ordered))
     gpu = daemon.gpu()
     assert gpu["promised"] <= gpu["capacity"]
     assert views[0]["welcome"][0] == 2
@@ -60,7 +61,7 @@ def test_killed_daemon_finds_its_jobs_again(new_daemon, shims):
 
 def test_death_during_the_restart_ends_the_waiting(new_daemon, shims):
     daemon = new_daemon().start()
-    first, a = attach(daemon, shims, "a", 100 * MIB)
+    first, _ = attach(daemon, shims, "a", 100 * MIB)
     second, b = attach(daemon, shims, "b", 100 * MIB)
     daemon.stop(kill=True)
     first.kill()
@@ -73,7 +74,7 @@ def test_death_during_the_restart_ends_the_waiting(new_daemon, shims):
 
 def test_straggler_is_given_up_after_the_grace_time(new_daemon, shims):
     daemon = new_daemon(config='[time]\nrecovery_grace = "300ms"\n').start()
-    late, a = attach(daemon, shims, "late", 100 * MIB)
+    late, _ = attach(daemon, shims, "late", 100 * MIB)
     second, b = attach(daemon, shims, "b", 100 * MIB)
     daemon.stop(kill=True)
     daemon.start()
