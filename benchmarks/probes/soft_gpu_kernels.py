@@ -31,7 +31,7 @@ def check(answer: tuple[Any, ...]) -> Any:
 def build() -> Any:
     """The module of SOURCE, as PTX for the lowest architecture that this NVRTC knows."""
     program = check(nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), SOURCE.name.encode(), 0, [], []))
-    _, archs = check(nvrtc.nvrtcGetSupportedArchs())
+    archs = check(nvrtc.nvrtcGetSupportedArchs())
     check(nvrtc.nvrtcCompileProgram(program, 1, [f"--gpu-architecture=compute_{min(archs)}".encode()]))
     ptx = b" " * check(nvrtc.nvrtcGetPTXSize(program))
     check(nvrtc.nvrtcGetPTX(program, ptx))

@@ -47,7 +47,7 @@ def compile_ptx(device: driver.CUdevice) -> bytes:
             attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
         )
     )
-    _, supported = check(nvrtc.nvrtcGetSupportedArchs(), "nvrtcGetSupportedArchs")
+    supported = check(nvrtc.nvrtcGetSupportedArchs(), "nvrtcGetSupportedArchs")
     known = [arch for arch in supported if arch <= major * 10 + minor]
     if not known:
         raise console.CudaFailure("NVRTC_ERROR_INVALID_OPTION", f"NVRTC knows nothing below compute {major}.{minor}")
