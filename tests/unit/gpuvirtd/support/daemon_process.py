@@ -12,12 +12,11 @@ import os
 import sys
 from pathlib import Path
 
+from gpuvirt.errors import GpuvirtError
 from gpuvirtd import config as settings
 from gpuvirtd.app import App
 from gpuvirtd.devices.inventory import Device, Usage
 from gpuvirtd.log import configure
-
-from gpuvirt.errors import GpuvirtError
 
 
 class StaticInventory:
