@@ -26,7 +26,7 @@ def default_runtime(environ: Mapping[str, str], uid: int) -> Path:
 
 
 def candidate_runtimes(environ: Mapping[str, str], uid: int) -> list[Path]:
-    """Where a client looks for a daemon, in order: what GPUVIRT_RUNTIME says, else its own user's, then the system's."""
+    """Where a client looks for a daemon, in order: GPUVIRT_RUNTIME alone, else its own user's, then the system's."""
     if environ.get("GPUVIRT_RUNTIME"):
         return [Path(environ["GPUVIRT_RUNTIME"])]
     own = default_runtime(environ, uid)

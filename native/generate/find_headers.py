@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib.metadata import PackageNotFoundError, files
@@ -12,10 +13,9 @@ from pathlib import Path
 def candidates() -> list[Path]:
     """Where cuda.h may be, best first."""
     found = []
-    try:
-        found = [Path(str(file.locate())) for file in files("nvidia-cuda-runtime") or [] if file.name == "cudaTypedefs.h"]
-    except PackageNotFoundError:
-        pass
+    with contextlib.suppress(PackageNotFoundError):
+        listed = files("nvidia-cuda-runtime") or []
+        found = [Path(str(file.locate())) for file in listed if file.name == "cudaTypedefs.h"]
     homes = [os.environ.get("CUDA_HOME", ""), "/usr/local/cuda"]
     return found + [Path(home) / "include" / "cudaTypedefs.h" for home in homes if home]
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads NVIDIA's public headers: which driver symbols exist, and which symbol answers which (name, version, variant).
+"""Reads NVIDIA's public headers: which driver symbols exist, and which one answers which (name, version, variant).
 
-A *symbol* is what the library exports (`cuMemAlloc_v2`, `cuLaunchKernel_ptsz`). A *row* is what `cuGetProcAddress` can be
-asked for: base name, CUDA version and variant (plain, ptds, ptsz), answered by exactly one symbol.
+A *symbol* is what the library exports (`cuMemAlloc_v2`, `cuLaunchKernel_ptsz`). A *row* is what `cuGetProcAddress` can
+be asked for: base name, CUDA version and variant (plain, ptds, ptsz), answered by exactly one symbol.
 
-The pairing needs no list of our own: declared with `__CUDA_API_VERSION_INTERNAL`, a name's symbols (cuX, cuX_v2, ...) and
-its typedefs (PFN_cuX_v2000, PFN_cuX_v3020, ...) pair off from the newest down. The build checks every pair by type.
+The pairing needs no list of our own: declared with `__CUDA_API_VERSION_INTERNAL`, a name's symbols (cuX, cuX_v2, ...)
+and its typedefs (PFN_cuX_v2000, PFN_cuX_v3020, ...) pair off from the newest down. The build checks every pair by type.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ def preprocess(compiler: str, include: Path) -> str:
     """The headers as the compiler sees them, all versions of all functions declared."""
     source = "#define __CUDA_API_VERSION_INTERNAL\n#include <cuda.h>\n#include <cudaTypedefs.h>\n"
     done = subprocess.run(
-        [compiler, "-E", "-P", "-x", "c", f"-I{include}", "-"], input=source, capture_output=True, text=True, check=False
+        [compiler, "-E", "-P", "-x", "c", f"-I{include}", "-"],
+        input=source,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise HeaderError(f"cannot preprocess cuda.h in {include}: {done.stderr.strip().splitlines()[:1]}")

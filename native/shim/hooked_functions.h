@@ -1,1 +1,74 @@
-/* x */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The entry points that the shim writes by hand, each with the file that does. Read by native/generate/entry_points.py; those
+ * of class `gate` (generate/classes.tsv) need no line here: their wrappers are generated. All others are forwarded.
+ */
+
+/* proc_address.c */
+GV_HOOK(cuGetProcAddress)
+GV_HOOK(cuGetProcAddress_v2)
+
+/* contexts.c: attach; the end of a context is the end of its memory */
+GV_HOOK(cuDevicePrimaryCtxRetain)
+GV_HOOK(cuDevicePrimaryCtxRelease)
+GV_HOOK(cuDevicePrimaryCtxRelease_v2)
+GV_HOOK(cuDevicePrimaryCtxReset)
+GV_HOOK(cuDevicePrimaryCtxReset_v2)
+GV_HOOK(cuCtxCreate)
+GV_HOOK(cuCtxCreate_v2)
+GV_HOOK(cuCtxCreate_v3)
+GV_HOOK(cuCtxCreate_v4)
+GV_HOOK(cuCtxDestroy)
+GV_HOOK(cuCtxDestroy_v2)
+
+/* streams.c: what to drain */
+GV_HOOK(cuStreamCreate)
+GV_HOOK(cuStreamCreateWithPriority)
+GV_HOOK(cuStreamDestroy)
+GV_HOOK(cuStreamDestroy_v2)
+
+/* capture.c */
+GV_HOOK(cuStreamBeginCapture)
+GV_HOOK(cuStreamBeginCapture_ptsz)
+GV_HOOK(cuStreamBeginCapture_v2)
+GV_HOOK(cuStreamBeginCapture_v2_ptsz)
+GV_HOOK(cuStreamBeginCaptureToGraph)
+GV_HOOK(cuStreamBeginCaptureToGraph_ptsz)
+GV_HOOK(cuStreamEndCapture)
+GV_HOOK(cuStreamEndCapture_ptsz)
+
+/* activity.c: proofs of idleness */
+GV_HOOK(cuCtxSynchronize)
+GV_HOOK(cuCtxSynchronize_v2)
+GV_HOOK(cuStreamSynchronize)
+GV_HOOK(cuStreamSynchronize_ptsz)
+
+/* allocation.c */
+GV_HOOK(cuMemAlloc)
+GV_HOOK(cuMemAlloc_v2)
+GV_HOOK(cuMemAllocPitch_v2)
+GV_HOOK(cuMemFree)
+GV_HOOK(cuMemFree_v2)
+
+/* pool.c */
+GV_HOOK(cuMemAllocAsync)
+GV_HOOK(cuMemAllocAsync_ptsz)
+GV_HOOK(cuMemAllocFromPoolAsync)
+GV_HOOK(cuMemAllocFromPoolAsync_ptsz)
+GV_HOOK(cuMemFreeAsync)
+GV_HOOK(cuMemFreeAsync_ptsz)
+GV_HOOK(cuMemPoolCreate)
+GV_HOOK(cuMemPoolDestroy)
+GV_HOOK(cuMemPoolImportFromShareableHandle)
+GV_HOOK(cuMemPoolGetAttribute)
+GV_HOOK(cuMemPoolSetAttribute)
+GV_HOOK(cuMemPoolTrimTo)
+
+/* queries.c */
+GV_HOOK(cuMemGetInfo)
+GV_HOOK(cuMemGetInfo_v2)
+GV_HOOK(cuMemGetAddressRange_v2)
+GV_HOOK(cuPointerGetAttribute)
+GV_HOOK(cuPointerGetAttributes)
+GV_HOOK(cuIpcGetMemHandle)
+GV_HOOK(cuMemGetHandleForAddressRange)

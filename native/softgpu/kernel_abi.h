@@ -20,18 +20,19 @@ struct gv_dim3 {
 /* How a block ended. */
 enum gv_block_result {
     GV_BLOCK_DONE = 0,
-    GV_BLOCK_TRAP = 1,     /* trap or brkpt: CUDA_ERROR_LAUNCH_FAILED */
-    GV_BLOCK_ASSERT = 2,   /* device assert: CUDA_ERROR_ASSERT */
-    GV_BLOCK_DEADLOCK = 3, /* some threads wait at a barrier that the others can never reach: CUDA_ERROR_LAUNCH_FAILED */
+    GV_BLOCK_TRAP = 1,   /* trap or brkpt: CUDA_ERROR_LAUNCH_FAILED */
+    GV_BLOCK_ASSERT = 2, /* device assert: CUDA_ERROR_ASSERT */
+    GV_BLOCK_DEADLOCK =
+        3, /* some threads wait at a barrier that the others can never reach: CUDA_ERROR_LAUNCH_FAILED */
     GV_BLOCK_BAD_CALL = 4, /* indirect call of something that is no function: CUDA_ERROR_ILLEGAL_INSTRUCTION */
 };
 
 /* One thread block to run. Filled by a worker of the driver for each block. */
 struct gv_block {
-    const uint8_t *params;   /* parameter buffer, laid out as the kernel's .param list (gv_kernel.params) */
-    void *const *globals;    /* base address of each entry of gv_module.globals, same order */
-    uint8_t *shared;         /* static shared memory first, dynamic behind it; aligned to 1024 bytes, content undefined */
-    uint8_t *scratch;        /* scratch_bytes(threads) bytes, aligned to 64, content undefined: thread states, .local memory */
+    const uint8_t *params; /* parameter buffer, laid out as the kernel's .param list (gv_kernel.params) */
+    void *const *globals;  /* base address of each entry of gv_module.globals, same order */
+    uint8_t *shared;       /* static shared memory first, dynamic behind it; aligned to 1024 bytes, content undefined */
+    uint8_t *scratch; /* scratch_bytes(threads) bytes, aligned to 64, content undefined: thread states, .local memory */
     uint32_t dynamic_shared; /* bytes of dynamic shared memory */
     uint32_t smid;           /* %smid: number of the worker */
     struct gv_dim3 grid;     /* %nctaid */
@@ -50,21 +51,21 @@ struct gv_parameter {
 };
 
 struct gv_kernel {
-    const char *name; /* as in .entry */
+    const char *name;                         /* as in .entry */
     int (*run)(const struct gv_block *block); /* enum gv_block_result */
     uint64_t (*scratch_bytes)(uint32_t threads);
     const struct gv_parameter *params;
     uint32_t param_count, param_bytes;
-    uint32_t static_shared; /* bytes; the start of the dynamic part is aligned as PTX asks, and included here */
-    uint32_t local_bytes;   /* .local bytes of one thread */
-    uint32_t registers;     /* 32-bit registers: an estimate that is stable for the same PTX */
-    uint32_t max_threads;   /* .maxntid product, or 1024 */
+    uint32_t static_shared;       /* bytes; the start of the dynamic part is aligned as PTX asks, and included here */
+    uint32_t local_bytes;         /* .local bytes of one thread */
+    uint32_t registers;           /* 32-bit registers: an estimate that is stable for the same PTX */
+    uint32_t max_threads;         /* .maxntid product, or 1024 */
     uint32_t required_threads[3]; /* .reqntid, or 0 0 0 */
 };
 
 struct gv_global {
     const char *name;
-    uint64_t size;     /* bytes; 0 for an extern array whose size the linker would set */
+    uint64_t size; /* bytes; 0 for an extern array whose size the linker would set */
     uint32_t align;
     uint32_t constant; /* 1: .const, 0: .global */
 };

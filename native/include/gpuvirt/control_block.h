@@ -25,8 +25,8 @@ enum gv_lease_state {
     GV_LEASE_CLOSED = 0,  /* nobody of this job may launch */
     GV_LEASE_OPEN = 1,    /* the job may launch; nobody else wants the GPU, so it need not say when it idles */
     GV_LEASE_GRANTED = 2, /* the job may launch; somebody else waits: say at once when idle */
-    GV_LEASE_DRAIN = 3,   /* launch nothing more, finish what was given to the GPU, then answer DRAINED with this epoch */
-    GV_LEASE_STEP = 4,    /* reserved for gangs: launch only when own work is complete */
+    GV_LEASE_DRAIN = 3, /* launch nothing more, finish what was given to the GPU, then answer DRAINED with this epoch */
+    GV_LEASE_STEP = 4,  /* reserved for gangs: launch only when own work is complete */
 };
 
 enum gv_lease_flags {
@@ -40,9 +40,11 @@ struct gv_lease {
     uint32_t flags;                            /* enum gv_lease_flags */
     uint64_t deadline_ns;                      /* end of the present quantum; 0 = none */
     uint64_t heartbeat_ns;                     /* the daemon's loop turned at this time */
-    uint64_t quota_bytes;                      /* device memory that this job may charge in all; the daemon may change it */
-    uint32_t window_us;                        /* reserved for marks; 0 = no marks */
-    uint32_t reserved[5];
+    uint64_t quota_bytes;   /* device memory that this job may charge in all; the daemon may change it */
+    uint32_t window_us;     /* reserved for marks; 0 = no marks */
+    uint32_t clients;       /* processes of the job on this GPU */
+    uint64_t charged_bytes; /* what all of them together have charged, as they reported */
+    uint64_t reserved;
 };
 
 enum gv_client_state {
@@ -62,8 +64,8 @@ struct gv_client {
     uint64_t waited_ns;                       /* time that threads spent at the gate */
     uint64_t charged_bytes;                   /* device memory charged to the program: extents in use */
     uint64_t resident_bytes;                  /* of these, in device memory now (plus cached free extents) */
-    uint64_t native_bytes;                    /* asked of the driver by ways that are not virtualised: cannot be swapped */
-    uint64_t out_bytes, in_bytes;             /* swapped so far */
+    uint64_t native_bytes;        /* asked of the driver by ways that are not virtualised: cannot be swapped */
+    uint64_t out_bytes, in_bytes; /* swapped so far */
     uint64_t reserved1[4];
 };
 

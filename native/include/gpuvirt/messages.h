@@ -39,8 +39,8 @@
 enum {
     GV_MESSAGE_MAGIC = 0x5647,
     GV_PROTOCOL_VERSION = 1,
-    GV_TOKEN_BYTES = 64,   /* job token, NUL-terminated text, from the environment variable GPUVIRT_JOB */
-    GV_TEXT_BYTES = 192,   /* NUL-terminated UTF-8 */
+    GV_TOKEN_BYTES = 64, /* job token, NUL-terminated text, from the environment variable GPUVIRT_JOB */
+    GV_TEXT_BYTES = 192, /* NUL-terminated UTF-8 */
     GV_DEVICES_MAX = 16,
     GV_UUID_BYTES = 16,
 };
@@ -85,10 +85,10 @@ struct gv_hello {
 
 struct gv_welcome {
     struct gv_message_header header;
-    uint32_t generation; /* of the daemon */
-    uint32_t client;     /* number of this client at the daemon, for logs */
-    uint64_t allowance;  /* bytes that may be resident from the start (what a re-attaching client had) */
-    uint64_t quota;      /* bytes that the job may charge */
+    uint32_t generation;  /* of the daemon */
+    uint32_t client;      /* number of this client at the daemon, for logs */
+    uint64_t allowance;   /* bytes that may be resident from the start (what a re-attaching client had) */
+    uint64_t quota;       /* bytes that the job may charge */
     uint64_t arena_bytes; /* size of the arena file (sparse) */
 };
 
@@ -101,7 +101,7 @@ struct gv_refused {
 
 struct gv_want {
     struct gv_message_header header;
-    uint64_t charged_bytes;  /* all that must be resident for the job to run */
+    uint64_t charged_bytes; /* all that must be resident for the job to run */
     uint64_t resident_bytes;
 };
 

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The admin socket: one JSON object per line in, one per line out. The client side is gpuvirt.admin.
+
+{"op": "ping"}                                                     {"ok": true, ...}
+{"op": "create_job", "name": "a", "memory": null, "weight": 100, "command": ["python", "a.py"], "pid": 123}
+{"op": "job_started", "job": "j1", "pid": 124}                     {"ok": false, "error": "...", "hint": "..."}
+{"op": "end_job", "job": "j1", "exit": 0}
+{"op": "status", "all": true}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+import gpuvirt
+from gpuvirt.errors import GpuvirtError, RefusedError
+from gpuvirtd.host import Host
+from gpuvirtd.identity import Process, ProcessGone, peer_process
+from gpuvirtd.jobs import Job
+from gpuvirtd.log import Logger
+from gpuvirtd.status import gpu_status, job_status
+
+LINE_LIMIT = 1 << 20
+CONNECTIONS = 256
+
+
+class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=True):
+    """Is anybody there?"""
+
+
+class CreateJob(msgspec.Struct, tag_field="op", tag="create_job", forbid_unknown_fields=True):
+    """A new job of the peer's user. memory: bytes, null for the device. pid: its root, the peer itself if left out."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[\w.:@+-]+$")]
+    command: Annotated[list[str], msgspec.Meta(min_length=1, max_length=4096)]
+    memory: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)] | None = None
+    weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)] | None = None
+
+
+class JobStarted(msgspec.Struct, tag_field="op", tag="job_started", forbid_unknown_fields=True):
+    """The root process of the job is `pid` now."""
+
+    job: str
+    pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
+
+
+class EndJob(msgspec.Struct, tag_field="op", tag="end_job", forbid_unknown_fields=True):
+    """The main process of the job ended with this code."""
+
+    job: str
+    exit: int | None = None
+
+
+class Status(msgspec.Struct, tag_field="op", tag="status", forbid_unknown_fields=True):
+    """Everything. all: the last jobs that ended, too (state "ended")."""
+
+    all: bool = True
+
+
+Request = Ping | CreateJob | JobStarted | EndJob | Status
+
+
+class Facts(msgspec.Struct):
+    """What the admin socket tells about the daemon itself."""
+
+    runtime: Path
+    socket: Path
+    library_folder: Path
+    shim: Path
+    driver: Path
+    nvml: Path
+    environment: dict[str, str]
+    config: dict[str, Any]
+    started: int
+    counters: Callable[[], dict[str, int]]
+
+
+class AdminServer:
+    """Serves the admin socket."""
+
+    def __init__(self, host: Host, facts: Facts, log: Logger) -> None:
+        self.host = host
+        self.facts = facts
+        self.log = log
+        self.decoder = msgspec.json.Decoder(Request)
+        self.encoder = msgspec.json.Encoder()
+        self.server: asyncio.Server | None = None
+        self.connections: set[asyncio.StreamWriter] = set()
+
+    async def start(self, listener: socket.socket) -> None:
+        self.server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LINE_LIMIT)
+
+    def close(self) -> None:
+        if self.server is not None:
+            self.server.close()
+        for writer in list(self.connections):
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer: Process | None = None
+        try:
+            if len(self.connections) >= CONNECTIONS:
+                return
+            self.connections.add(writer)
+            peer = peer_process(writer.get_extra_info("socket"))
+            while line := await reader.readline():
+                if line.strip():
+                    writer.write(self.encoder.encode(self.answer(peer, line)) + b"\n")
+                    await writer.drain()
+        except ValueError:
+            writer.write(self.encoder.encode(failure(f"a line longer than {LINE_LIMIT} bytes")) + b"\n")
+        except (ProcessGone, ConnectionError):
+            pass
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self.connections.discard(writer)
+            if peer is not None:
+                peer.close()
+            writer.close()
+
+    def answer(self, peer: Process, line: bytes) -> dict[str, Any]:
+        """The response to one request line; never raises."""
+        try:
+            request = self.decoder.decode(line)
+            return {"ok": True, **self._carry_out(peer, request)}
+        except msgspec.ValidationError as error:
+            return failure(_plain(str(error)))
+        except msgspec.DecodeError as error:
+            return failure(f"not a JSON object: {error}")
+        except GpuvirtError as error:
+            return failure(error.message, error.hint)
+        except Exception as error:
+            self.log.error(
+                "internal_error", request=line[:200].decode(errors="replace"), error=repr(error), exc_info=True
+            )
+            return failure(f"internal error: {error!r}", "see the log of gpuvirtd")
+
+    def _carry_out(self, peer: Process, request: Request) -> dict[str, Any]:
+        match request:
+            case Ping():
+                return {"version": gpuvirt.__version__, "pid": os.getpid(), "generation": self.host.generation}
+            case CreateJob():
+                job = self.host.create_job(
+                    peer, request.name, request.memory, request.weight, request.command, request.pid
+                )
+                return self._job_environment(job)
+            case JobStarted():
+                self.host.job_started(peer, self._own(peer, request.job), request.pid)
+                return {}
+            case EndJob():
+                if not any(ended["job"] == request.job for ended in self.host.jobs.ended):
+                    self.host.end_job(self._own(peer, request.job), request.exit)
+                return {}
+            case Status():
+                return self._status(peer, request.all)
+
+    def _own(self, peer: Process, name: str) -> Job:
+        job = self.host.jobs.by_id.get(name)
+        if job is None:
+            raise RefusedError(f"there is no job '{name}'", "see: gpuvirt ps")
+        if peer.uid not in (0, job.uid):
+            raise RefusedError(f"job {name} belongs to {job.user}", "only its owner and root may change it")
+        return job
+
+    def _job_environment(self, job: Job) -> dict[str, Any]:
+        facts = self.facts
+        return {
+            "job": job.id,
+            "token": job.token,
+            "environment": {
+                **facts.environment,
+                "GPUVIRT_SOCKET": str(facts.socket),
+                "GPUVIRT_JOB": job.token,
+                "GPUVIRT_DRIVER": str(facts.driver),
+            },
+            "preload": str(facts.shim),
+            "library_path": str(facts.library_folder),
+            "nvml_path": str(facts.nvml),
+        }
+
+    def _status(self, peer: Process, everything: bool) -> dict[str, Any]:
+        host, facts = self.host, self.facts
+        jobs = [job_status(host, job) for job in host.jobs]
+        return {
+            "daemon": {
+                "version": gpuvirt.__version__,
+                "generation": host.generation,
+                "pid": os.getpid(),
+                "uid": os.getuid(),
+                "uptime_s": (host.clock.now() - facts.started) / 1e9,
+                "runtime": str(facts.runtime),
+                "state": "recovering" if host.recovery.active() else "ready",
+                "driver": str(facts.driver),
+                "nvml": str(facts.nvml),
+                "driver_version": host.inventory.driver_version,
+                "host_budget": host.policy.host_budget,
+                "host_room": host.host_room(),
+                "counters": facts.counters(),
+                "config": facts.config,
+            },
+            "gpus": [gpu_status(host, arbiter) for arbiter in host.arbiters.values()],
+            "jobs": jobs + (list(host.jobs.ended) if everything else []),
+        }
+
+
+def failure(error: str, hint: str = "") -> dict[str, Any]:
+    """A response that says no."""
+    return {"ok": False, "error": error, "hint": hint}
+
+
+def _plain(text: str) -> str:
+    """msgspec's message with the key first: "Expected `int` >= 1 - at `$.weight`" -> "weight: expected `int` >= 1"."""
+    reason, _, place = text.partition(" - at `$")
+    key = place.strip("`.")
+    reason = reason[0].lower() + reason[1:]
+    return f"{key}: {reason}" if key else reason

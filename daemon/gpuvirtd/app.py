@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start and stop order of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from gpuvirt.arbitration.facts import Rules
+from gpuvirt.clock import Clock, MonotonicClock
+from gpuvirt.errors import ConfigError, DriverUnavailable
+from gpuvirt.paths import CLIENT_SOCKET, default_runtime, library
+from gpuvirtd.admin import AdminServer, Facts
+from gpuvirtd.config import Config, duration_of, host_budget, size_of
+from gpuvirtd.devices.driver import find_driver, find_nvml
+from gpuvirtd.devices.inventory import Inventory, select
+from gpuvirtd.devices.nvml import NvmlInventory
+from gpuvirtd.host import Host, Policy
+from gpuvirtd.log import Logger
+from gpuvirtd.memory.arenas import host_memory
+from gpuvirtd.runtime import Runtime
+from gpuvirtd.sessions import Sessions
+from gpuvirtd.state import State
+
+SHIM = "libgpuvirt-shim.so"
+
+
+class App:
+    """One daemon. `inventory`, `driver` and `shim` are given by tests; None: as the configuration says."""
+
+    def __init__(
+        self,
+        config: Config,
+        log: Logger,
+        *,
+        inventory: Inventory | None = None,
+        driver: Path | None = None,
+        shim: Path | None = None,
+        clock: Clock | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.config = config
+        self.log = log
+        self.environ = environ
+        self.clock = clock or MonotonicClock()
+        self.inventory = inventory
+        self.driver = driver
+        self.shim = shim
+        self.stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises GpuvirtError if it cannot start."""
+        uid = os.getuid()
+        folder = Path(self.config.daemon.runtime) if self.config.daemon.runtime else default_runtime(self.environ, uid)
+        with contextlib.ExitStack() as stack:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self.stopping.set)
+            runtime = Runtime(folder, uid)
+            stack.callback(runtime.remove)
+            shim = self.shim or find_shim()
+            driver = self.driver or find_driver(self.config.driver.library, self.environ, [shim])
+            nvml = self._nvml(driver)
+            inventory = self.inventory or NvmlInventory(nvml, duration_of(self.config, "gpus", "nvml_deadline") / 1e9)
+            stack.callback(inventory.close)
+            await inventory.open()
+            devices = select(await inventory.devices(), self.config.gpus.devices)
+            state = State(Path(self.config.daemon.state) if self.config.daemon.state else folder / "state.db")
+            if state.note:
+                self.log.error("state_rebuilt", reason=state.note)
+            host = Host(devices, inventory, self._policy(), state, self.clock, self.log)
+            stack.callback(host.close)
+            await host.poll_usage()
+            host.recovery.begin()
+            runtime.link_shim(shim)
+            client_socket, admin_socket = runtime.listen()
+            sessions = Sessions(host, client_socket, self.config.limits.connections_per_user, self.log)
+            stack.callback(sessions.close)
+            facts = Facts(
+                runtime=folder,
+                socket=folder / CLIENT_SOCKET,
+                library_folder=runtime.library_folder,
+                shim=shim,
+                driver=driver,
+                nvml=nvml,
+                environment=self.config.driver.environment,
+                config=msgspec.to_builtins(self.config),
+                started=self.clock.now(),
+                counters=lambda: dict(sessions.counters),
+            )
+            admin = AdminServer(host, facts, self.log)
+            await admin.start(admin_socket)
+            stack.callback(admin.close)
+            host.start()
+            self.log.info(
+                "ready",
+                runtime=str(folder),
+                gpus=len(devices),
+                driver=str(driver),
+                generation=host.generation,
+                host_budget=host.policy.host_budget,
+            )
+            await self.stopping.wait()
+            self.log.info("stopping", jobs=len(host.jobs.by_id))
+
+    def _nvml(self, driver: Path) -> Path:
+        try:
+            return find_nvml(self.config.driver.nvml, driver, self.environ)
+        except DriverUnavailable:
+            if self.inventory is not None:
+                return driver.parent / "libnvidia-ml.so.1"
+            raise
+
+    def _policy(self) -> Policy:
+        config = self.config
+
+        def time(key: str) -> int:
+            return duration_of(config, "time", key)
+
+        return Policy(
+            rules=Rules(
+                quantum=time("quantum"),
+                quantum_max=max(time("quantum"), time("quantum_max")),
+                swap_share=config.time.swap_share,
+                idle_hold=time("idle_hold"),
+                drain_budget=time("drain_budget"),
+            ),
+            reserve=size_of("reserve", config.memory.reserve),
+            host_budget=host_budget(config.memory.host_budget, host_memory()),
+            default_memory=size_of("default_memory", config.memory.default_memory),
+            refuse_over_device=config.memory.memory_over_device == "refuse",
+            recovery_grace=time("recovery_grace"),
+            poll=duration_of(config, "gpus", "poll"),
+            jobs_per_user=config.limits.jobs_per_user,
+        )
+
+
+def find_shim() -> Path:
+    """The built shim. Raises ConfigError."""
+    try:
+        return library(SHIM)
+    except FileNotFoundError as error:
+        raise ConfigError(str(error), "install gpuvirt with: pip install .") from None

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arbiter of one GPU: feeds the pure state machine with facts, carries out its actions, wakes it up in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from gpuvirt.arbitration import events, facts, ledger
+from gpuvirt.arbitration.facts import Move, Word
+from gpuvirt.arbitration.lease import decide
+from gpuvirt.clock import Clock
+from gpuvirt.control import messages
+from gpuvirt.control.block import ClientState, LeasePage, LeaseState
+from gpuvirtd.devices.inventory import Device, Usage
+from gpuvirtd.jobs import Job, Member
+from gpuvirtd.log import Logger
+
+WORDS = {
+    Word.CLOSED: LeaseState.CLOSED,
+    Word.OPEN: LeaseState.OPEN,
+    Word.GRANTED: LeaseState.GRANTED,
+    Word.DRAIN: LeaseState.DRAIN,
+}
+
+
+class Arbiter:
+    """One GPU with its contenders (a job on this GPU), their lease pages and members (clients)."""
+
+    def __init__(
+        self,
+        device: Device,
+        rules: facts.Rules,
+        reserve: int,
+        clock: Clock,
+        generation: int,
+        host_room: Callable[[], int],
+        log: Logger,
+    ) -> None:
+        self.device = device
+        self.reserve = reserve
+        self.clock = clock
+        self.generation = generation
+        self.host_room = host_room
+        self.log = log.bind(gpu=device.index)
+        self.residue = ledger.Residue()
+        self.usage: Usage | None = None  # None: NVML has not answered lately
+        self.gpu = facts.Gpu(device.uuid, ledger.capacity(device.memory_total, reserve, 0), rules)
+        self.pages: dict[str, LeasePage] = {}
+        self.members: dict[int, Member] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._turning = False
+        self._again = False
+
+    # ---- who is here
+
+    def page_of(self, job: Job) -> LeasePage:
+        """The lease page of a job on this GPU."""
+        if job.id not in self.pages:
+            self.pages[job.id] = LeasePage(self.generation, f"gpuvirt-lease-{job.id}")
+        return self.pages[job.id]
+
+    def attach(self, member: Member, replaced: Sequence[Member] = ()) -> None:
+        """A client joined; its facts say what it has on the device. It takes the place of `replaced` in one step.
+
+        One step, because a job that loses its only client and gets it back must not lose the lease in between: the
+        work of the client may still be on the GPU.
+        """
+        for old in replaced:
+            self.members.pop(old.number, None)
+            events.gone(self.gpu, old.number)
+        self.members[member.number] = member
+        events.attach(self.gpu, member.job.id, member.job.weight, member.facts)
+        self.turn()
+
+    def detach(self, member: Member) -> None:
+        """A client is dead, or was replaced."""
+        self.members.pop(member.number, None)
+        events.gone(self.gpu, member.number)
+        self.turn()
+
+    def end(self, job: Job) -> None:
+        """A job without clients ended: its account closes."""
+        events.ended(self.gpu, job.id)
+        page = self.pages.pop(job.id, None)
+        if page is not None:
+            page.close()
+        self.turn()
+
+    # ---- what clients say
+
+    def heard(self, member: Member, message: messages.Message) -> None:
+        """A message of an attached client. Raises UnexpectedAnswer for an answer that nobody asked for."""
+        gpu, number, now = self.gpu, member.number, self.clock.now()
+        match message:
+            case messages.Want():
+                events.want(gpu, number, self._bytes(message.charged_bytes), self._bytes(message.resident_bytes), now)
+            case messages.Idle():
+                events.idle(gpu, number)
+            case messages.Drained():
+                events.drained(gpu, number, message.epoch)
+            case messages.Memory():
+                native = self._bytes(message.native_bytes)
+                charged, resident = self._bytes(message.charged_bytes), self._bytes(message.resident_bytes)
+                events.memory(gpu, number, charged, resident, native)
+                self._set_capacity()
+            case messages.Restored() | messages.Evicted():
+                move = Move.RESTORE if isinstance(message, messages.Restored) else Move.EVICT
+                events.moved(
+                    gpu,
+                    number,
+                    move,
+                    message.status,
+                    self._bytes(message.charged_bytes),
+                    self._bytes(message.resident_bytes),
+                    message.moved_bytes,
+                    message.short_bytes,
+                    message.duration_ns,
+                    now,
+                )
+                self.log.debug(
+                    move.value + "d",
+                    job=member.job.id,
+                    client=number,
+                    status=message.status,
+                    moved=message.moved_bytes,
+                    resident=message.resident_bytes,
+                    ns=message.duration_ns,
+                )
+        self.turn()
+
+    def lost(self, member: Member) -> None:
+        """The connection broke, the process lives."""
+        events.lost(self.gpu, member.number)
+        self.turn()
+
+    def _bytes(self, claimed: int) -> int:
+        """No client has more than the device: a larger figure would let one liar starve the others."""
+        return min(claimed, self.device.memory_total)
+
+    # ---- memory
+
+    def sample(self, usage: Usage | None) -> None:
+        """What NVML says now (None: no answer)."""
+        self.usage = usage
+        if usage is None:
+            return
+        clients = self.gpu.clients()
+        if any(client.request is not None for client in clients):
+            return  # bytes are moving: the two figures do not belong together
+        self.residue.sample(usage.used, sum(client.resident for client in clients))
+        self._set_capacity()
+        self.turn()
+
+    def _set_capacity(self) -> None:
+        native = sum(client.native for client in self.gpu.clients())
+        residue = max(self.residue.value, native)
+        before = self.gpu.capacity
+        self.gpu.capacity = ledger.capacity(self.device.memory_total, self.reserve, residue)
+        if self.gpu.capacity > before:
+            events.room_changed(self.gpu)
+
+    # ---- the machine
+
+    def hold_until(self, when: int) -> None:
+        """No grants before `when` (0: grants again)."""
+        self.gpu.hold_until = when
+        self.turn()
+
+    def turn(self) -> None:
+        """Decide and act. Re-entrant calls (a send that fails) lead to one more round."""
+        if self._turning:
+            self._again = True
+            return
+        self._turning = True
+        try:
+            while True:
+                self._again = False
+                self._turn_once()
+                if not self._again:
+                    return
+        finally:
+            self._turning = False
+
+    def _turn_once(self) -> None:
+        now = self.clock.now()
+        self._read_hints(now)
+        self.gpu.host_room = self.host_room()
+        decision = decide(self.gpu, now)
+        for action in decision.actions:
+            self._act(action)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if decision.wake_at is not None:
+            # The seam for a finer timer: call_at fires up to 1.2 ms late (p99), well enough for quanta of 20 ms and
+            # more.
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(loop.time() + max(0, decision.wake_at - now) / 1e9, self.turn)
+
+    def _read_hints(self, now: int) -> None:
+        """The holder's pages: is it idle; did it drain although its message did not come (a broken connection)."""
+        holder = self.gpu.contenders.get(self.gpu.holder) if self.gpu.holder is not None else None
+        if holder is None:
+            return
+        for number in holder.clients:
+            member = self.members[number]
+            report = member.refresh(now)
+            if not report.sane and not member.warned:
+                member.warned = True
+                self.log.warning("rubbish_in_page", job=holder.key, client=number, pid=member.process.pid)
+            if holder.may_launch:
+                holder.clients[number].idle = report.state is ClientState.IDLE
+            elif report.drained_epoch == holder.epoch:
+                events.drained(self.gpu, number, report.drained_epoch)
+
+    def _act(self, action: facts.Action) -> None:
+        match action:
+            case facts.Store(contender, word, epoch, deadline, fits):
+                page = self.pages.get(contender)
+                if page is not None:
+                    page.store(epoch, WORDS[word], deadline_ns=deadline, fits=fits)
+                self.log.debug("lease", job=contender, word=word.value, epoch=epoch)
+            case facts.Send(number, move, size):
+                message = messages.Restore(size) if move is Move.RESTORE else messages.Evict(size)
+                self._send(number, message)
+            case facts.WakeUp(number):
+                self._send(number, messages.Wake())
+            case facts.Note(level, event, contender, details):
+                getattr(self.log, level)(event, job=contender, **dict(details))
+
+    def _send(self, number: int, message: messages.Message) -> None:
+        member = self.members.get(number)
+        if member is not None and member.session is not None:
+            member.session.send(message)
+
+    def beat(self, now: int) -> None:
+        """Tell all clients that the loop turns."""
+        for page in self.pages.values():
+            page.heartbeat(now)
+
+    def close(self) -> None:
+        """Stop; lease words stay as they are, so that jobs wait or run on."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for page in self.pages.values():
+            page.close()

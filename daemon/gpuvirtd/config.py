@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of gpuvirtd: a TOML file, then GPUVIRT_* variables, then flags. A mistake is a ConfigError that names its
+place.
+
+GPUVIRT_RUNTIME  runtime folder           GPUVIRT_DRIVER   path of libcuda.so.1, or auto
+GPUVIRT_QUANTUM  for example 20ms         GPUVIRT_NVML     path of libnvidia-ml.so.1, or auto
+GPUVIRT_LOG      debug, info, warning, error
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from gpuvirt.errors import ConfigError, UsageError
+from gpuvirt.units import parse_duration, parse_size
+
+DEFAULT_FILE = Path("/etc/gpuvirt/gpuvirt.toml")
+
+
+class DaemonSection(msgspec.Struct, forbid_unknown_fields=True):
+    """[daemon]"""
+
+    runtime: str = ""  # folder; empty: gpuvirt.paths decides
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+    state: str = ""  # database file; empty: state.db in the runtime folder
+
+
+class DriverSection(msgspec.Struct, forbid_unknown_fields=True):
+    """[driver]"""
+
+    library: str = "auto"  # absolute path of the libcuda.so.1 that jobs really use
+    nvml: str = "auto"  # absolute path of libnvidia-ml.so.1
+    environment: dict[str, str] = {}  # variables that `gpuvirt run` adds to jobs
+
+
+class GpusSection(msgspec.Struct, forbid_unknown_fields=True):
+    """[gpus]"""
+
+    devices: Literal["all"] | list[int | str] = "all"  # or indexes and UUIDs
+    nvml_deadline: str = "5s"  # an NVML call that takes longer makes the GPU's state unknown
+    poll: str = "1s"  # how often used memory is read while clients are attached
+
+
+class TimeSection(msgspec.Struct, forbid_unknown_fields=True):
+    """[time]"""
+
+    quantum: str = "20ms"  # a lease, while others wait too
+    quantum_max: str = "10s"  # limit for what swap_share makes of it
+    swap_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
+    idle_hold: str = "200us"  # an idle holder keeps the GPU for so long
+    drain_budget: str = "500ms"  # a drain that takes longer is reported
+    recovery_grace: str = "5s"  # after a restart: wait for clients of before
+
+
+class MemorySection(msgspec.Struct, forbid_unknown_fields=True):
+    """[memory]"""
+
+    reserve: str = "0"  # device memory of each GPU that jobs never get
+    host_budget: str = "50%"  # for swapped memory; of this host's memory, or a size
+    memory_over_device: Literal["refuse", "allow"] = "refuse"  # --memory above what the device has
+    default_memory: str = ""  # quota of a job without --memory; empty: the device
+
+
+class LimitsSection(msgspec.Struct, forbid_unknown_fields=True):
+    """[limits]"""
+
+    connections_per_user: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 64
+    jobs_per_user: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True):
+    """Everything that a file may say, as it says it."""
+
+    daemon: DaemonSection = msgspec.field(default_factory=DaemonSection)
+    driver: DriverSection = msgspec.field(default_factory=DriverSection)
+    gpus: GpusSection = msgspec.field(default_factory=GpusSection)
+    time: TimeSection = msgspec.field(default_factory=TimeSection)
+    memory: MemorySection = msgspec.field(default_factory=MemorySection)
+    limits: LimitsSection = msgspec.field(default_factory=LimitsSection)
+
+
+# (section, key, variable)
+ENVIRONMENT = (
+    ("daemon", "runtime", "GPUVIRT_RUNTIME"),
+    ("daemon", "log_level", "GPUVIRT_LOG"),
+    ("driver", "library", "GPUVIRT_DRIVER"),
+    ("driver", "nvml", "GPUVIRT_NVML"),
+    ("time", "quantum", "GPUVIRT_QUANTUM"),
+)
+DURATIONS = (
+    ("gpus", "nvml_deadline"),
+    ("gpus", "poll"),
+    ("time", "quantum"),
+    ("time", "quantum_max"),
+    ("time", "idle_hold"),
+    ("time", "drain_budget"),
+    ("time", "recovery_grace"),
+)
+
+
+def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[tuple[str, str], str]) -> Config:
+    """The effective configuration. path None: the default file, if there is one. Raises ConfigError."""
+    if path is None and DEFAULT_FILE.exists():
+        path = DEFAULT_FILE
+    tables = read_file(path) if path is not None else {}
+    source = str(path) if path is not None else "configuration"
+    config = convert(tables, source)
+    for section, key, variable in ENVIRONMENT:
+        if environ.get(variable):
+            setattr(getattr(config, section), key, environ[variable])
+    for (section, key), value in flags.items():
+        setattr(getattr(config, section), key, value)
+    # Once more, so that variables and flags meet the same checks as the file.
+    config = convert(msgspec.to_builtins(config), source if not flags else f"{source}, variables and flags")
+    check_values(config, source)
+    return config
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises ConfigError."""
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "give a readable file with --config") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from None
+
+
+def convert(tables: Mapping[str, Any], source: str) -> Config:
+    """Typed settings. Raises ConfigError naming the key, the file and the nearest known key."""
+    _check_keys(tables, source)
+    try:
+        return msgspec.convert(tables, Config)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        reason, _, place = text.partition(" - at `$.")
+        key = place.rstrip("`")
+        where = f"{source}: {key}: " if key else f"{source}: "
+        raise ConfigError(f"{where}{reason[0].lower()}{reason[1:]}") from None
+
+
+def _check_keys(tables: Mapping[str, Any], source: str) -> None:
+    sections = {field.name: field.type for field in msgspec.structs.fields(Config)}
+    for name, content in tables.items():
+        if name not in sections:
+            raise ConfigError(f"{source}: unknown section [{name}]", _nearest(name, list(sections)))
+        if not isinstance(content, Mapping):
+            raise ConfigError(f"{source}: {name} must be a section", f"write [{name}]")
+        known = [field.name for field in msgspec.structs.fields(sections[name])]
+        for key in content:
+            if key not in known:
+                raise ConfigError(f"{source}: unknown key {name}.{key}", _nearest(key, known))
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+
+
+def check_values(config: Config, source: str) -> None:
+    """Values that are right by type and wrong by meaning. Raises ConfigError."""
+    for section, key in DURATIONS:
+        duration_of(config, section, key, source)
+    for key in ("reserve", "default_memory"):
+        size_of(key, getattr(config.memory, key), source)
+    host_budget(config.memory.host_budget, 1 << 40, source)
+    for key in ("library", "nvml"):
+        value = getattr(config.driver, key)
+        if value != "auto" and not value.startswith("/"):
+            raise ConfigError(f"{source}: driver.{key}: '{value}' is not an absolute path", "give one, or auto")
+    if config.daemon.runtime and not config.daemon.runtime.startswith("/"):
+        raise ConfigError(f"{source}: daemon.runtime: '{config.daemon.runtime}' is not an absolute path")
+    for name in config.driver.environment:
+        if not name or "=" in name or "\0" in name or name in ("LD_PRELOAD", "GPUVIRT_JOB", "GPUVIRT_SOCKET"):
+            raise ConfigError(f"{source}: driver.environment: '{name}' cannot be set for jobs")
+
+
+def duration_of(config: Config, section: str, key: str, source: str = "configuration") -> int:
+    """Nanoseconds of a duration setting. Raises ConfigError."""
+    try:
+        return parse_duration(getattr(getattr(config, section), key))
+    except UsageError as error:
+        raise ConfigError(f"{source}: {section}.{key}: {error.message}", error.hint) from None
+
+
+def size_of(key: str, text: str, source: str = "configuration") -> int:
+    """Bytes of a size setting; empty and "0" are 0. Raises ConfigError."""
+    if text in ("", "0"):
+        return 0
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise ConfigError(f"{source}: memory.{key}: {error.message}", error.hint) from None
+
+
+def host_budget(text: str, host_memory: int, source: str = "configuration") -> int:
+    """Bytes of host memory for swapped device memory: "50%" of host_memory, or a size. Raises ConfigError."""
+    if not text.endswith("%"):
+        return size_of("host_budget", text, source)
+    try:
+        share = float(text[:-1])
+    except ValueError:
+        share = -1.0
+    if not 0 < share <= 100:
+        raise ConfigError(f"{source}: memory.host_budget: '{text}' is not a percentage", "write for example 50% or 64G")
+    return int(host_memory * share / 100)

@@ -1,0 +1,379 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The heart of the daemon: jobs, their clients, the arbiters of the GPUs, and what must survive a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from dataclasses import dataclass
+
+from gpuvirt.arbitration import facts
+from gpuvirt.clock import Clock
+from gpuvirt.control import messages
+from gpuvirt.control.block import ClientPage
+from gpuvirt.errors import DriverUnavailable, RefusedError
+from gpuvirt.units import format_size
+from gpuvirtd.arbiter.arbiter import Arbiter
+from gpuvirtd.devices.inventory import Device, Inventory
+from gpuvirtd.identity import Process, ProcessGone, is_descendant, open_process
+from gpuvirtd.jobs import Job, JobTable, Member, new_token
+from gpuvirtd.log import Logger
+from gpuvirtd.memory.arenas import Arena, arena_size
+from gpuvirtd.memory.quotas import publish_quota, publish_quotas
+from gpuvirtd.recovery import Recovery
+from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, Refusal, Session
+from gpuvirtd.state import State, StoredClient
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Configured values that the host needs, in bytes and ns."""
+
+    rules: facts.Rules
+    reserve: int
+    host_budget: int
+    default_memory: int  # 0: the device
+    refuse_over_device: bool
+    recovery_grace: int
+    poll: int
+    jobs_per_user: int
+
+
+class Host:
+    """All jobs and GPUs of this daemon."""
+
+    def __init__(
+        self, devices: list[Device], inventory: Inventory, policy: Policy, state: State, clock: Clock, log: Logger
+    ) -> None:
+        self.inventory = inventory
+        self.policy = policy
+        self.state = state
+        self.clock = clock
+        self.log = log
+        self.loop = asyncio.get_running_loop()
+        self.generation = state.next_generation()
+        self.jobs = JobTable()
+        self.arbiters = {
+            device.uuid_bytes: Arbiter(
+                device, policy.rules, policy.reserve, clock, self.generation, self.host_room, log
+            )
+            for device in devices
+        }
+        self.recovery = Recovery(self)
+        self._numbers = 0
+        self._poll: asyncio.TimerHandle | None = None
+        self._polls: set[asyncio.Task[None]] = set()
+        self._watched: set[int] = set()
+
+    # ---- start and stop
+
+    def start(self) -> None:
+        """Begin the regular work: heartbeat and NVML polls."""
+        self._tick()
+
+    def _tick(self) -> None:
+        now = self.clock.now()
+        for arbiter in self.arbiters.values():
+            arbiter.beat(now)
+        if any(arbiter.members for arbiter in self.arbiters.values()):
+            self.poll_soon()
+        self._poll = self.loop.call_later(self.policy.poll / 1e9, self._tick)
+
+    def poll_soon(self) -> None:
+        """Read used memory now, in the background."""
+        if not self._polls:
+            task = self.loop.create_task(self.poll_usage())
+            self._polls.add(task)
+            task.add_done_callback(self._polls.discard)
+
+    async def poll_usage(self) -> None:
+        """Ask NVML for the use of every GPU. No answer: the state of that GPU is unknown, everything else goes on."""
+        for arbiter in self.arbiters.values():
+            try:
+                usage = await self.inventory.usage(arbiter.device)
+            except DriverUnavailable as error:
+                if arbiter.usage is not None:
+                    arbiter.log.warning("nvml_silent", reason=str(error))
+                arbiter.sample(None)
+            else:
+                arbiter.sample(usage)
+        self.publish_quotas()
+
+    def close(self) -> None:
+        """Leave: descriptors are closed, jobs are left alone."""
+        if self._poll is not None:
+            self._poll.cancel()
+        for fd in list(self._watched):
+            self.unwatch(fd)
+        for arbiter in self.arbiters.values():
+            for member in arbiter.members.values():
+                member.close()
+            arbiter.close()
+        self.recovery.close()
+        for job in self.jobs:
+            if job.root is not None:
+                job.root.close()
+        self.state.close()
+
+    # ---- clients
+
+    def hello(self, session: Session, hello: messages.Hello) -> None:
+        """A shim wants to attach. Raises Refusal."""
+        job = self._check(session.process, hello)
+        arbiter = self.arbiters[hello.device_uuid]
+        process = session.process
+        total = arbiter.device.memory_total
+        charged, resident = min(hello.charged_bytes, total), min(hello.resident_bytes, total)
+        self._numbers += 1
+        client = facts.Client(self._numbers, charged=charged, granularity=max(1, min(hello.granularity, total)))
+        client.restored = charged == 0
+        arena: Arena | None = None
+        old = self._member_of(process, arbiter)
+        if hello.reattach:
+            # What it has on the device is its own word; if it is too much, the next eviction sets it right.
+            client.resident = client.allowance = resident
+            client.restored = client.drained = False
+            if old is not None:
+                client.allowance = max(resident, old.facts.allowance)
+                arena = old.arena.moved()
+        replaced = []
+        for stale in self._members_replaced(process, arbiter, hello.reattach):
+            if stale.arbiter is arbiter:
+                replaced.append(stale)
+                self._forget(stale, "replaced by a new connection of the same process")
+            else:
+                self._leave(stale, "its process started another program")
+        arena = arena or Arena(arena_size(self.policy.host_budget, total))
+        member = Member(client.number, process, job, arbiter, client, ClientPage(), arena, session)
+        session.member = member
+        job.members[member.number] = member
+        job.attached_once = True
+        self.watch(process.pidfd, self._died, member)
+        lease = arbiter.page_of(job)
+        quota = publish_quota(self.jobs, job, arbiter, self.policy.host_budget, self.log)
+        welcome = messages.Welcome(self.generation, member.number, client.allowance, quota, arena.size)
+        session.send(welcome, (lease.fd, member.page.fd, arena.fd))
+        self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid))
+        arbiter.attach(member, replaced)
+        self.recovery.back((process.pid, process.start, arbiter.device.uuid))
+        self.publish_quotas()
+        self.poll_soon()
+        self.log.info(
+            "attached",
+            job=job.id,
+            client=member.number,
+            pid=process.pid,
+            gpu=arbiter.device.index,
+            reattach=bool(hello.reattach),
+            resident=client.resident,
+        )
+
+    def _check(self, process: Process, hello: messages.Hello) -> Job:
+        if hello.minimum_version > messages.VERSION:
+            raise Refusal(
+                DRIVER_MISMATCH,
+                f"the shim needs protocol {hello.minimum_version}, gpuvirtd speaks {messages.VERSION}",
+                "update gpuvirtd",
+            )
+        if hello.claimed_pid != process.pid:
+            raise Refusal(
+                NOT_PERMITTED,
+                f"the process says it is pid {hello.claimed_pid}, the kernel says {process.pid}",
+                "in a container, share the pid namespace of the host",
+            )
+        job = self.jobs.by_token(hello.token)
+        if job is None:
+            raise Refusal(
+                NOT_PERMITTED, "the job is not known to this gpuvirtd", "start programs with: gpuvirt run -- COMMAND"
+            )
+        if job.uid != process.uid:
+            raise Refusal(NOT_PERMITTED, f"job {job.id} belongs to uid {job.uid}, this process to uid {process.uid}")
+        if hello.device_uuid not in self.arbiters:
+            raise Refusal(
+                INVALID_DEVICE,
+                f"GPU {hello.device} of this process ({hello.device_uuid.hex()}) is not served by gpuvirtd",
+                "see: gpuvirt gpus",
+            )
+        return job
+
+    def _member_of(self, process: Process, arbiter: Arbiter) -> Member | None:
+        for member in arbiter.members.values():
+            if (member.process.pid, member.process.start) == (process.pid, process.start):
+                return member
+        return None
+
+    def _members_replaced(self, process: Process, arbiter: Arbiter, reattach: int) -> list[Member]:
+        """Members that this HELLO ends:
+
+        The same process on the same GPU; after an exec also lost ones on other GPUs.
+        """
+        found = []
+        for other in self.arbiters.values():
+            old = self._member_of(process, other)
+            if old is not None and (other is arbiter or (not reattach and old.session is None)):
+                found.append(old)
+        return found
+
+    def heard(self, member: Member, message: messages.Message) -> None:
+        """A message of an attached client."""
+        if isinstance(message, messages.Event):
+            self.log.info("client_event", job=member.job.id, client=member.number, text=printable(message.text))
+            return
+        before = (member.facts.charged, member.facts.native)
+        member.arbiter.heard(member, message)
+        if before != (member.facts.charged, member.facts.native):
+            if before[1] != member.facts.native:
+                self.poll_soon()
+            self.publish_quotas()
+
+    def hung_up(self, member: Member, session: Session, reason: str) -> None:
+        """A connection broke. Only the pidfd says whether the process is dead."""
+        if member.session is not session:
+            return
+        member.session = None
+        if not member.process.alive():
+            self._died(member)
+            return
+        self.log.info("connection_lost", job=member.job.id, client=member.number, pid=member.process.pid, reason=reason)
+        member.arbiter.lost(member)
+
+    def _died(self, member: Member) -> None:
+        self._leave(member, "ended")
+        self.write(
+            "remove_client",
+            StoredClient(member.process.pid, member.process.start, member.job.id, member.arbiter.device.uuid),
+        )
+        self.maybe_ended(member.job)
+
+    def _leave(self, member: Member, reason: str) -> None:
+        """Close the account of a client. The driver has freed, or frees, what it had on the device."""
+        if member.number not in member.job.members:
+            return
+        self._forget(member, reason)
+        member.arbiter.detach(member)
+        self.publish_quotas()
+        self.poll_soon()
+
+    def _forget(self, member: Member, reason: str) -> None:
+        """The descriptors of a client and its place in the job; the arbiter is told by the caller."""
+        member.refresh(self.clock.now())
+        member.job.forget(member)
+        self.unwatch(member.process.pidfd)
+        session, member.session = member.session, None
+        if session is not None:
+            session.stream.close(reason)
+        member.close()
+        self.log.info("detached", job=member.job.id, client=member.number, pid=member.process.pid, reason=reason)
+
+    # ---- jobs
+
+    def create_job(
+        self, peer: Process, name: str, memory: int | None, weight: int, command: list[str], pid: int | None
+    ) -> Job:
+        """A new job of the peer's user. Raises RefusedError."""
+        if memory is None and self.policy.default_memory:
+            memory = self.policy.default_memory
+        largest = max(arbiter.device.memory_total for arbiter in self.arbiters.values())
+        if memory is not None and memory > largest and self.policy.refuse_over_device:
+            raise RefusedError(
+                f"--memory {format_size(memory)} is more than the largest GPU has ({format_size(largest)})",
+                "ask for less, or leave --memory out",
+            )
+        if sum(job.uid == peer.uid for job in self.jobs) >= self.policy.jobs_per_user:
+            raise RefusedError(
+                f"uid {peer.uid} has {self.policy.jobs_per_user} jobs already", "raise limits.jobs_per_user"
+            )
+        root = self._root(peer, pid if pid is not None else peer.pid)
+        job = Job(self.jobs.new_id(), new_token(), name, peer.uid, weight, memory, command, root, time.time())
+        try:
+            self.state.put_job(job.stored())
+        except sqlite3.Error as error:
+            root.close()
+            raise RefusedError(
+                f"the job cannot be recorded in {self.state.path}: {error}", "free space there"
+            ) from None
+        self.jobs.add(job)
+        self.watch(root.pidfd, self.root_died, job)
+        self.log.info("job_created", job=job.id, name=name, uid=job.uid, pid=root.pid)
+        return job
+
+    def job_started(self, peer: Process, job: Job, pid: int) -> None:
+        """The job's root process is `pid` now. Raises RefusedError."""
+        root = self._root(peer, pid)
+        if job.root is not None:
+            self.unwatch(job.root.pidfd)
+            job.root.close()
+        job.root = root
+        self.write("put_job", job.stored())
+        self.watch(root.pidfd, self.root_died, job)
+
+    def _root(self, peer: Process, pid: int) -> Process:
+        if not is_descendant(pid, peer.pid):
+            raise RefusedError(f"pid {pid} is neither this process nor one that it started")
+        try:
+            return open_process(pid, uid=peer.uid if peer.uid != 0 else None)
+        except ProcessGone as error:
+            raise RefusedError(str(error)) from None
+
+    def end_job(self, job: Job, code: int | None) -> None:
+        """The starter says that the job's main process has ended with `code`. The job ends with its last process."""
+        job.exit = code
+        if job.root is not None and not job.root.alive():
+            self.root_died(job)
+
+    def root_died(self, job: Job) -> None:
+        if job.root is not None:
+            self.unwatch(job.root.pidfd)
+            job.root.close()
+            job.root = None
+        self.maybe_ended(job)
+
+    def maybe_ended(self, job: Job) -> None:
+        if job.root is not None or job.members or job.id not in self.jobs.by_id:
+            return
+        if self.recovery.waits_for(job):
+            return
+        from gpuvirtd.status import job_status
+
+        self.jobs.ended.append(job_status(self, job) | {"state": "ended", "ended": time.time()})
+        self.jobs.remove(job)
+        for arbiter in self.arbiters.values():
+            arbiter.end(job)
+        self.write("remove_job", job.id)
+        self.publish_quotas()
+        self.log.info("job_ended", job=job.id, name=job.name, exit=job.exit)
+
+    # ---- memory
+
+    def host_room(self) -> int:
+        """Bytes that may still be swapped into host memory."""
+        swapped = sum(client.swapped for arbiter in self.arbiters.values() for client in arbiter.gpu.clients())
+        return max(0, self.policy.host_budget - swapped)
+
+    def publish_quotas(self) -> None:
+        """Write into every lease page what its job may charge."""
+        publish_quotas(self.jobs, self.arbiters.values(), self.policy.host_budget, self.log)
+
+    # ---- helpers
+
+    def watch(self, fd: int, callback: object, argument: object) -> None:
+        self._watched.add(fd)
+        self.loop.add_reader(fd, callback, argument)  # type: ignore[arg-type]
+
+    def unwatch(self, fd: int) -> None:
+        self._watched.discard(fd)
+        if fd >= 0:
+            self.loop.remove_reader(fd)
+
+    def write(self, operation: str, argument: object) -> None:
+        """Change the state database; a full disk must not cost a running job anything."""
+        try:
+            getattr(self.state, operation)(argument)
+        except sqlite3.Error as error:
+            self.log.error("state_not_written", operation=operation, error=str(error))
+
+
+def printable(text: str) -> str:
+    """Text of a client without control characters: a log line stays one line."""
+    return "".join(character if character.isprintable() else "?" for character in text)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs and their clients as the daemon keeps them."""
+
+from __future__ import annotations
+
+import pwd
+import secrets
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from gpuvirt.arbitration import facts
+from gpuvirt.control.block import EMPTY_REPORT, ClientPage, ClientReport
+from gpuvirtd.identity import Process
+from gpuvirtd.memory.arenas import Arena
+from gpuvirtd.state import StoredJob
+
+if TYPE_CHECKING:
+    from gpuvirtd.arbiter.arbiter import Arbiter
+    from gpuvirtd.sessions import Session
+
+HISTORY = 100
+TOTALS = ("busy_ns", "submitted", "waited_ns", "out_bytes", "in_bytes")
+
+
+@dataclass(slots=True)
+class Member:
+    """One client: a process of a job that attached to one GPU."""
+
+    number: int
+    process: Process
+    job: Job
+    arbiter: Arbiter
+    facts: facts.Client
+    page: ClientPage
+    arena: Arena
+    session: Session | None
+    report: ClientReport = EMPTY_REPORT
+    warned: bool = False  # rubbish in its page was logged
+
+    def refresh(self, now: int) -> ClientReport:
+        """Read its page again. What is impossible is replaced; see ClientReport.sane."""
+        self.report = self.page.read(self.report, now)
+        return self.report
+
+    def close(self) -> None:
+        self.page.close()
+        self.arena.close()
+        self.process.close()
+
+
+@dataclass(slots=True)
+class Job:
+    """What one `gpuvirt run` started."""
+
+    id: str
+    token: str
+    name: str
+    uid: int
+    weight: int
+    memory: int | None  # bytes asked for with --memory; None: the device
+    command: list[str]
+    root: Process | None
+    since: float  # wall clock, for people
+    members: dict[int, Member] = field(default_factory=dict)
+    totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOTALS, 0))  # of members that ended
+    attached_once: bool = False
+    exit: int | None = None
+
+    @property
+    def user(self) -> str:
+        return user_name(self.uid)
+
+    def sum(self, name: str) -> int:
+        """A counter of the client pages over all members, past ones included."""
+        return self.totals[name] + sum(int(getattr(member.report, name)) for member in self.members.values())
+
+    def forget(self, member: Member) -> None:
+        """A member ended: keep its counters."""
+        del self.members[member.number]
+        for name in TOTALS:
+            self.totals[name] += int(getattr(member.report, name))
+
+    def stored(self) -> StoredJob:
+        pid, start = (self.root.pid, self.root.start) if self.root else (0, 0)
+        return StoredJob(
+            self.id, self.token, self.name, self.uid, self.weight, self.memory, self.command, pid, start, self.since
+        )
+
+
+class JobTable:
+    """All jobs by id and by token, and the last ones that ended."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Job] = {}
+        self._by_token: dict[str, Job] = {}
+        self.ended: deque[dict[str, Any]] = deque(maxlen=HISTORY)
+        self._count = 0
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.by_id.values())
+
+    def new_id(self) -> str:
+        """ "j1", "j2", ...: short to type, never used twice while the daemon or its state lives."""
+        while True:
+            self._count += 1
+            name = f"j{self._count}"
+            if name not in self.by_id:
+                return name
+
+    def skip_ids(self, used: list[str]) -> None:
+        """Continue after these ids."""
+        self._count = max([self._count, *(int(name[1:]) for name in used if name[1:].isdigit())])
+
+    def add(self, job: Job) -> None:
+        self.by_id[job.id] = job
+        self._by_token[job.token] = job
+
+    def by_token(self, token: str) -> Job | None:
+        return self._by_token.get(token)
+
+    def remove(self, job: Job) -> None:
+        self.by_id.pop(job.id, None)
+        self._by_token.pop(job.token, None)
+
+
+def new_token() -> str:
+    """What a job's processes show to be taken for the job's: 32 hex digits nobody can guess."""
+    return secrets.token_hex(16)
+
+
+def user_name(uid: int) -> str:
+    """Login name, or the number if there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a restarted daemon must know: jobs and attached clients, in SQLite (WAL, synchronous=FULL).
+
+Leases are never written. Written at changes of jobs and clients only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpuvirtd.identity import boot_id
+
+SCHEMA = 1
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, token TEXT NOT NULL UNIQUE, name TEXT NOT NULL, uid INTEGER NOT NULL, weight INTEGER NOT NULL,
+    memory INTEGER, command TEXT NOT NULL, root_pid INTEGER NOT NULL, root_start INTEGER NOT NULL, since REAL NOT NULL
+);
+CREATE TABLE clients (
+    pid INTEGER NOT NULL, start INTEGER NOT NULL, job TEXT NOT NULL, device TEXT NOT NULL,
+    PRIMARY KEY (pid, start, device)
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    id: str
+    token: str
+    name: str
+    uid: int
+    weight: int
+    memory: int | None
+    command: list[str]
+    root_pid: int
+    root_start: int
+    since: float  # wall clock, for people
+
+
+@dataclass(frozen=True, slots=True)
+class StoredClient:
+    pid: int
+    start: int
+    job: str
+    device: str
+
+
+class State:
+    """The database. `note` says what happened to a corrupt one (empty: nothing)."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.note = ""
+        try:
+            self._db = self._open()
+        except (sqlite3.DatabaseError, ValueError) as error:
+            aside = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
+            for suffix in ("", "-wal", "-shm"):
+                part = path.with_name(path.name + suffix)
+                if part.exists():
+                    part.replace(aside.with_name(aside.name + suffix))
+            self.note = (
+                f"{path} was unusable ({error}); it is kept as {aside}, jobs are rebuilt from clients that come back"
+            )
+            self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)  # tokens are in it
+        os.close(fd)
+        database = sqlite3.connect(self.path, isolation_level=None)
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                database.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
+            elif version != SCHEMA:
+                raise ValueError(f"schema {version}, this daemon knows {SCHEMA}")
+            check = database.execute("PRAGMA quick_check").fetchone()[0]
+            if check != "ok":
+                raise ValueError(check)
+            database.execute("SELECT count(*) FROM jobs, clients, meta")
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def next_generation(self) -> int:
+        """Number of this start: one more than the last; forgets everything of an earlier boot."""
+        stored = dict(self._db.execute("SELECT key, value FROM meta"))
+        # After a loss of the database the last number is not known: seconds since 1970 are above it.
+        last = int(stored.get("generation", int(time.time()) if self.note else 0))
+        generation = last + 1
+        boot = boot_id()
+        with self._transaction():
+            if stored.get("boot", boot) != boot:
+                self._db.execute("DELETE FROM jobs")
+                self._db.execute("DELETE FROM clients")
+            for key, value in (("generation", str(generation)), ("boot", boot)):
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+        return generation
+
+    def jobs(self) -> list[StoredJob]:
+        rows = self._db.execute("SELECT * FROM jobs").fetchall()
+        return [
+            StoredJob(*[json.loads(value) if index == 6 else value for index, value in enumerate(row)]) for row in rows
+        ]
+
+    def clients(self) -> list[StoredClient]:
+        return [StoredClient(*row) for row in self._db.execute("SELECT * FROM clients").fetchall()]
+
+    def put_job(self, job: StoredJob) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                job.id,
+                job.token,
+                job.name,
+                job.uid,
+                job.weight,
+                job.memory,
+                json.dumps(job.command),
+                job.root_pid,
+                job.root_start,
+                job.since,
+            ),
+        )
+
+    def remove_job(self, job: str) -> None:
+        with self._transaction():
+            self._db.execute("DELETE FROM jobs WHERE id = ?", (job,))
+            self._db.execute("DELETE FROM clients WHERE job = ?", (job,))
+
+    def put_client(self, client: StoredClient) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO clients VALUES (?, ?, ?, ?)", (client.pid, client.start, client.job, client.device)
+        )
+
+    def remove_client(self, client: StoredClient) -> None:
+        self._db.execute(
+            "DELETE FROM clients WHERE pid = ? AND start = ? AND device = ?", (client.pid, client.start, client.device)
+        )
+
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self._db)
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class _Transaction:
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self.database = database
+
+    def __enter__(self) -> None:
+        self.database.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.database.execute("COMMIT" if kind is None else "ROLLBACK")

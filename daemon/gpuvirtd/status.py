@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `status` answers: the daemon, its GPUs, its jobs. Bytes and seconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gpuvirt.arbitration import ledger
+from gpuvirt.arbitration.facts import Contender, Word
+from gpuvirt.control.block import ClientState
+from gpuvirtd.arbiter.arbiter import Arbiter
+from gpuvirtd.jobs import Job
+
+if TYPE_CHECKING:
+    from gpuvirtd.host import Host
+
+SECOND = 1e9
+
+
+def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
+    """One GPU."""
+    gpu = arbiter.gpu
+    waiting = sorted(
+        (contender for contender in gpu.contenders.values() if contender.waiting and contender.key != gpu.holder),
+        key=lambda contender: (contender.vtime, contender.waiting_since or 0, contender.key),
+    )
+    holder = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
+    clients = gpu.clients()
+    return {
+        "index": arbiter.device.index,
+        "uuid": arbiter.device.uuid,
+        "name": arbiter.device.name,
+        "memory_total": arbiter.device.memory_total,
+        "memory_used": arbiter.usage.used if arbiter.usage is not None else None,
+        "state": "ok" if arbiter.usage is not None else "unknown",
+        "processes": list(arbiter.usage.pids) if arbiter.usage is not None else [],
+        "residue": arbiter.residue.value,
+        "capacity": gpu.capacity,
+        "promised": ledger.promised(clients),
+        "resident": sum(client.resident for client in clients),
+        "charged": sum(client.charged for client in clients),
+        "fits": ledger.fits(gpu),
+        "holder": gpu.holder,
+        "lease": holder.word.value if holder is not None else "closed",
+        "next": gpu.next,
+        "queue": [contender.key for contender in waiting],
+        "epoch": gpu.epoch,
+        "switches": gpu.switches,
+        "last_switch_s": gpu.last_switch_ns / SECOND,
+        "quantum_s": (holder.quantum if holder is not None else gpu.rules.quantum) / SECOND,
+        "waits_for": host.recovery.missing(arbiter),
+    }
+
+
+def job_status(host: Host, job: Job) -> dict[str, Any]:
+    """One job, over all GPUs that its processes use."""
+    now = host.clock.now()
+    parts = [
+        (arbiter, arbiter.gpu.contenders[job.id])
+        for arbiter in host.arbiters.values()
+        if job.id in arbiter.gpu.contenders
+    ]
+    for member in job.members.values():
+        member.refresh(now)
+    clients = [member.facts for member in job.members.values()]
+    held = sum(_held(contender, now) for _, contender in parts)
+    everybody = sum(_held(other, now) for arbiter, _ in parts for other in arbiter.gpu.contenders.values())
+    waited = sum(
+        contender.wait_ns + (now - contender.waiting_since if contender.waiting_since is not None else 0)
+        for _, contender in parts
+    )
+    state, reason = _state(host, job, parts)
+    quotas = [arbiter.pages[job.id].quota for arbiter, _ in parts if job.id in arbiter.pages]
+    return {
+        "job": job.id,
+        "name": job.name,
+        "user": job.user,
+        "uid": job.uid,
+        "gpu": [arbiter.device.index for arbiter, contender in parts if contender.clients],
+        "state": state,
+        "reason": reason,
+        "pids": sorted({member.process.pid for member in job.members.values()}),
+        "root_pid": job.root.pid if job.root is not None else None,
+        "weight": job.weight,
+        "memory": job.memory,
+        "memory_quota": max(quotas, default=job.memory),
+        "charged": sum(client.charged for client in clients),
+        "resident": sum(client.resident for client in clients),
+        "native": sum(client.native for client in clients),
+        "swapped": sum(client.swapped for client in clients),
+        "arena": sum(member.arena.used for member in job.members.values()),
+        "held_s": held / SECOND,
+        "alone_s": sum(_alone(contender, now) for _, contender in parts) / SECOND,
+        "busy_s": job.sum("busy_ns") / SECOND,
+        "gate_s": job.sum("waited_ns") / SECOND,
+        "share": held / everybody if everybody else None,
+        "waits": sum(contender.waits for _, contender in parts),
+        "wait_s": waited / SECOND,
+        "switches": sum(contender.switches for _, contender in parts),
+        "overruns": sum(contender.overruns for _, contender in parts),
+        "overrun_s": sum(contender.overrun_ns for _, contender in parts) / SECOND,
+        "out_bytes": job.sum("out_bytes"),
+        "in_bytes": job.sum("in_bytes"),
+        "submitted": job.sum("submitted"),
+        "since": job.since,
+        "command": job.command,
+        "exit": job.exit,
+        "attached": job.attached_once,
+    }
+
+
+def _held(contender: Contender, now: int) -> int:
+    return contender.held_ns + (now - contender.charge_from if contender.charge_from is not None else 0)
+
+
+def _alone(contender: Contender, now: int) -> int:
+    return contender.open_ns + (now - contender.granted_ns if contender.word is Word.OPEN else 0)
+
+
+def _state(host: Host, job: Job, parts: list[tuple[Arbiter, Contender]]) -> tuple[str, str]:
+    """(state, reason) for people."""
+    if host.recovery.waits_for(job):
+        return "recovering", "the daemon was restarted; its processes have not attached again yet"
+    if not job.members:
+        return ("idle", "no process of it uses a GPU now") if job.attached_once else ("new", "made no GPU call yet")
+    for arbiter, contender in parts:
+        if contender.word is not Word.CLOSED and _busy(job, arbiter):
+            return "running", contender.reason
+    for _, contender in parts:
+        if any(client.request is not None for client in contender.clients.values()):
+            return "swapping", contender.reason
+    for arbiter, contender in parts:
+        if contender.waiting:
+            return "waiting", _why(host, arbiter, contender)
+    lost = [member.process.pid for member in job.members.values() if member.session is None]
+    return "idle", f"process {lost[0]} has lost its connection" if lost else ""
+
+
+def _busy(job: Job, arbiter: Arbiter) -> bool:
+    return any(
+        member.report.state is not ClientState.IDLE for member in job.members.values() if member.arbiter is arbiter
+    )
+
+
+def _why(host: Host, arbiter: Arbiter, contender: Contender) -> str:
+    gpu = arbiter.gpu
+    if contender.reason and contender.key != gpu.next:
+        return contender.reason
+    missing = host.recovery.missing(arbiter)
+    if missing:
+        return f"GPU {arbiter.device.index} waits for processes {missing} of before the restart"
+    if contender.key == gpu.next:
+        movers = [
+            key
+            for key, other in gpu.contenders.items()
+            if any(client.request is not None for client in other.clients.values())
+        ]
+        return (
+            f"is next on GPU {arbiter.device.index}; memory of {', '.join(movers)} moves"
+            if movers
+            else contender.reason
+        )
+    holder = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
+    if holder is None:
+        return f"in the queue of GPU {arbiter.device.index}"
+    late = f", which {holder.reason}" if holder.reason else ""
+    return f"{holder.key} holds GPU {arbiter.device.index}{late}"

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folds what was heard from clients into the facts. Decides nothing: call lease.decide afterwards.
+
+What a client says about itself is believed only as far as it harms nobody but itself: an answer that nobody asked
+for is an UnexpectedAnswer, and the caller closes the connection.
+"""
+
+from __future__ import annotations
+
+from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move
+from gpuvirt.arbitration.fairshare import vtime_on_wake
+from gpuvirt.arbitration.ledger import promised
+from gpuvirt.arbitration.quantum import learned_rate
+
+CUDA_ERROR_OUT_OF_MEMORY = 2
+
+
+class UnexpectedAnswer(Exception):
+    """A client answered what it was not asked."""
+
+
+def find(gpu: Gpu, number: int) -> tuple[Contender, Client]:
+    """The contender and client of a client number. KeyError if it is not on this GPU."""
+    for contender in gpu.contenders.values():
+        if number in contender.clients:
+            return contender, contender.clients[number]
+    raise KeyError(number)
+
+
+def attach(gpu: Gpu, key: str, weight: int, client: Client) -> Contender:
+    """A process joined (or came back under a new number). Its allowance is what it already has on the device."""
+    contender = gpu.contenders.get(key)
+    if contender is None:
+        contender = Contender(key=key, weight=weight, vtime=gpu.vnow)
+        gpu.contenders[key] = contender
+    contender.clients[client.number] = client
+    if contender.may_launch:
+        client.drained = False
+    else:
+        client.zero_epoch = contender.epoch
+    return contender
+
+
+def gone(gpu: Gpu, number: int) -> None:
+    """A process is dead: the driver has its memory back. Room may have become free for those who found none."""
+    contender, _ = find(gpu, number)
+    del contender.clients[number]
+    if not contender.waiting:
+        contender.waiting_since = None
+    room_changed(gpu)
+
+
+def ended(gpu: Gpu, key: str) -> None:
+    """A job without clients left the host."""
+    gpu.contenders.pop(key, None)
+    gpu.holder = None if gpu.holder == key else gpu.holder
+    gpu.next = None if gpu.next == key else gpu.next
+
+
+def room_changed(gpu: Gpu) -> None:
+    """Capacity or promises changed: let everybody who failed for want of room try again."""
+    for contender in gpu.contenders.values():
+        contender.not_before = 0
+        contender.refusals = 0
+
+
+def lost(gpu: Gpu, number: int) -> None:
+    """The connection broke but the process lives:
+
+    Its memory stays charged, it may come back. Its answers will not come.
+    """
+    _, client = find(gpu, number)
+    client.connected = False
+    request, client.request = client.request, None
+    if request is not None:
+        # Nobody knows how far it got: it may hold as much as the larger of the two.
+        client.allowance = max(request.before, request.bytes)
+        client.restored = False
+
+
+def want(gpu: Gpu, number: int, charged: int, resident: int, now: int) -> None:
+    """WANT: a thread waits at the gate, or the client needs more memory while its job holds the lease."""
+    contender, client = find(gpu, number)
+    memory(gpu, number, charged, resident, client.native)
+    client.idle = False
+    if contender.may_launch:
+        # It needs memory. (A WANT that crossed the grant on its way needs no answer: the futex woke the thread
+        # already.)
+        client.waiting = not client.restored or client.shortfall > 0
+        return
+    if not contender.waiting:
+        contender.vtime = vtime_on_wake(contender.vtime, gpu.vnow, gpu.rules.quantum, contender.weight)
+    if contender.waiting_since is None:
+        contender.waiting_since = now
+    client.waiting = True
+
+
+def memory(gpu: Gpu, number: int, charged: int, resident: int, native: int) -> None:
+    """MEMORY: new figures of a client.
+
+    More resident than allowed is not believed: a lie would starve others, and what is really there shows as residue
+    in NVML.
+    """
+    _, client = find(gpu, number)
+    client.charged, client.resident, client.native = charged, min(resident, client.allowance), native
+    if charged > resident:
+        client.restored = False
+
+
+def idle(gpu: Gpu, number: int) -> None:
+    """IDLE: nothing submitted is unfinished, nobody waits at the gate."""
+    _, client = find(gpu, number)
+    client.idle = True
+
+
+def drained(gpu: Gpu, number: int, epoch: int) -> None:
+    """DRAINED: work of the client up to this epoch is finished and no more can come.
+
+    Epoch 0 (right after WELCOME) counts only if the job could not launch from the WELCOME until now.
+    """
+    contender, client = find(gpu, number)
+    if contender.may_launch:
+        return
+    if epoch == contender.epoch or (epoch == 0 and client.zero_epoch == contender.epoch):
+        client.drained = True
+
+
+def moved(
+    gpu: Gpu,
+    number: int,
+    move: Move,
+    status: int,
+    charged: int,
+    resident: int,
+    moved_bytes: int,
+    short_bytes: int,
+    duration_ns: int,
+    now: int,
+) -> None:
+    """RESTORED or EVICTED. Raises UnexpectedAnswer if no such request is open."""
+    contender, client = find(gpu, number)
+    request = client.request
+    if request is None or request.move is not move:
+        raise UnexpectedAnswer(f"{move.value.upper()} was answered, but not asked")
+    client.request = None
+    client.charged, client.resident = charged, min(resident, client.allowance)
+    if status == 0:
+        gpu.link_rate = learned_rate(gpu.link_rate, moved_bytes, duration_ns)
+        gpu.switch_moved += moved_bytes
+        if move is Move.RESTORE:
+            client.restored = True
+            gpu.penalty = 0
+        else:
+            client.restored = client.restored and resident >= charged
+            client.allowance = max(request.bytes, client.resident)
+            if resident > request.bytes:
+                client.evict_not_before = now + gpu.rules.stall  # it said done and is not: do not ask it in a circle
+        return
+    client.allowance = request.before
+    if move is Move.EVICT:
+        client.evict_not_before = now + gpu.rules.stall
+        return
+    client.restored = False
+    contender.tries += 1
+    if status == CUDA_ERROR_OUT_OF_MEMORY:
+        # The device had less room than the ledger thought. The penalty makes up the difference, so that the next
+        # attempt evicts exactly what was missing.
+        short = max(client.granularity, min(short_bytes, request.bytes))
+        unpromised = gpu.capacity - promised(gpu.clients())
+        gpu.penalty = max(0, min(gpu.capacity, unpromised - client.shortfall + short))
+    else:
+        contender.tries = max(contender.tries, gpu.rules.restore_tries)
+        contender.reason = f"its memory could not be restored: CUresult {status}"

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the arbiter of one GPU knows.
+
+Plain data; `events` and `lease` change it. Bytes and CLOCK_MONOTONIC nanoseconds.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+MILLISECOND = 1_000_000
+SECOND = 1_000_000_000
+
+
+class Word(enum.Enum):
+    """State of a lease word (enum gv_lease_state, without what is reserved)."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    GRANTED = "granted"
+    DRAIN = "drain"
+
+
+class Move(enum.Enum):
+    """Kinds of requests to a client."""
+
+    RESTORE = "restore"
+    EVICT = "evict"
+
+
+@dataclass(slots=True)
+class Request:
+    """An EVICT or RESTORE that was sent and is not answered."""
+
+    move: Move
+    bytes: int  # the target or the new allowance
+    before: int  # the allowance before it: what holds again if the client reports a failure
+    sent_ns: int
+
+
+@dataclass(slots=True)
+class Client:
+    """One process of a job on this GPU."""
+
+    number: int
+    charged: int = 0
+    resident: int = 0
+    native: int = 0
+    allowance: int = 0
+    granularity: int = 1
+    restored: bool = True  # everything charged is resident
+    drained: bool = True  # none of its work can be on the GPU
+    zero_epoch: int = -1  # DRAINED(0) proves something only for this epoch of the job: the one at which it attached
+    waiting: bool = False  # it said WANT and was not served
+    idle: bool = True  # its page (a hint) or an IDLE message says so
+    connected: bool = True
+    request: Request | None = None
+    evict_not_before: int = 0  # after a failed EVICT: leave it alone until then
+
+    @property
+    def swapped(self) -> int:
+        """At most this much of it is in host memory (while not restored)."""
+        return 0 if self.restored else max(0, self.charged - self.resident)
+
+    @property
+    def shortfall(self) -> int:
+        """Allowance that it lacks to have everything resident."""
+        return max(0, self.charged - self.allowance)
+
+
+@dataclass(slots=True)
+class Contender:
+    """One job on one GPU: what holds, waits for and loses the lease."""
+
+    key: str
+    weight: int = 100
+    clients: dict[int, Client] = field(default_factory=dict)
+    word: Word = Word.CLOSED
+    epoch: int = 0
+    vtime: int = 0  # charged time / weight, scaled (fairshare.SCALE)
+    waiting_since: int | None = None
+    granted_ns: int = 0
+    charge_from: int | None = None  # since when held time is charged; None: not charged now
+    quantum: int = 0
+    deadline: int = 0  # 0: none
+    last_run_ns: int = 0
+    tries: int = 0  # RESTOREs that failed in a row
+    refusals: int = 0  # attempts to make room that failed in a row
+    must_drain: bool = False  # its own processes hold the room that another of them needs
+    not_before: int = 0  # do not offer the GPU before
+    reason: str = ""  # why it waits, beyond its turn
+    held_ns: int = 0  # while others waited too
+    open_ns: int = 0  # while nobody else wanted the GPU
+    wait_ns: int = 0
+    waits: int = 0
+    switches: int = 0  # grants
+    overruns: int = 0
+    overrun_ns: int = 0
+
+    @property
+    def waiting(self) -> bool:
+        return any(client.waiting for client in self.clients.values())
+
+    @property
+    def may_launch(self) -> bool:
+        return self.word in (Word.OPEN, Word.GRANTED)
+
+    @property
+    def idle(self) -> bool:
+        return all(client.idle for client in self.clients.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The configured constants of arbitration."""
+
+    quantum: int = 20 * MILLISECOND
+    quantum_max: int = 10 * SECOND  # however slow swapping is
+    swap_share: float = 0.05  # swapping may take this part of the time
+    idle_hold: int = MILLISECOND // 5
+    minimum_run: int = MILLISECOND
+    drain_budget: int = 500 * MILLISECOND  # a drain that takes longer is reported as overrun
+    retry: int = 250 * MILLISECOND  # after room could not be made
+    stall: int = SECOND  # after RESTORE failed restore_tries times
+    restore_tries: int = 3
+    slack: float = 0.25  # allowance beyond the need, to save round trips
+
+
+@dataclass(slots=True)
+class Gpu:
+    """One GPU and everybody on it."""
+
+    name: str
+    capacity: int
+    rules: Rules = field(default_factory=Rules)
+    contenders: dict[str, Contender] = field(default_factory=dict)
+    holder: str | None = None
+    next: str | None = None
+    epoch: int = 0
+    vnow: int = 0  # virtual time: that of the holder when it was granted
+    penalty: int = 0  # room that a client did not find although the ledger had it; forgotten at the next grant
+    host_room: int = 1 << 62  # bytes that may still be swapped out; set by the owner before each decision
+    hold_until: int = 0  # recovery: no grants before
+    idle_since: int | None = None
+    drain_since: int = 0
+    drain_due: int = 0
+    switch_from: int = 0  # since when `next` is being prepared
+    switch_moved: int = 0  # bytes that this preparation moved
+    link_rate: float = 8e9  # bytes per second, learned
+    switches: int = 0
+    last_switch_ns: int = 0
+
+    def clients(self) -> list[Client]:
+        return [client for contender in self.contenders.values() for client in contender.clients.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Write the lease word of a contender and wake its waiters."""
+
+    contender: str
+    word: Word
+    epoch: int
+    deadline: int
+    fits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send RESTORE or EVICT to a client."""
+
+    client: int
+    move: Move
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WakeUp:
+    """Send WAKE: the lease word changed."""
+
+    client: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something for the log. level: debug, info, warning."""
+
+    level: str
+    event: str
+    contender: str
+    details: tuple[tuple[str, int | str], ...] = ()
+
+
+Action = Store | Send | WakeUp | Note
+
+
+@dataclass(slots=True)
+class Decision:
+    """What is to be done, in this order, and when to decide again (None: at the next event)."""
+
+    actions: list[Action] = field(default_factory=list)
+    wake_at: int | None = None
+
+    def wake(self, when: int) -> None:
+        """Decide again at `when` at the latest."""
+        self.wake_at = when if self.wake_at is None else min(self.wake_at, when)
+
+    def note(self, level: str, event: str, contender: str, **details: int | str) -> None:
+        self.actions.append(Note(level, event, contender, tuple(details.items())))

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes room in device memory and brings a contender's memory back. Part of lease.decide."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+from gpuvirt.arbitration import ledger
+from gpuvirt.arbitration.facts import Client, Contender, Decision, Gpu, Move, Request, Send
+from gpuvirt.arbitration.victims import candidates, choose_victims
+
+
+class Room(enum.Enum):
+    """Outcome of an attempt to make room."""
+
+    THERE = enum.auto()
+    COMING = enum.auto()  # requests are out; decide again at their answers
+    NONE = enum.auto()  # nothing is left that could be evicted now
+
+
+def needs(client: Client) -> bool:
+    """True if the client must get a RESTORE before its job may launch."""
+    return not client.restored or client.shortfall > 0
+
+
+def deficit(gpu: Gpu, clients: Iterable[Client]) -> int:
+    """Bytes that must be freed before these clients can have everything resident (0: there is room)."""
+    shortfall = sum(client.shortfall for client in clients)
+    return max(0, shortfall - ledger.free(gpu)) if shortfall or gpu.penalty else 0
+
+
+def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, out: Decision) -> Room:
+    """Evict others until these clients' shortfall fits. Sends at most one round of EVICTs."""
+    if any(client.request is not None and client.request.move is Move.EVICT for client in gpu.clients()):
+        return Room.COMING
+    missing = deficit(gpu, clients)
+    if missing == 0:
+        return Room.THERE
+    able = candidates(gpu.contenders.values(), contender.key, now)
+    plan = choose_victims(able, contender.key, missing, gpu.host_room, real=gpu.penalty > 0)
+    if plan is None:
+        return Room.NONE
+    for eviction in plan:
+        client = eviction.client
+        gpu.host_room -= max(0, min(client.charged, client.resident) - eviction.target)
+        client.request = Request(Move.EVICT, eviction.target, client.allowance, now)
+        out.actions.append(Send(client.number, Move.EVICT, eviction.target))
+    return Room.COMING
+
+
+def send_restore(gpu: Gpu, contender: Contender, client: Client, now: int, out: Decision) -> None:
+    """RESTORE with what is needed and some slack, if there is plenty. The promise counts from now on."""
+    need = max(client.charged, client.allowance)
+    spare = max(0, ledger.free(gpu) - client.shortfall - _owed(contender, client))
+    alone = len(gpu.clients()) == 1
+    extra = spare if alone else min(spare, int(client.charged * gpu.rules.slack))
+    allowance = need + extra
+    client.request = Request(Move.RESTORE, allowance, client.allowance, now)
+    client.allowance = allowance
+    out.actions.append(Send(client.number, Move.RESTORE, allowance))
+
+
+def _owed(contender: Contender, client: Client) -> int:
+    """Room that the other clients of the same contender still need."""
+    return sum(other.shortfall for other in contender.clients.values() if other is not client)
+
+
+def unavailable(gpu: Gpu, contender: Contender) -> str:
+    """Why there is no room, for people."""
+    need = sum(client.charged for client in contender.clients.values())
+    fixed = sum(
+        max(client.allowance, client.resident)
+        for other in gpu.contenders.values()
+        if other.key != contender.key
+        for client in other.clients.values()
+        if not client.connected or not client.drained
+    )
+    able = sum(
+        min(client.charged, client.resident)
+        for other in gpu.contenders.values()
+        if other.key != contender.key
+        for client in other.clients.values()
+    )
+    if able > gpu.host_room:
+        return f"needs {need} bytes; the host memory budget has room for {gpu.host_room} more swapped bytes"
+    return f"needs {need} of {gpu.capacity - gpu.penalty} bytes; {fixed} are held by processes that do not answer"

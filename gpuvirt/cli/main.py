@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Entry of the command `gpuvirt`. Knows the verbs by name only, so that `--help` and `ps` import next to nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+import gpuvirt
+from gpuvirt.errors import GpuvirtError, UsageError
+
+VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb>.command is the command
+    "run": "Start a program that shares the GPUs of this host.",
+    "ps": "Which job holds which GPU, who waits and why.",
+    "gpus": "The GPUs of this host, their memory and holders.",
+    "doctor": "Check that gpuvirt works here, with a fix for each fault.",
+    "softgpu": "Make, show, use and remove the CPU stand-in for a GPU.",
+    "completion": "Print the shell completion for bash, zsh or fish.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The verbs, in the order of the table above."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command, imported now; None for an unknown verb."""
+        if cmd_name not in VERBS:
+            return None
+        command = import_module(f"gpuvirt.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, but an unknown verb is answered with the likely one."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            raise UsageError(f"there is no verb '{args[0]}'", _suggestion(args[0]))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table above; click's own would import every verb."""
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+def _suggestion(word: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, VERBS, n=1)
+    return f"did you mean 'gpuvirt {close[0]}'?" if close else "see 'gpuvirt --help'"
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(gpuvirt.__version__, prog_name="gpuvirt")
+def program() -> None:
+    """Many unchanged CUDA jobs share GPUs."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code. Errors are one line on stderr: 2 usage, 1 all others."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    verb = arguments[0] if arguments and arguments[0] in VERBS else None
+    who = f"gpuvirt {verb}" if verb else "gpuvirt"
+    try:
+        result = program.main(args=arguments, prog_name="gpuvirt", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
+    except click.UsageError as error:
+        return fail(who, f"{_lower_first(error.format_message()).rstrip('.')}; see '{who} --help'", 2)
+    except click.ClickException as error:
+        return fail(who, error.format_message(), 1)
+    except UsageError as error:
+        return fail(who, str(error), 2)
+    except GpuvirtError as error:
+        return fail(who, str(error), getattr(error, "exit_code", 1))
+    except BrokenPipeError:  # `gpuvirt ps | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+
+
+def fail(who: str, message: str, code: int) -> int:
+    """Prints the one line of an error; returns its exit code."""
+    print(f"{who}: error: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gpuvirt ps`: which job holds which GPU, who waits and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from gpuvirt.cli import connection
+from gpuvirt.cli.output import Column, Row, format_option, mebibytes, percent, seconds, show
+
+_GIB_FROM = 10 << 30  # bytes: from here on memory is shown in GiB
+_COLOURS = {
+    "running": "green",
+    "swapping": "cyan",
+    "waiting": "yellow",
+    "recovering": "yellow",
+    "starting": "dim",
+    "idle": "dim",
+    "ended": "dim",
+}
+
+
+def _state(row: Row) -> str:
+    return str(row.get("state", "-"))
+
+
+def _memory(row: Row) -> str:
+    """Resident of charged: how much of what the job has is on the device now, "300/350M" or "79.5/160.0G"."""
+    resident, charged = row.get("resident"), row.get("charged")
+    if charged is not None and charged >= _GIB_FROM:
+        return f"{(resident or 0) / (1 << 30):.1f}/{charged / (1 << 30):.1f}G"
+    return f"{mebibytes(resident)}/{mebibytes(charged)}M"
+
+
+def _text(key: str) -> Any:
+    return lambda row: "-" if row.get(key) in (None, "") else str(row[key])
+
+
+def _list(key: str) -> Any:
+    return lambda row: ",".join(str(value) for value in row.get(key) or []) or "-"
+
+
+JOB = Column("JOB", _text("job"), shrink=4)
+NAME = Column("NAME", _text("name"), shrink=8)
+USER = Column("USER", _text("user"), shrink=5)
+GPU = Column("GPU", _list("gpu"), right=True)
+STATE = Column("STATE", _state, colour=lambda row: _COLOURS.get(_state(row)))
+SHARE = Column("SHARE", lambda row: percent(row.get("share")), right=True)
+BUSY = Column("BUSY", lambda row: seconds(row.get("busy_s")), right=True)
+WAIT = Column("WAITED", lambda row: seconds(row.get("wait_s")), right=True)
+MEMORY = Column("RES/MEM", _memory, right=True)
+SWITCHES = Column("SWITCHES", _text("switches"), right=True)
+REASON = Column("REASON", _text("reason"), shrink=8)
+WIDE = (
+    JOB, NAME, USER, GPU, STATE,
+    Column("PIDS", _list("pids")),
+    Column("WEIGHT", _text("weight"), right=True),
+    SHARE, BUSY,
+    Column("HELD", lambda row: seconds(row.get("held_s")), right=True),
+    WAIT, MEMORY,
+    Column("QUOTA MiB", lambda row: mebibytes(row.get("memory_quota")), right=True),
+    Column("SWAPPED MiB", lambda row: mebibytes(row.get("swapped")), right=True),
+    SWITCHES,
+    Column("OUT MiB", lambda row: mebibytes(row.get("out_bytes")), right=True),
+    Column("IN MiB", lambda row: mebibytes(row.get("in_bytes")), right=True),
+    REASON,
+    Column("COMMAND", lambda row: " ".join(str(word) for word in row.get("command") or [])),
+)  # fmt: skip
+NARROW = (JOB, NAME, USER, GPU, STATE, SHARE, WAIT, MEMORY, REASON)
+
+
+@click.command("ps")
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Also jobs that have ended, as far as the daemon knows them."
+)
+@format_option()
+def command(everything: bool, output: str) -> None:
+    """Show the jobs of this host: who holds a GPU, who waits and why.
+
+    RES/MEM is the job's memory that is on the device now, and all that it has allocated. SHARE is its part of the GPU
+    time, WAITED how long it has waited for its turn in all.
+    """
+    rows = connection.connect().call("status", all=everything).get("jobs", [])
+    show(rows, output, NARROW, WIDE, "no jobs; start one with 'gpuvirt run -- COMMAND'")

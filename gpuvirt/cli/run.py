@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gpuvirt run`: starts a program as a job of the daemon, or says in one line why it cannot.
+
+Order: find the program, ask the daemon for a job, check that the shim will get into the program, fork, report the pid,
+let it run, pass signals on, end the job, end as the program ended. Nothing runs ungoverned unless --unmanaged-ok.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from gpuvirt import paths
+from gpuvirt.cli import connection, environment
+from gpuvirt.cli.child import Child, end_like, replace_by
+from gpuvirt.cli.program import Identity, NotExecutable, NotFound, check, find
+from gpuvirt.errors import AttachError, DaemonUnavailable, GpuvirtError, ProtocolError, UsageError
+from gpuvirt.units import parse_size
+
+if TYPE_CHECKING:
+    from gpuvirt.admin import AdminClient
+
+_NAME_LIMIT = 64
+_WORDS_LIMIT, _WORD_LIMIT = 64, 256  # of a command, for show
+_RESTART_S = 10.0  # for so long a daemon may be away between two steps of a start
+_WEIGHT_LIMIT = 1000
+_WEIGHT_DEFAULT = 1
+_NO_CALL = "no GPU call yet"  # the daemon's reason for a job of which no process ever attached
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@")
+
+
+@click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@click.option("--name", metavar="NAME", help="Name of the job in `gpuvirt ps`. Default: the program's.")
+@click.option("--memory", metavar="SIZE", help="Device memory that the job may allocate in all, for example 20G.")
+@click.option(
+    "--weight",
+    metavar="N",
+    type=click.IntRange(1, _WEIGHT_LIMIT),
+    default=_WEIGHT_DEFAULT,
+    show_default=True,
+    help="GPU time in proportion to other jobs: 2 gets twice as much as 1.",
+)
+@click.option("--unmanaged-ok", is_flag=True, help="Run the program even if gpuvirt cannot govern it.")
+@click.option("-q", "--quiet", is_flag=True, help="No note when the program made no CUDA call.")
+@click.argument("words", metavar="[--] COMMAND...", nargs=-1, type=click.UNPROCESSED)
+def command(
+    name: str | None, memory: str | None, weight: int, unmanaged_ok: bool, quiet: bool, words: tuple[str, ...]
+) -> int:
+    """Start COMMAND as a job that shares the GPUs of this host with the others.
+
+    The program is not changed: its CUDA calls meet gpuvirt's shim in place of the driver. Exit code: the program's own;
+    126 or 127 when it cannot be executed or found, 2 for wrong usage, 1 when gpuvirt cannot govern it.
+    """
+    if not words:
+        raise UsageError("no command given", "write for example 'gpuvirt run -- python train.py'")
+    limit = None if memory is None else parse_size(memory)
+    job = _valid_name(name) if name is not None else name_of(words)
+    try:
+        try:
+            return _run_governed(job, limit, weight, words, quiet)
+        except (DaemonUnavailable, AttachError) as error:
+            if not unmanaged_ok:
+                raise
+            _run_ungoverned(words, error)
+    except NotFound as error:
+        return _refuse(error, 127)
+    except NotExecutable as error:
+        return _refuse(error, 126)
+
+
+def _shown(words: tuple[str, ...]) -> list[str]:
+    """The command as `gpuvirt ps` shows it: text of a bounded length, whatever bytes the arguments are."""
+    shown = [os.fsencode(word)[:_WORD_LIMIT].decode(errors="replace") for word in words[:_WORDS_LIMIT]]
+    return [*shown, "..."] if len(words) > _WORDS_LIMIT else shown
+
+
+def _refuse(error: GpuvirtError, code: int) -> int:
+    from gpuvirt.cli.main import fail
+
+    return fail("gpuvirt run", str(error), code)
+
+
+def _valid_name(name: str) -> str:
+    if not 0 < len(name) <= _NAME_LIMIT or not _NAME_CHARACTERS.issuperset(name):
+        raise UsageError(
+            f"name '{name}' is not 1 to {_NAME_LIMIT} letters, digits and . _ - + @", "write for example --name train-1"
+        )
+    return name
+
+
+def name_of(words: tuple[str, ...]) -> str:
+    """A readable name for a job without one: the program's, or the script's that an interpreter is given."""
+    base = Path(words[0]).name
+    if base.startswith("python") and "-c" not in words:
+        script = next((word for word in words[1:] if not word.startswith("-")), base)
+        base = Path(script).name
+    kept = "".join(letter if letter in _NAME_CHARACTERS else "_" for letter in base)[:_NAME_LIMIT]
+    return kept or "job"
+
+
+def _run_ungoverned(words: tuple[str, ...], error: GpuvirtError) -> NoReturn:
+    program = find(words[0], os.environ)
+    sys.stderr.write(f"gpuvirt run: warning: '{words[0]}' runs without gpuvirt: {error.message}\n")
+    sys.stderr.flush()
+    replace_by(program, words, os.environ)
+
+
+def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, ...], quiet: bool) -> int:
+    program = find(words[0], os.environ)
+    _check_early(words)
+    client = connection.connect()
+    answer = client.call("create_job", name=name, memory=memory, weight=weight, command=_shown(words), pid=os.getpid())
+    job = str(answer.get("job", ""))
+    try:
+        attachment = attachment_of(answer)
+        check(words, os.environ, attachment.preload, Identity.of_this_process())
+        _check_links(attachment)
+        environ = environment.governed(os.environ, attachment, environment.system_folders())
+        child = Child(program, words, environ)
+    except BaseException:
+        _end_job(client, job)
+        raise
+    status = _supervise(client, job, child)
+    if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 and not quiet and _never_attached(client, job):
+        sys.stderr.write(f"gpuvirt run: note: '{words[0]}' made no CUDA call\n")
+    _end_job(client, job, os.waitstatus_to_exitcode(status))
+    return end_like(status)
+
+
+def _check_early(words: tuple[str, ...]) -> None:
+    """Looks at the program with this package's own shim, before there is a job: no job is left behind by a refusal.
+
+    Raises AttachError.
+    """
+    try:
+        shim = paths.library("libgpuvirt-shim.so")
+    except FileNotFoundError:
+        return  # the daemon's is of another installation, and looked at when it has named it
+    check(words, os.environ, shim, Identity.of_this_process())
+
+
+def attachment_of(answer: dict[str, Any]) -> environment.Attachment:
+    """The daemon's answer to create_job. Raises ProtocolError when something is missing."""
+    try:
+        nvml = answer.get("nvml_path")
+        return environment.Attachment(
+            preload=Path(answer["preload"]),
+            library_path=Path(answer["library_path"]),
+            nvml=Path(nvml) if nvml else None,
+            environment={str(key): str(value) for key, value in answer["environment"].items()},
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ProtocolError(
+            f"gpuvirtd's answer to create_job cannot be used ({error})", "run the same version of gpuvirt and gpuvirtd"
+        ) from None
+
+
+def _check_links(attachment: environment.Attachment) -> None:
+    """Both names of the driver must lead to the shim, else dlopen("libcuda.so") goes past it. Raises AttachError."""
+    for name in ("libcuda.so", "libcuda.so.1"):
+        link = attachment.library_path / name
+        if not link.exists() or not os.path.samefile(link, attachment.preload):
+            raise AttachError(f"{link} does not lead to the shim {attachment.preload}", "start gpuvirtd again")
+
+
+def _supervise(client: AdminClient, job: str, child: Child) -> int:
+    """Reports the child, lets it run and returns its wait status."""
+    try:
+        _report(client, job, child.pid)
+    except BaseException:
+        child.abandon()
+        _end_job(client, job)
+        raise
+    try:
+        child.release()
+    except BaseException:
+        _end_job(client, job)
+        raise
+    return child.finish()
+
+
+def _report(client: AdminClient, job: str, pid: int) -> None:
+    """Tells the daemon the pid; one that restarts just now knows the job and is waited for. Raises GpuvirtError."""
+    deadline = time.monotonic() + _RESTART_S
+    while True:
+        try:
+            client.call("job_started", job=job, pid=pid)
+            return
+        except DaemonUnavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
+def _end_job(client: AdminClient, job: str, code: int | None = None) -> None:
+    """Tells the daemon, or the one that has replaced it. With nobody there it will see the death by itself."""
+    for _ in range(2):  # the client connects again at the second call
+        try:
+            client.call("end_job", job=job, exit=code)
+            return
+        except DaemonUnavailable:
+            continue
+        except GpuvirtError:
+            return  # the job is unknown there, or has ended already
+
+
+def _never_attached(client: AdminClient, job: str) -> bool:
+    """Does the daemon say that no process of the job ever attached? False when it cannot say."""
+    try:
+        jobs = client.call("status", all=True).get("jobs", [])
+    except GpuvirtError:
+        return False
+    return any(entry.get("job") == job and entry.get("reason") == _NO_CALL for entry in jobs)

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cuMemAlloc and its family: an address at once, memory when the job next runs. What is not ours goes to the driver unchanged.
+ */
+#include "capture.h"
+#include "memory.h"
+#include "pool.h"
+#include "real_driver.h"
+#include "session.h"
+
+enum { PITCH = 512 };
+
+static CUresult allocate(CUdeviceptr *dptr, uint64_t bytes)
+{
+    if (dptr == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUcontext context = NULL;
+    CUresult result = REAL(cuCtxGetCurrent)(&context);
+    if (result == CUDA_SUCCESS && context == NULL)
+        result = CUDA_ERROR_INVALID_CONTEXT;
+    if (result == CUDA_SUCCESS)
+        result = gv_session_attach_current();
+    if (result != CUDA_SUCCESS)
+        return result;
+    result = gv_memory_take(bytes, context, NULL, dptr);
+    /* Memory that was freed in stream order may only wait for its stream. */
+    if (result == CUDA_ERROR_OUT_OF_MEMORY && gv_pool_reclaim(1))
+        result = gv_memory_take(bytes, context, NULL, dptr);
+    return result;
+}
+
+GV_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize) { return allocate(dptr, bytesize); }
+
+/* The 32-bit ABI of CUDA 2: our addresses do not fit into it. */
+GV_EXPORT CUresult cuMemAlloc(CUdeviceptr_v1 *dptr, unsigned int bytesize)
+{
+    (void)dptr;
+    (void)bytesize;
+    return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t WidthInBytes, size_t Height,
+                                      unsigned int ElementSizeBytes)
+{
+    if (pPitch == NULL || WidthInBytes == 0 || Height == 0 || WidthInBytes > UINT64_MAX / 2 ||
+        (ElementSizeBytes != 4 && ElementSizeBytes != 8 && ElementSizeBytes != 16))
+        return CUDA_ERROR_INVALID_VALUE;
+    const size_t pitch = (WidthInBytes + PITCH - 1) / PITCH * PITCH;
+    if (pitch > UINT64_MAX / Height)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    const CUresult result = allocate(dptr, pitch * Height);
+    if (result == CUDA_SUCCESS)
+        *pPitch = pitch;
+    return result;
+}
+
+/* Waits for the context that the memory belongs to; the calling thread needs one of its own, as for the driver. */
+static CUresult synchronise(CUcontext owner)
+{
+    CUcontext current = NULL;
+    CUresult result = REAL(cuCtxGetCurrent)(&current);
+    if (result != CUDA_SUCCESS || current == NULL)
+        return result != CUDA_SUCCESS ? result : CUDA_ERROR_INVALID_CONTEXT;
+    if (current == owner || owner == NULL || REAL(cuCtxPushCurrent_v2)(owner) != CUDA_SUCCESS)
+        return REAL(cuCtxSynchronize)();
+    result = REAL(cuCtxSynchronize)();
+    REAL(cuCtxPopCurrent_v2)(&owner);
+    return result;
+}
+
+GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
+{
+    if (!gv_memory_owns(dptr))
+        return REAL(cuMemFree_v2)(dptr);
+    struct gv_range *const range = gv_memory_claim(dptr);
+    if (range == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    /* As the driver's own: nothing that was given to the GPU uses the memory once this returns. A context with a capture
+     * under way must not be synchronised: there the memory waits like one freed in stream order. */
+    if (gv_anything_captures()) {
+        gv_pool_free_later(range, NULL);
+        return CUDA_SUCCESS;
+    }
+    const CUresult result = synchronise(range->context);
+    if (result == CUDA_ERROR_INVALID_CONTEXT || result == CUDA_ERROR_NOT_INITIALIZED) {
+        gv_memory_readmit(range, range->context, range->pool); /* no context: as with the driver, nothing happened */
+        return result;
+    }
+    gv_memory_give(range);
+    return result;
+}
+
+GV_EXPORT CUresult cuMemFree(CUdeviceptr_v1 dptr) { return cuMemFree_v2((CUdeviceptr)dptr); }

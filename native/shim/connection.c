@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "connection.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+int gv_connect(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path)
+        return -ENAMETOOLONG;
+    strcpy(address.sun_path, path);
+    const int handle = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (handle < 0)
+        return -errno;
+    /* A daemon that is stopped must not hold the control thread for ever. */
+    const struct timeval limit = {.tv_sec = 5};
+    setsockopt(handle, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    if (connect(handle, (const struct sockaddr *)&address, sizeof address) != 0) {
+        const int error = errno;
+        close(handle);
+        return -error;
+    }
+    return handle;
+}
+
+int gv_send(int handle, uint16_t type, void *message, size_t size)
+{
+    struct gv_message_header *const header = message;
+    *header = (struct gv_message_header){GV_MESSAGE_MAGIC, GV_PROTOCOL_VERSION, type, (uint16_t)size};
+    for (;;) {
+        const ssize_t sent = send(handle, message, size, MSG_NOSIGNAL);
+        if (sent == (ssize_t)size)
+            return 0;
+        if (sent >= 0)
+            return EIO;
+        if (errno != EINTR)
+            return errno;
+    }
+}
+
+static void take_descriptors(struct msghdr *message, int descriptors[GV_DESCRIPTORS_MAX])
+{
+    int count = 0;
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c != NULL; c = CMSG_NXTHDR(message, c)) {
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        const size_t sent = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < sent; i++) {
+            int descriptor;
+            memcpy(&descriptor, CMSG_DATA(c) + i * sizeof(int), sizeof descriptor);
+            if (count < GV_DESCRIPTORS_MAX)
+                descriptors[count++] = descriptor;
+            else
+                close(descriptor);
+        }
+    }
+}
+
+int gv_receive(int handle, union gv_packet *packet, int descriptors[GV_DESCRIPTORS_MAX])
+{
+    char control[CMSG_SPACE(sizeof(int) * 8)];
+    struct iovec part = {packet, sizeof *packet};
+    struct msghdr message = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
+        descriptors[i] = -1;
+    memset(packet, 0, sizeof *packet);
+    const ssize_t size = recvmsg(handle, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (size < 0)
+        return errno == EAGAIN || errno == EINTR ? 0 : -errno;
+    take_descriptors(&message, descriptors);
+    if (size == 0)
+        return -ECONNRESET;
+    if ((size_t)size < sizeof packet->header || packet->header.magic != GV_MESSAGE_MAGIC ||
+        packet->header.size != (uint16_t)size || (message.msg_flags & MSG_TRUNC) != 0) {
+        for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
+            if (descriptors[i] >= 0)
+                close(descriptors[i]);
+        return -EPROTO;
+    }
+    return 1;
+}

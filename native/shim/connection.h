@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The socket to the daemon: connect, send one packet, receive one packet with its descriptors. Control thread only.
+ */
+#ifndef GPUVIRT_SHIM_CONNECTION_H
+#define GPUVIRT_SHIM_CONNECTION_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "gpuvirt/messages.h"
+
+enum { GV_DESCRIPTORS_MAX = 3 };
+
+union gv_packet {
+    struct gv_message_header header;
+    struct gv_welcome welcome;
+    struct gv_refused refused;
+    struct gv_restore restore;
+    struct gv_evict evict;
+    uint8_t bytes[1024];
+};
+
+/* A connected socket, or -errno. */
+int gv_connect(const char *path);
+
+/* Fills in the header and sends. 0, or an errno (the connection is then of no use). */
+int gv_send(int socket, uint16_t type, void *message, size_t size);
+
+/*
+ * Receives one packet without waiting; its descriptors (CLOEXEC) go to `descriptors`, unused entries are -1. Returns 1, 0 when
+ * there is none, or -errno when the connection ended or the packet is not of the protocol.
+ */
+int gv_receive(int socket, union gv_packet *packet, int descriptors[GV_DESCRIPTORS_MAX]);
+
+#endif

@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The control thread: the only one that talks to the daemon, drains, and moves extents. It sleeps in poll while there is
+ * nothing to do. The messages and their order are described in gpuvirt/messages.h.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include "activity.h"
+#include "arena.h"
+#include "connection.h"
+#include "contexts.h"
+#include "environment.h"
+#include "log.h"
+#include "memory.h"
+#include "real_driver.h"
+#include "session.h"
+
+enum { TICK_MS = 500, RECONNECT_MS = 50, RECONNECT_SLOW_MS = 1000, ANSWER_MS = 3000, WANT_AGAIN_MS = 50 };
+
+static int connection = -1;
+static int was_attached;       /* to any daemon, ever */
+static uint32_t drained_epoch; /* last epoch that was answered on this connection */
+static uint32_t wanted_word;   /* lease word at the last WANT, and its time: not to repeat it at every wake */
+static uint64_t wanted_at;
+
+void gv_control_forget(void)
+{
+    if (connection >= 0)
+        close(connection);
+    connection = -1;
+    was_attached = 0;
+}
+
+static void disconnect(const char *why)
+{
+    if (connection < 0)
+        return;
+    gv_debug("connection to gpuvirtd lost (%s); going on as before and looking for it", why);
+    close(connection);
+    connection = -1;
+}
+
+static void tell(uint16_t type, void *message, size_t size)
+{
+    const int error = connection < 0 ? ENOTCONN : gv_send(connection, type, message, size);
+    if (error != 0)
+        disconnect(strerror(error));
+}
+
+/* What the daemon is about to hear. */
+static struct gv_memory_report report_memory(void)
+{
+    struct gv_memory_report report;
+    gv_extents_report(&report);
+    gv_memory.reported = report.charged;
+    return report;
+}
+
+static void tell_memory(void)
+{
+    const struct gv_memory_report report = report_memory();
+    struct gv_memory message = {.charged_bytes = report.charged, .resident_bytes = report.resident};
+    tell(GV_MEMORY, &message, sizeof message);
+}
+
+static void tell_moved(uint16_t type, const struct gv_move *move, uint64_t began)
+{
+    const struct gv_memory_report report = report_memory();
+    struct gv_client *const page = gv_session.client;
+    uint64_t *const total = type == GV_EVICTED ? &page->out_bytes : &page->in_bytes;
+    gv_store64(total, *total + move->bytes_moved);
+    struct gv_moved message = {.status = move->status,
+                               .charged_bytes = report.charged,
+                               .resident_bytes = report.resident,
+                               .moved_bytes = move->bytes_moved,
+                               .short_bytes = move->bytes_short,
+                               .duration_ns = gv_now_ns() - began};
+    tell(type, &message, sizeof message);
+}
+
+/* --- attach ------------------------------------------------------------------------------------------------------------- */
+
+static void set_state(enum gv_session_state state)
+{
+    __atomic_store_n(&gv_session.state, state, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &gv_session.state, FUTEX_WAKE, 0x7fffffff, NULL, NULL, 0);
+}
+
+static int send_hello(int handle)
+{
+    const struct gv_memory_report report = report_memory();
+    struct gv_hello hello = {.minimum_version = GV_PROTOCOL_VERSION,
+                             .claimed_pid = (uint32_t)getpid(),
+                             .device = (uint32_t)gv_session.device,
+                             .reattach = (uint32_t)was_attached,
+                             .granularity = gv_memory.extent_bytes,
+                             .device_total = gv_memory.total,
+                             .charged_bytes = report.charged,
+                             .resident_bytes = report.resident};
+    memcpy(hello.device_uuid, gv_session.uuid.bytes, sizeof hello.device_uuid);
+    memcpy(hello.token, gv_environment()->token, sizeof hello.token);
+    return gv_send(handle, GV_HELLO, &hello, sizeof hello);
+}
+
+/* Puts the daemon's pages where ours are: whoever looks through the old pointers sees the new pages. */
+static int map_pages(int lease, int client)
+{
+    const struct gv_client before = *gv_session.client;
+    if (mmap(gv_session.lease, GV_PAGE_BYTES, PROT_READ, MAP_SHARED | MAP_FIXED, lease, 0) == MAP_FAILED ||
+        mmap(gv_session.client, GV_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, client, 0) == MAP_FAILED)
+        return errno;
+    const struct gv_client *const page = gv_session.client;
+    if (gv_session.lease->magic != GV_LEASE_MAGIC || gv_session.lease->version != GV_PAGE_VERSION ||
+        page->magic != GV_CLIENT_MAGIC || page->version != GV_PAGE_VERSION)
+        return EPROTO;
+    struct gv_client now = before;
+    memcpy(&now, page, offsetof(struct gv_client, state)); /* what the daemon set stays */
+    now.drained_epoch = 0;
+    *gv_session.client = now;
+    return 0;
+}
+
+static void close_gate(void)
+{
+    if (mmap(gv_session.lease, GV_PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+        gv_debug("cannot close the gate: %s", strerror(errno));
+}
+
+/* Everything given to the GPU so far has finished when this returns. The word must not allow launches any more. */
+static void drain(void)
+{
+    gv_gate_fence();
+    const CUresult result = gv_contexts_drain();
+    if (result != CUDA_SUCCESS && result != CUDA_ERROR_DEINITIALIZED) {
+        gv_debug("the context has failed (CUDA error %d): the gate lets the program through to see it", (int)result);
+        __atomic_store_n(&gv_gate.lost, 1, __ATOMIC_RELEASE);
+    }
+    gv_activity_drained();
+    gv_gate_notify();
+}
+
+static int accept_welcome(int handle, const union gv_packet *packet, const int descriptors[GV_DESCRIPTORS_MAX])
+{
+    const struct gv_welcome *const welcome = &packet->welcome;
+    if (packet->header.size < sizeof *welcome || descriptors[2] < 0)
+        return EPROTO;
+    int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, gv_memory.extent_bytes);
+    if (error == 0)
+        error = map_pages(descriptors[0], descriptors[1]);
+    close(descriptors[0]);
+    close(descriptors[1]);
+    if (error != 0)
+        return error;
+    gv_memory.allowance = welcome->allowance;
+    connection = handle;
+    drained_epoch = 0;
+    wanted_at = 0;
+    if (was_attached)
+        drain(); /* the new page says CLOSED; under the old one work may have been given */
+    struct gv_drained drained = {.epoch = 0};
+    tell(GV_DRAINED, &drained, sizeof drained);
+    tell_memory();
+    if (!was_attached) {
+        was_attached = 1;
+        __atomic_store_n(&gv_gate.lease, gv_session.lease, __ATOMIC_RELEASE);
+        __atomic_fetch_or(&gv_gate.obstacles, GV_IS_IDLE, __ATOMIC_ACQ_REL);
+        __atomic_fetch_and(&gv_gate.obstacles, ~GV_UNATTACHED, __ATOMIC_ACQ_REL);
+        set_state(GV_SESSION_ATTACHED);
+    }
+    return 0;
+}
+
+static void refused(const union gv_packet *packet)
+{
+    static int said;
+    char reason[GV_TEXT_BYTES];
+    memcpy(reason, packet->refused.reason, sizeof reason);
+    reason[sizeof reason - 1] = '\0';
+    if (!said)
+        gv_log("gpuvirtd refuses this process: %s", reason);
+    said = 1;
+    if (was_attached) {
+        close_gate(); /* a daemon that does not know us may give the GPU to others: wait until it does */
+        return;
+    }
+    gv_session.refusal =
+        packet->refused.code == CUDA_SUCCESS ? CUDA_ERROR_NOT_PERMITTED : (CUresult)packet->refused.code;
+    set_state(GV_SESSION_REFUSED);
+}
+
+/* One try to attach. 0, or an errno; EACCES after REFUSED. */
+static int try_attach(void)
+{
+    const int handle = gv_connect(gv_environment()->socket);
+    if (handle < 0)
+        return -handle;
+    union gv_packet packet;
+    int descriptors[GV_DESCRIPTORS_MAX];
+    int error = send_hello(handle);
+    struct pollfd waiting = {handle, POLLIN, 0};
+    if (error == 0 && poll(&waiting, 1, ANSWER_MS) != 1)
+        error = ETIMEDOUT;
+    const int received = error == 0 ? gv_receive(handle, &packet, descriptors) : 0;
+    if (error == 0 && received != 1)
+        error = received < 0 ? -received : EPROTO;
+    if (error == 0 && packet.header.type == GV_WELCOME) {
+        error = accept_welcome(handle, &packet, descriptors);
+    } else if (error == 0) {
+        if (packet.header.type == GV_REFUSED && packet.header.size >= sizeof packet.refused)
+            refused(&packet);
+        error = EACCES;
+    }
+    if (error != 0)
+        close(handle);
+    return error;
+}
+
+/* Tries until attached. A first attach gives up after a while, loudly; a process that was attached never does. */
+static void attach(void)
+{
+    const uint64_t began = gv_now_ns();
+    for (int tries = 0; connection < 0; tries++) {
+        const int error = try_attach();
+        if (error == 0 || gv_session_refused())
+            return;
+        if (!was_attached && gv_now_ns() - began > gv_environment()->attach_timeout_ns) {
+            gv_log("cannot reach gpuvirtd on %s: %s; is it running? (gpuvirt doctor)", gv_environment()->socket,
+                   strerror(error));
+            gv_session.refusal = CUDA_ERROR_SYSTEM_NOT_READY;
+            set_state(GV_SESSION_REFUSED);
+            return;
+        }
+        const int pause = tries < 40 ? RECONNECT_MS : RECONNECT_SLOW_MS;
+        nanosleep(&(struct timespec){pause / 1000, pause % 1000 * 1000000L}, NULL);
+    }
+}
+
+/* --- the daemon's wishes ------------------------------------------------------------------------------------------------ */
+
+static void follow_lease(void)
+{
+    const uint32_t word = gv_load32(&gv_session.lease->word);
+    const uint32_t epoch = gv_lease_epoch(word);
+    if (gv_lease_state(word) != GV_LEASE_DRAIN || epoch == drained_epoch)
+        return;
+    drain();
+    drained_epoch = epoch;
+    gv_store32(&gv_session.client->drained_epoch, epoch);
+    struct gv_drained message = {.epoch = epoch};
+    tell(GV_DRAINED, &message, sizeof message);
+}
+
+static void restore(uint64_t allowance)
+{
+    const uint64_t began = gv_now_ns();
+    const struct gv_move move = gv_extents_restore(allowance);
+    wanted_at = 0; /* answered: the next want is a new one */
+    gv_extents_publish();
+    tell_moved(GV_RESTORED, &move, began);
+    gv_gate_notify();
+}
+
+static void evict(uint64_t target)
+{
+    const uint64_t began = gv_now_ns();
+    struct gv_move move = {CUDA_ERROR_ILLEGAL_STATE, 0, 0};
+    /* Never unmap under a lease: the daemon may be wrong, the data must not be. */
+    if (!gv_may_launch(gv_load32(&gv_session.lease->word)) || gv_gate.lost)
+        move = gv_extents_evict(target);
+    gv_extents_publish();
+    tell_moved(GV_EVICTED, &move, began);
+}
+
+static void handle(const union gv_packet *packet)
+{
+    switch (packet->header.type) {
+    case GV_RESTORE:
+        if (packet->header.size >= sizeof packet->restore)
+            restore(packet->restore.allowance);
+        break;
+    case GV_EVICT:
+        if (packet->header.size >= sizeof packet->evict)
+            evict(packet->evict.target);
+        break;
+    default: /* WAKE, and what a newer daemon may say */
+        break;
+    }
+}
+
+/* --- the program's wishes ----------------------------------------------------------------------------------------------- */
+
+static void want(void)
+{
+    const uint32_t word = gv_load32(&gv_session.lease->word);
+    if (gv_may_launch(word)) {
+        if ((gv_gate.obstacles & GV_ABSENT_MASK) == 0)
+            return;
+        /* New memory within what the daemon already allows: no need to ask. */
+        const struct gv_move move = gv_extents_restore(gv_memory.allowance);
+        gv_extents_publish();
+        gv_gate_notify();
+        if (move.status == CUDA_SUCCESS && (gv_gate.obstacles & GV_ABSENT_MASK) == 0) {
+            struct gv_client *const page = gv_session.client;
+            gv_store64(&page->in_bytes, page->in_bytes + move.bytes_moved);
+            tell_memory();
+            return;
+        }
+    }
+    const uint64_t now = gv_now_ns();
+    if (wanted_at != 0 && wanted_word == word && now - wanted_at < WANT_AGAIN_MS * 1000000ull)
+        return;
+    wanted_word = word;
+    wanted_at = now;
+    const struct gv_memory_report report = report_memory();
+    struct gv_want message = {.charged_bytes = report.charged, .resident_bytes = report.resident};
+    tell(GV_WANT, &message, sizeof message);
+}
+
+static void tell_idle(void)
+{
+    if (gv_session.client->state != GV_CLIENT_IDLE)
+        return; /* at work again meanwhile */
+    struct gv_idle message = {.since_ns = gv_session.client->ready_since_ns};
+    tell(GV_IDLE, &message, sizeof message);
+}
+
+static void take_pokes(void)
+{
+    eventfd_t count;
+    eventfd_read(gv_session.doorbell, &count);
+    const uint32_t pokes = __atomic_exchange_n(&gv_session.pokes, 0, __ATOMIC_ACQ_REL);
+    if (connection < 0)
+        return; /* whoever waits pokes again */
+    if (pokes & GV_POKE_WANT)
+        want();
+    if (pokes & GV_POKE_IDLE)
+        tell_idle();
+    if (pokes & GV_POKE_MEMORY)
+        tell_memory();
+}
+
+void *gv_control_thread(void *unused)
+{
+    (void)unused;
+    for (;;) {
+        if (connection < 0)
+            attach();
+        if (connection < 0 && gv_session_refused() && !was_attached)
+            return NULL;
+        struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
+        const int ready = poll(events, 2, TICK_MS);
+        follow_lease();
+        if (connection >= 0 && (events[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
+            union gv_packet packet;
+            int descriptors[GV_DESCRIPTORS_MAX];
+            const int received = gv_receive(connection, &packet, descriptors);
+            if (received == 1)
+                handle(&packet);
+            else if (received < 0)
+                disconnect(strerror(-received));
+        }
+        take_pokes();
+        if (ready == 0 && gv_contexts_enter() == CUDA_SUCCESS)
+            gv_arena_sweep();
+    }
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "gate.h"
+
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "activity.h"
+#include "capture.h"
+#include "log.h"
+#include "real_driver.h"
+#include "session.h"
+
+enum { WAIT_STEP_NS = 100 * 1000 * 1000 }; /* longest sleep before everything is looked at again */
+
+static const struct gv_lease closed; /* until attached: word 0 = CLOSED */
+struct gv_gate gv_gate = {.lease = &closed, .obstacles = GV_UNATTACHED};
+__thread struct gv_thread *gv_this_thread __attribute__((tls_model("initial-exec")));
+
+static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct gv_thread *registry; /* all threads that ever submitted and live; under registry_lock */
+static pthread_key_t exit_key;
+static uint32_t changes; /* futex of threads that wait for memory: counts gv_gate_notify */
+
+static void forget_thread(void *record)
+{
+    pthread_mutex_lock(&registry_lock);
+    for (struct gv_thread **link = &registry; *link != NULL; link = &(*link)->next) {
+        if (*link == record) {
+            *link = ((struct gv_thread *)record)->next;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&registry_lock);
+    gv_this_thread = NULL;
+    free(record);
+}
+
+static struct gv_thread *register_thread(void)
+{
+    struct gv_thread *thread = calloc(1, sizeof *thread);
+    if (thread == NULL)
+        return NULL;
+    pthread_mutex_lock(&registry_lock);
+    thread->next = registry;
+    registry = thread;
+    pthread_mutex_unlock(&registry_lock);
+    pthread_setspecific(exit_key, thread);
+    gv_this_thread = thread;
+    return thread;
+}
+
+int gv_gate_prepare(void)
+{
+    if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0)
+        gv_gate.full_fence = 1;
+    return pthread_key_create(&exit_key, forget_thread);
+}
+
+void gv_gate_forget(void)
+{
+    gv_gate.lease = &closed;
+    gv_gate.obstacles = GV_UNATTACHED;
+    gv_gate.lost = 0;
+    gv_this_thread = NULL;
+    registry = NULL; /* the parent's records leak: freeing them is not safe here */
+    pthread_mutex_init(&registry_lock, NULL);
+}
+
+void gv_gate_notify(void)
+{
+    __atomic_add_fetch(&changes, 1, __ATOMIC_RELEASE);
+    syscall(SYS_futex, &changes, FUTEX_WAKE_PRIVATE, 0x7fffffff, NULL, NULL, 0);
+}
+
+static void wait_for_change(uint32_t seen)
+{
+    const struct timespec limit = {0, WAIT_STEP_NS};
+    syscall(SYS_futex, &changes, FUTEX_WAIT_PRIVATE, seen, &limit, NULL, 0);
+}
+
+/*
+ * The calling thread's way in when the fast path did not do. Each turn looks at everything anew; it holds no lock, and between
+ * turns it is not "in launch".
+ */
+struct gv_submission gv_gate_wait(CUstream stream, int per_thread)
+{
+    const CUstream used = stream == NULL && per_thread ? CU_STREAM_PER_THREAD : stream;
+    uint64_t waiting_since = 0;
+    for (;;) {
+        if (gv_gate.obstacles & GV_UNATTACHED) {
+            const CUresult refused = gv_session_attach_current();
+            if (refused != CUDA_SUCCESS)
+                return (struct gv_submission){NULL, refused, 0};
+        }
+        struct gv_thread *const thread = gv_this_thread != NULL ? gv_this_thread : register_thread();
+        if (thread == NULL)
+            return (struct gv_submission){NULL, CUDA_ERROR_OUT_OF_MEMORY, 0};
+        if (__atomic_load_n(&gv_gate.lost, __ATOMIC_RELAXED) || gv_stream_captures(used))
+            return (struct gv_submission){NULL, CUDA_SUCCESS, 0};
+
+        const uint32_t seen = __atomic_load_n(&changes, __ATOMIC_ACQUIRE);
+        __atomic_store_n(&thread->in_launch, 1, __ATOMIC_SEQ_CST);
+        const uint32_t word = gv_load32(&gv_gate.lease->word);
+        const uint64_t obstacles = __atomic_load_n(&gv_gate.obstacles, __ATOMIC_SEQ_CST);
+        const int granted = gv_may_launch(word);
+        if (granted && (obstacles & GV_ABSENT_MASK) == 0) {
+            gv_activity_running(waiting_since);
+            gv_gate_mark(thread, used);
+            return (struct gv_submission){thread, CUDA_SUCCESS, 0};
+        }
+        __atomic_store_n(&thread->in_launch, 0, __ATOMIC_RELEASE);
+        if (waiting_since == 0) {
+            waiting_since = gv_now_ns();
+            gv_activity_waiting(waiting_since);
+        }
+        gv_session_poke(GV_POKE_WANT);
+        if (granted)
+            wait_for_change(seen); /* for memory: the control thread notifies */
+        else
+            gv_futex_wait(&gv_gate.lease->word, word, WAIT_STEP_NS); /* for the lease: the daemon wakes */
+    }
+}
+
+void gv_gate_fence(void)
+{
+    if (gv_gate.full_fence)
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    else /* every running thread passes a full barrier: its in_launch is visible, or its next load sees the closed word */
+        syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    for (;;) {
+        int inside = 0;
+        pthread_mutex_lock(&registry_lock);
+        for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next)
+            inside |= __atomic_load_n(&thread->in_launch, __ATOMIC_ACQUIRE) != 0;
+        pthread_mutex_unlock(&registry_lock);
+        if (!inside)
+            return;
+        nanosleep(&(struct timespec){0, 20000}, NULL);
+    }
+}
+
+/* --- proof of idleness -------------------------------------------------------------------------------------------------- */
+
+void gv_activity_sync_begin(struct gv_activity_mark *mark)
+{
+    mark->count = 0;
+    pthread_mutex_lock(&registry_lock);
+    for (struct gv_thread *thread = registry; thread != NULL && mark->count < GV_ACTIVITY_THREADS;
+         thread = thread->next) {
+        mark->threads[mark->count] = thread;
+        mark->submitted[mark->count++] = __atomic_load_n(&thread->submitted, __ATOMIC_ACQUIRE);
+    }
+    pthread_mutex_unlock(&registry_lock);
+}
+
+/* `stream` NULL with `whole`: everything was waited for; else only what was given to that stream. */
+void gv_activity_sync_end(const struct gv_activity_mark *mark, CUstream stream, int whole)
+{
+    int idle = 1, index = 0;
+    pthread_mutex_lock(&registry_lock);
+    for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next) {
+        while (index < mark->count && mark->threads[index] != thread)
+            index++; /* threads only leave the list or are put in front of it: the order is the same */
+        const uint64_t now = __atomic_load_n(&thread->submitted, __ATOMIC_ACQUIRE);
+        if (index == mark->count || now != mark->submitted[index]) {
+            idle = 0;
+            index = index == mark->count ? 0 : index;
+            continue;
+        }
+        if (now != thread->synced && !whole && (thread->mixed || thread->stream != stream)) {
+            idle = 0;
+            continue;
+        }
+        __atomic_store_n(&thread->synced, now, __ATOMIC_RELAXED);
+        thread->mixed = 0;
+    }
+    pthread_mutex_unlock(&registry_lock);
+    if (idle)
+        gv_activity_idle();
+}
+
+void gv_gate_leave_synced(const struct gv_submission *submission, int per_thread)
+{
+    gv_gate_leave(submission);
+    struct gv_thread *const thread = submission->thread;
+    if (thread == NULL)
+        return;
+    struct gv_activity_mark mark;
+    gv_activity_sync_begin(&mark);
+    gv_activity_sync_end(&mark, per_thread ? CU_STREAM_PER_THREAD : NULL, 0);
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The gate: where a call that gives work to the GPU waits until the job holds the lease and its memory is resident.
+ *
+ *     const struct gv_submission s = gv_gate_enter(stream, per_thread);
+ *     if (s.refused != CUDA_SUCCESS) return s.refused;
+ *     result = real(...);
+ *     gv_gate_leave(&s);
+ *
+ * Fast path: two loads and two stores to the thread's own record. Nothing shared is written per launch, no lock is held while
+ * waiting. A revocation cannot be overtaken: the thread says "in launch" before it looks at the lease word, and the control
+ * thread, after the daemon closed the word, makes all threads see that (membarrier) and waits until none is in a launch.
+ */
+#ifndef GPUVIRT_SHIM_GATE_H
+#define GPUVIRT_SHIM_GATE_H
+
+#include <stdint.h>
+
+#include "cuda_api.h"
+#include "gpuvirt/control_block_ops.h"
+
+/* What this thread gave to the GPU. Written by its thread, read by others where noted. */
+struct gv_thread {
+    uint32_t in_launch; /* read by the control thread after its fence */
+    uint32_t mixed;     /* work was given to more than one stream since `synced` */
+    CUstream stream;    /* the last one */
+    uint64_t submitted; /* gated calls so far */
+    uint64_t
+        synced; /* value of `submitted` at the last proof that all was finished; written under the registry's lock */
+    struct gv_thread *next;
+};
+
+struct gv_submission {
+    struct gv_thread *thread; /* NULL: let through without a lease (capture, or the context is already lost) */
+    CUresult refused;
+    uint32_t reserved;
+};
+
+/* Reasons to leave the fast path, all in one word: 0 = none. */
+enum {
+    GV_ABSENT_MASK = 0x00000000ffffffffull, /* number of extents in use that are not in device memory */
+    GV_CAPTURE_ONE = 0x0000000100000000ull, /* number of streams that capture, in bits 32-47 */
+    GV_CAPTURE_MASK = 0x0000ffff00000000ull,
+};
+#define GV_IS_IDLE (1ull << 62) /* the client page says IDLE: the next submission must change that */
+#define GV_UNATTACHED (1ull << 63)
+
+struct gv_gate {
+    const struct gv_lease
+        *lease;          /* the job's lease page once attached (the same address ever after), else a closed page */
+    uint64_t obstacles;  /* GV_* above; changed with atomic adds and ors by any thread */
+    uint32_t lost;       /* the context has a sticky error: the driver refuses everything, so we let all through */
+    uint32_t full_fence; /* no membarrier on this kernel: seq_cst in the fast path instead */
+};
+extern struct gv_gate gv_gate;
+extern __thread struct gv_thread *gv_this_thread __attribute__((tls_model("initial-exec")));
+
+/* Everything that is not "granted and all resident". */
+struct gv_submission gv_gate_wait(CUstream stream, int per_thread);
+
+static inline int gv_may_launch(uint32_t word)
+{
+    const uint32_t state = gv_lease_state(word);
+    return state == GV_LEASE_OPEN || state == GV_LEASE_GRANTED;
+}
+
+static inline void gv_gate_mark(struct gv_thread *thread, CUstream stream)
+{
+    if (thread->stream != stream) {
+        thread->mixed |= thread->submitted != __atomic_load_n(&thread->synced, __ATOMIC_RELAXED);
+        thread->stream = stream;
+    }
+    __atomic_store_n(&thread->submitted, thread->submitted + 1, __ATOMIC_RELAXED);
+}
+
+static inline struct gv_submission gv_gate_enter(CUstream stream, int per_thread)
+{
+    struct gv_thread *const thread = gv_this_thread;
+    if (__builtin_expect(thread == NULL || gv_gate.full_fence, 0))
+        return gv_gate_wait(stream, per_thread);
+    __atomic_store_n(&thread->in_launch, 1, __ATOMIC_RELAXED);
+    /* Compiler only: the control thread's membarrier orders this store before the loads on its behalf. */
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    const uint32_t word = gv_load32(&gv_gate.lease->word);
+    const uint64_t obstacles = __atomic_load_n(&gv_gate.obstacles, __ATOMIC_ACQUIRE);
+    if (__builtin_expect(gv_may_launch(word) && obstacles == 0, 1)) {
+        gv_gate_mark(thread, stream == NULL && per_thread ? CU_STREAM_PER_THREAD : stream);
+        return (struct gv_submission){thread, CUDA_SUCCESS, 0};
+    }
+    __atomic_store_n(&thread->in_launch, 0, __ATOMIC_RELEASE);
+    return gv_gate_wait(stream, per_thread);
+}
+
+static inline void gv_gate_leave(const struct gv_submission *submission)
+{
+    /* release: whatever the driver was given is given before the control thread sees 0. */
+    if (submission->thread != NULL)
+        __atomic_store_n(&submission->thread->in_launch, 0, __ATOMIC_RELEASE);
+}
+
+/* As gv_gate_leave, for calls that return only when their stream (the default one) is finished. */
+void gv_gate_leave_synced(const struct gv_submission *submission, int per_thread);
+
+/* Control thread, after the word was closed: returns when no thread is in a launch that saw it open. */
+void gv_gate_fence(void);
+
+/* Wakes threads that wait for memory or for the lease. Any thread. */
+void gv_gate_notify(void);
+
+/* Sets up thread records and membarrier; 0, or an errno. Once, before the first attach. */
+int gv_gate_prepare(void);
+
+/* In the child of a fork: forget everything. */
+void gv_gate_forget(void);
+
+#endif

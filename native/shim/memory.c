@@ -1,0 +1,257 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The window and the table of what the program was given. Physical memory is the business of extents.c.
+ */
+#include "memory.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#include "gate.h"
+#include "log.h"
+#include "real_driver.h"
+#include "session.h"
+
+enum { WINDOW_TIMES_DEVICE = 4, EXTENTS_PER_DEVICE = 64 };
+#define SMALL_LIMIT (1ull << 20) /* requests below share extents in units of 512 bytes */
+#define SMALL_UNIT 512ull        /* cuMemAlloc promises 256 */
+#define LARGE_UNIT (2ull << 20)  /* the page: atom of hashing later */
+#define EXTENT_MAX (32ull << 20)
+#define WINDOW_HINT 0x1f0000000000ull /* the same in every process, so that replicas get equal addresses */
+
+struct gv_memory_state gv_memory = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* Largest power of two that gives the device EXTENTS_PER_DEVICE extents, between the driver's granularity and 32 MiB. */
+static uint64_t choose_extent(uint64_t total, uint64_t granularity)
+{
+    uint64_t extent = EXTENT_MAX;
+    while (extent > granularity && extent > LARGE_UNIT && extent * EXTENTS_PER_DEVICE > total)
+        extent /= 2;
+    return extent < granularity ? granularity : extent;
+}
+
+CUresult gv_memory_prepare(CUdevice device)
+{
+    if (gv_memory.bytes != 0)
+        return CUDA_SUCCESS;
+    int supported = 0;
+    size_t total = 0, granularity = 0;
+    CUmemAllocationProp properties = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+                                      .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = device}};
+    CUresult result =
+        REAL(cuDeviceGetAttribute)(&supported, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, device);
+    if (result == CUDA_SUCCESS && !supported) {
+        gv_log("GPU %d cannot map memory at chosen addresses; gpuvirt needs that", (int)device);
+        result = CUDA_ERROR_NOT_SUPPORTED;
+    }
+    if (result == CUDA_SUCCESS)
+        result = REAL(cuDeviceTotalMem_v2)(&total, device);
+    if (result == CUDA_SUCCESS)
+        result = REAL(cuMemGetAllocationGranularity)(&granularity, &properties, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED);
+    if (result != CUDA_SUCCESS)
+        return result;
+
+    const uint64_t extent = choose_extent(total, granularity);
+    const uint64_t small = (total / EXTENT_MAX + 1) * EXTENT_MAX;
+    const uint64_t bytes = small * WINDOW_TIMES_DEVICE;
+    CUdeviceptr base = 0;
+    result = REAL(cuMemAddressReserve)(&base, bytes, EXTENT_MAX, WINDOW_HINT + ((CUdeviceptr)device << 44), 0);
+    if (result != CUDA_SUCCESS)
+        return result;
+    struct gv_memory_state *const m = &gv_memory;
+    const uint64_t count = bytes / extent;
+    m->extents = mmap(NULL, count * sizeof *m->extents, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (m->extents == MAP_FAILED || gv_ranges_init(&m->small, base, small, SMALL_UNIT) != 0 ||
+        gv_ranges_init(&m->large, base + small, bytes - small, LARGE_UNIT) != 0)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    m->device = device;
+    m->extent_count = count;
+    m->extent_bytes = extent;
+    m->total = total;
+    m->base = base;
+    m->bytes = bytes; /* last: gv_memory_owns is true from here */
+    return CUDA_SUCCESS;
+}
+
+void gv_memory_forget(void)
+{
+    memset(&gv_memory, 0, sizeof gv_memory);
+    pthread_mutex_init(&gv_memory.lock, NULL);
+}
+
+uint64_t gv_memory_charged(void) { return gv_memory.live_extents * gv_memory.extent_bytes; }
+
+uint64_t gv_memory_resident(void) { return (gv_memory.held_extents + gv_memory.cache_count) * gv_memory.extent_bytes; }
+
+/*
+ * What this process may charge: the job's quota without what its other processes have, in whole extents. Those are as they last
+ * reported, so two processes that grow at the same moment can pass the quota by what is under way.
+ */
+uint64_t gv_memory_quota(void)
+{
+    const struct gv_lease *const lease = gv_gate.lease;
+    uint64_t quota = gv_load64(&lease->quota_bytes);
+    if (gv_load32(&lease->clients) > 1) {
+        const uint64_t all = gv_load64(&lease->charged_bytes), own = gv_memory.reported;
+        const uint64_t others = all > own ? all - own : 0;
+        quota = quota > others ? quota - others : 0;
+    }
+    return quota / gv_memory.extent_bytes * gv_memory.extent_bytes;
+}
+
+static struct gv_ranges *region_of(uint64_t address)
+{
+    return gv_ranges_own(&gv_memory.small, address) ? &gv_memory.small : &gv_memory.large;
+}
+
+static void extents_of(const struct gv_range *range, uint64_t *first, uint64_t *last)
+{
+    *first = (range->address - gv_memory.base) / gv_memory.extent_bytes;
+    *last = (range->address + range->bytes - 1 - gv_memory.base) / gv_memory.extent_bytes;
+}
+
+/* Under the lock: counts a range into its extents. Extents that come into use without memory are absent. */
+static void occupy(const struct gv_range *range)
+{
+    uint64_t first, last, absent = 0;
+    extents_of(range, &first, &last);
+    for (uint64_t i = first; i <= last; i++) {
+        struct gv_extent *extent = &gv_memory.extents[i];
+        if (extent->live++ == 0) {
+            gv_memory.live_extents++;
+            absent += !extent->mapped;
+        }
+    }
+    if (last >= gv_memory.extents_touched)
+        gv_memory.extents_touched = last + 1;
+    if (absent != 0)
+        __atomic_fetch_add(&gv_gate.obstacles, absent, __ATOMIC_ACQ_REL);
+}
+
+static uint64_t new_extents(const struct gv_range *range)
+{
+    uint64_t first, last, fresh = 0;
+    extents_of(range, &first, &last);
+    for (uint64_t i = first; i <= last; i++)
+        fresh += gv_memory.extents[i].live == 0;
+    return fresh;
+}
+
+CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address)
+{
+    if (bytes == 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (bytes > gv_memory_quota())
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    pthread_mutex_lock(&gv_memory.lock);
+    struct gv_ranges *const region = bytes < SMALL_LIMIT ? &gv_memory.small : &gv_memory.large;
+    struct gv_range *const range = gv_ranges_take(region, bytes);
+    CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
+    if (range != NULL) {
+        const uint64_t charged = (gv_memory.live_extents + new_extents(range)) * gv_memory.extent_bytes;
+        if (charged <= gv_memory_quota()) {
+            range->asked_bytes = bytes;
+            range->serial = ++gv_memory.serial;
+            range->context = context;
+            range->pool = pool;
+            occupy(range);
+            *address = range->address;
+            result = CUDA_SUCCESS;
+        } else {
+            gv_ranges_give(region, range);
+        }
+    }
+    pthread_mutex_unlock(&gv_memory.lock);
+    if (result == CUDA_SUCCESS)
+        gv_extents_publish();
+    return result;
+}
+
+/* Under the lock. Returns 1 when some extent went out of use and is still mapped. */
+static int vacate(struct gv_range *range, uint64_t *first, uint64_t *last)
+{
+    uint64_t absent = 0;
+    int unused = 0;
+    extents_of(range, first, last);
+    for (uint64_t i = *first; i <= *last; i++) {
+        struct gv_extent *extent = &gv_memory.extents[i];
+        if (--extent->live == 0) {
+            gv_memory.live_extents--;
+            absent += !extent->mapped;
+            extent->saved = 0;
+            unused |= extent->mapped || extent->slot != 0;
+        }
+    }
+    if (absent != 0)
+        __atomic_fetch_sub(&gv_gate.obstacles, absent, __ATOMIC_ACQ_REL);
+    gv_ranges_give(region_of(range->address), range);
+    return unused;
+}
+
+void gv_memory_give(struct gv_range *range)
+{
+    uint64_t first, last;
+    pthread_mutex_lock(&gv_memory.lock);
+    const int unused = vacate(range, &first, &last);
+    pthread_mutex_unlock(&gv_memory.lock);
+    if (unused)
+        gv_extents_release_unused(first, last);
+    gv_extents_publish();
+}
+
+struct gv_range *gv_memory_claim(CUdeviceptr address)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    struct gv_ranges *const region = region_of(address);
+    struct gv_range *const range = gv_ranges_at(region, address);
+    if (range != NULL)
+        region->starts[(address - region->base) / region->unit] = NULL;
+    pthread_mutex_unlock(&gv_memory.lock);
+    return range;
+}
+
+int gv_memory_find(CUdeviceptr address, int interior, struct gv_range *copy)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    struct gv_ranges *const region = region_of(address);
+    const struct gv_range *const range = interior ? gv_ranges_around(region, address) : gv_ranges_at(region, address);
+    if (range != NULL)
+        *copy = *range;
+    pthread_mutex_unlock(&gv_memory.lock);
+    return range != NULL;
+}
+
+void gv_memory_give_context(void *context)
+{
+    struct gv_ranges *const regions[] = {&gv_memory.small, &gv_memory.large};
+    if (gv_memory.bytes == 0)
+        return;
+    pthread_mutex_lock(&gv_memory.lock);
+    for (int r = 0; r < 2; r++) {
+        uint64_t first, last;
+        for (struct gv_range *range = regions[r]->first; range != NULL; range = range->upper) {
+            const int ours =
+                range->in_use && range->context == context && gv_ranges_at(regions[r], range->address) == range;
+            if (!ours)
+                continue; /* free, another context's, or claimed by a free that is under way */
+            struct gv_range *const before = range->lower != NULL && !range->lower->in_use ? range->lower : range;
+            vacate(range, &first, &last);
+            range = before; /* giving it back may have joined it with its neighbours */
+        }
+    }
+    pthread_mutex_unlock(&gv_memory.lock);
+    gv_extents_release_unused(0, gv_memory.extents_touched == 0 ? 0 : gv_memory.extents_touched - 1);
+    gv_extents_publish();
+}
+
+void gv_memory_readmit(struct gv_range *range, void *context, void *pool)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    struct gv_ranges *const region = region_of(range->address);
+    range->serial = ++gv_memory.serial;
+    range->context = context;
+    range->pool = pool;
+    region->starts[(range->address - region->base) / region->unit] = range;
+    pthread_mutex_unlock(&gv_memory.lock);
+}

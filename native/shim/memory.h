@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Device memory of this process at addresses that never change.
+ *
+ *   window   one reservation of addresses, four times the device: a region for large requests (2 MiB units), one for small
+ *   range    what the program got from an allocation call (ranges.h)
+ *   extent   one fixed-size slice of the window; backed by one physical handle or by nothing. The atom of residency
+ *   arena    the host file that holds extents which are not in device memory
+ *
+ * An extent in use (live > 0) that is not mapped is *absent*; while any is absent the gate stays shut (GV_ABSENT_MASK). An
+ * allocation only makes extents absent; the control thread makes them present before the next launch. So allocating never
+ * waits for the GPU, also without the lease. Extents out of use are unmapped at once and their handles kept for reuse.
+ *
+ * gv_memory.lock protects all fields; it is never held across a driver call or a wait. Who calls the driver for an extent sets
+ * `moving` first: then nobody else touches its mapping.
+ */
+#ifndef GPUVIRT_SHIM_MEMORY_H
+#define GPUVIRT_SHIM_MEMORY_H
+
+#include <pthread.h>
+#include <stdint.h>
+
+#include "cuda_api.h"
+#include "ranges.h"
+
+struct gv_extent {
+    CUmemGenericAllocationHandle handle; /* valid while mapped */
+    uint32_t live;                       /* ranges that lie in it, wholly or in part */
+    int32_t slot;                        /* its place in the arena + 1; 0 = none */
+    uint8_t mapped;                      /* kernels may touch it */
+    uint8_t moving;                      /* somebody calls the driver for it; `mapped` is 0 meanwhile */
+    uint8_t saved;                       /* the arena holds its content */
+    uint8_t reserved;
+};
+
+struct gv_memory_state {
+    pthread_mutex_t lock;
+    CUdevice device;
+    uint64_t base, bytes;         /* the window */
+    uint64_t extent_bytes, total; /* total: of the device */
+    struct gv_ranges large, small;
+    struct gv_extent *extents; /* a sparse mapping, window / extent_bytes entries */
+    uint64_t extent_count, extents_touched;
+    uint64_t live_extents; /* in use by the program: what is charged */
+    uint64_t held_extents; /* with a physical handle, those that are just being mapped or unmapped included */
+    CUmemGenericAllocationHandle *cache; /* physical handles without an address, ready for reuse */
+    uint64_t cache_count, cache_room;
+    uint64_t allowance; /* bytes that may be resident: the daemon's promise */
+    uint64_t reported;  /* charged bytes as the daemon last heard; written by the control thread */
+    uint64_t serial;
+};
+extern struct gv_memory_state gv_memory;
+
+/* Reserves the window on this device. Called once per process, before the first attach. */
+CUresult gv_memory_prepare(CUdevice device);
+void gv_memory_forget(void); /* in the child of a fork */
+
+static inline int gv_memory_owns(CUdeviceptr address) { return address - gv_memory.base < gv_memory.bytes; }
+uint64_t gv_memory_charged(void);  /* bytes of extents in use */
+uint64_t gv_memory_resident(void); /* bytes of physical memory, cached handles included */
+uint64_t gv_memory_quota(void);
+
+/* A new range, charged to the quota. CUDA_ERROR_OUT_OF_MEMORY when the quota or the addresses are used up. */
+CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address);
+/* Gives a range back; nothing on the GPU may use it any more. */
+void gv_memory_give(struct gv_range *range);
+/* Gives back all ranges of a context that is gone. */
+void gv_memory_give_context(void *context);
+
+/* The range in use that begins at / contains an address; its fields may change once the lock is released, so they are copied. */
+int gv_memory_find(CUdeviceptr address, int interior, struct gv_range *copy);
+/* Takes the range out of the table of the program (a second free must fail); it stays charged until given back. */
+struct gv_range *gv_memory_claim(CUdeviceptr address);
+/* Puts a claimed range into the table again, as a new allocation. */
+void gv_memory_readmit(struct gv_range *range, void *context, void *pool);
+
+/* extents.c: physical memory for the extents. Control thread only, but for gv_extents_release_unused. */
+struct gv_move {
+    CUresult status;
+    uint64_t bytes_moved, bytes_short;
+};
+struct gv_move gv_extents_restore(uint64_t allowance);
+struct gv_move gv_extents_evict(uint64_t target);
+void gv_extents_release_unused(uint64_t first,
+                               uint64_t last); /* any thread: unmaps extents of [first, last] not in use */
+struct gv_memory_report {
+    uint64_t charged, resident; /* bytes */
+};
+void gv_extents_report(struct gv_memory_report *report);
+void gv_extents_publish(void); /* charged and resident bytes to the client page */
+
+#endif

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "pool.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "capture.h"
+#include "memory.h"
+#include "real_driver.h"
+#include "session.h"
+
+enum { REUSE_DEPTH = 16, RECLAIM_DEPTH = 8 };
+
+/* A range that was freed on a stream and waits for it. */
+struct waiting {
+    struct gv_range *range;
+    CUstream stream;
+    CUevent event;
+    struct waiting *next;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct waiting *oldest, **newest = &oldest; /* under lock */
+
+struct usage { /* of one pool, for its attributes; under lock */
+    CUmemoryPool pool;
+    uint64_t used, high;
+    struct usage *next;
+};
+static struct usage *usages;
+
+static struct usage *usage_of(CUmemoryPool pool)
+{
+    for (struct usage *usage = usages; usage != NULL; usage = usage->next)
+        if (usage->pool == pool)
+            return usage;
+    struct usage *usage = calloc(1, sizeof *usage);
+    if (usage != NULL) {
+        usage->pool = pool;
+        usage->next = usages;
+        usages = usage;
+    }
+    return usage;
+}
+
+static void count_usage(CUmemoryPool pool, uint64_t bytes, int taken)
+{
+    if (pool == NULL)
+        return;
+    pthread_mutex_lock(&lock);
+    struct usage *const usage = usage_of(pool);
+    if (usage != NULL) {
+        const uint64_t left = usage->used > bytes ? usage->used - bytes : 0; /* a pool may go before its memory does */
+        usage->used = taken ? usage->used + bytes : left;
+        usage->high = usage->used > usage->high ? usage->used : usage->high;
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void gv_pool_forget(void)
+{
+    pthread_mutex_init(&lock, NULL);
+    oldest = NULL;
+    newest = &oldest;
+    usages = NULL;
+}
+
+void gv_pool_free_later(struct gv_range *range, CUstream stream)
+{
+    struct waiting *entry = calloc(1, sizeof *entry);
+    CUresult result =
+        entry == NULL ? CUDA_ERROR_OUT_OF_MEMORY : REAL(cuEventCreate)(&entry->event, CU_EVENT_DISABLE_TIMING);
+    if (result == CUDA_SUCCESS)
+        result = REAL(cuEventRecord)(entry->event, stream);
+    if (result != CUDA_SUCCESS) {
+        /* No event, no order: wait for the stream itself (it has an error of its own if that fails too). */
+        REAL(cuStreamSynchronize)(stream);
+        gv_memory_give(range);
+        if (entry != NULL && entry->event != NULL)
+            REAL(cuEventDestroy_v2)(entry->event);
+        free(entry);
+        return;
+    }
+    entry->range = range;
+    entry->stream = stream;
+    pthread_mutex_lock(&lock);
+    *newest = entry;
+    newest = &entry->next;
+    pthread_mutex_unlock(&lock);
+}
+
+/* Under the lock: takes an entry out of the list. */
+static struct waiting *unlink_entry(struct waiting **link)
+{
+    struct waiting *const entry = *link;
+    *link = entry->next;
+    if (newest == &entry->next)
+        newest = link;
+    return entry;
+}
+
+int gv_pool_reclaim(int wait)
+{
+    int given = 0;
+    for (int tries = 0; wait || tries < RECLAIM_DEPTH; tries++) {
+        pthread_mutex_lock(&lock);
+        struct waiting *const entry = oldest == NULL ? NULL : unlink_entry(&oldest);
+        pthread_mutex_unlock(&lock);
+        if (entry == NULL)
+            break;
+        /* Any other answer than "not yet" ends the wait: a lost context never finishes, a dead stream has finished. */
+        if (!wait && REAL(cuEventQuery)(entry->event) == CUDA_ERROR_NOT_READY) {
+            pthread_mutex_lock(&lock);
+            entry->next = oldest;
+            if (oldest == NULL)
+                newest = &entry->next;
+            oldest = entry;
+            pthread_mutex_unlock(&lock);
+            break;
+        }
+        if (wait)
+            REAL(cuEventSynchronize)(entry->event);
+        REAL(cuEventDestroy_v2)(entry->event);
+        gv_memory_give(entry->range);
+        free(entry);
+        given++;
+    }
+    return given;
+}
+
+/* A range of this size that was freed on this very stream: stream order makes it safe at once. */
+static struct gv_range *reuse(uint64_t bytes, CUstream stream)
+{
+    struct waiting *found = NULL;
+    pthread_mutex_lock(&lock);
+    int depth = 0;
+    for (struct waiting **link = &oldest; *link != NULL && depth < REUSE_DEPTH; link = &(*link)->next, depth++) {
+        if ((*link)->stream == stream && (*link)->range->asked_bytes == bytes) {
+            found = unlink_entry(link);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    if (found == NULL)
+        return NULL;
+    struct gv_range *const range = found->range;
+    REAL(cuEventDestroy_v2)(found->event);
+    free(found);
+    return range;
+}
+
+/* --- pools that stay with the driver: shared with other processes, on the host, or not pinned memory of this device ------- */
+
+static CUmemoryPool *natives; /* under lock */
+static size_t native_count;
+
+static int gv_pool_is_native(CUmemoryPool pool)
+{
+    int found = 0;
+    if (__atomic_load_n(&native_count, __ATOMIC_ACQUIRE) == 0)
+        return 0;
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < native_count; i++)
+        found |= natives[i] == pool;
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
+static CUresult allocate(CUdeviceptr *dptr, uint64_t bytes, CUmemoryPool pool, CUstream stream)
+{
+    if (dptr == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUcontext context = NULL;
+    CUresult result = gv_session_attach_current();
+    if (result == CUDA_SUCCESS)
+        result = REAL(cuCtxGetCurrent)(&context);
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (pool == NULL) {
+        CUdevice device = gv_memory.device;
+        result = REAL(cuDeviceGetMemPool)(&pool, device);
+        if (result != CUDA_SUCCESS)
+            return result;
+    }
+    gv_pool_reclaim(0);
+    struct gv_range *const again = reuse(bytes, stream);
+    if (again != NULL) {
+        gv_memory_readmit(again, context, pool);
+        *dptr = again->address;
+    } else {
+        result = gv_memory_take(bytes, context, pool, dptr);
+        if (result == CUDA_ERROR_OUT_OF_MEMORY && gv_pool_reclaim(1))
+            result = gv_memory_take(bytes, context, pool, dptr);
+    }
+    if (result == CUDA_SUCCESS)
+        count_usage(pool, bytes, 1);
+    return result;
+}
+
+static CUresult release(CUdeviceptr dptr, CUstream stream)
+{
+    struct gv_range *const range = gv_memory_claim(dptr);
+    if (range == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    count_usage(range->pool, range->asked_bytes, 0);
+    gv_pool_free_later(range, stream);
+    return CUDA_SUCCESS;
+}
+
+#define STREAM_ORDERED(suffix, default_stream)                                                                         \
+    GV_EXPORT CUresult cuMemAllocAsync##suffix(CUdeviceptr *dptr, size_t bytesize, CUstream hStream)                   \
+    {                                                                                                                  \
+        const CUstream stream = hStream == NULL ? default_stream : hStream;                                            \
+        if (gv_stream_captures(stream))                                                                                \
+            return REAL(cuMemAllocAsync##suffix)(dptr, bytesize, hStream);                                             \
+        return allocate(dptr, bytesize, NULL, stream);                                                                 \
+    }                                                                                                                  \
+    GV_EXPORT CUresult cuMemAllocFromPoolAsync##suffix(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool pool,          \
+                                                       CUstream hStream)                                               \
+    {                                                                                                                  \
+        const CUstream stream = hStream == NULL ? default_stream : hStream;                                            \
+        if (gv_stream_captures(stream) || gv_pool_is_native(pool))                                                     \
+            return REAL(cuMemAllocFromPoolAsync##suffix)(dptr, bytesize, pool, hStream);                               \
+        return pool == NULL ? CUDA_ERROR_INVALID_VALUE : allocate(dptr, bytesize, pool, stream);                       \
+    }                                                                                                                  \
+    GV_EXPORT CUresult cuMemFreeAsync##suffix(CUdeviceptr dptr, CUstream hStream)                                      \
+    {                                                                                                                  \
+        if (!gv_memory_owns(dptr))                                                                                     \
+            return REAL(cuMemFreeAsync##suffix)(dptr, hStream);                                                        \
+        return release(dptr, hStream == NULL ? default_stream : hStream);                                              \
+    }
+
+STREAM_ORDERED(, NULL)
+STREAM_ORDERED(_ptsz, CU_STREAM_PER_THREAD)
+
+static void add_native(CUmemoryPool pool)
+{
+    pthread_mutex_lock(&lock);
+    CUmemoryPool *grown = realloc(natives, (native_count + 1) * sizeof *natives);
+    if (grown != NULL) {
+        natives = grown;
+        natives[native_count] = pool;
+        __atomic_store_n(&native_count, native_count + 1, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+GV_EXPORT CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *poolProps)
+{
+    const CUresult result = REAL(cuMemPoolCreate)(pool, poolProps);
+    if (result == CUDA_SUCCESS &&
+        (poolProps->handleTypes != CU_MEM_HANDLE_TYPE_NONE || poolProps->location.type != CU_MEM_LOCATION_TYPE_DEVICE ||
+         poolProps->allocType != CU_MEM_ALLOCATION_TYPE_PINNED ||
+         (gv_memory.bytes != 0 && poolProps->location.id != gv_memory.device)))
+        add_native(*pool);
+    return result;
+}
+
+GV_EXPORT CUresult cuMemPoolDestroy(CUmemoryPool pool)
+{
+    const CUresult result = REAL(cuMemPoolDestroy)(pool);
+    if (result != CUDA_SUCCESS)
+        return result;
+    pthread_mutex_lock(&lock); /* the handle may come again for another pool */
+    for (struct usage **link = &usages; *link != NULL; link = &(*link)->next) {
+        if ((*link)->pool == pool) {
+            struct usage *const old = *link;
+            *link = old->next;
+            free(old);
+            break;
+        }
+    }
+    for (size_t i = 0; i < native_count; i++)
+        if (natives[i] == pool)
+            natives[i] = NULL;
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+GV_EXPORT CUresult cuMemPoolImportFromShareableHandle(CUmemoryPool *pool_out, void *handle,
+                                                      CUmemAllocationHandleType handleType, unsigned long long flags)
+{
+    const CUresult result = REAL(cuMemPoolImportFromShareableHandle)(pool_out, handle, handleType, flags);
+    if (result == CUDA_SUCCESS)
+        add_native(*pool_out);
+    return result;
+}
+
+/* Figures of what was allocated from the pool are ours; thresholds and switches are the driver's. */
+GV_EXPORT CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute attr, void *value)
+{
+    const CUresult result = REAL(cuMemPoolGetAttribute)(pool, attr, value);
+    if (result != CUDA_SUCCESS || value == NULL || gv_pool_is_native(pool))
+        return result;
+    pthread_mutex_lock(&lock);
+    const struct usage *const usage = usage_of(pool);
+    if (usage != NULL && (attr == CU_MEMPOOL_ATTR_USED_MEM_CURRENT || attr == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT))
+        *(cuuint64_t *)value = usage->used;
+    if (usage != NULL && (attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH || attr == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH))
+        *(cuuint64_t *)value = usage->high;
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+GV_EXPORT CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attr, void *value)
+{
+    const CUresult result = REAL(cuMemPoolSetAttribute)(pool, attr, value);
+    if (result == CUDA_SUCCESS &&
+        (attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH || attr == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)) {
+        pthread_mutex_lock(&lock);
+        struct usage *const usage = usage_of(pool);
+        if (usage != NULL)
+            usage->high = usage->used;
+        pthread_mutex_unlock(&lock);
+    }
+    return result;
+}
+
+GV_EXPORT CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t minBytesToKeep)
+{
+    gv_pool_reclaim(0);
+    return REAL(cuMemPoolTrimTo)(pool, minBytesToKeep);
+}

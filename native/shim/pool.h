@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Stream-ordered allocation (cuMemAllocAsync, pools) on the same addresses as cuMemAlloc.
+ *
+ * The driver's pools stay what they are (handles, attributes, access), but no memory is taken from them: an allocation is a
+ * range of ours, valid at once, which is more than stream order promises. A free records an event on its stream; the range is
+ * given back when that has passed, or goes to the next allocation of the same size on the same stream without waiting.
+ * Allocations on a capturing stream become graph memory nodes and stay with the driver.
+ */
+#ifndef GPUVIRT_SHIM_POOL_H
+#define GPUVIRT_SHIM_POOL_H
+
+#include "cuda_api.h"
+#include "ranges.h"
+
+/* Gives back what streams have finished with; with `wait`, waits for all of it. Returns how many ranges were given back. */
+int gv_pool_reclaim(int wait);
+
+/* Gives the range back when what was submitted to the stream so far has finished. */
+void gv_pool_free_later(struct gv_range *range, CUstream stream);
+
+void gv_pool_forget(void);
+
+#endif

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Both ABIs of cuGetProcAddress: ask the real driver first with the caller's own arguments, then put our function in place of
+ * the pointer by (name, version, flags). Never by base name, never by pointer value. Every other answer goes through as it is.
+ */
+#include <string.h>
+
+#include "log.h"
+#include "real_driver.h"
+
+struct row {
+    const char *name;
+    int version;
+    int variant; /* 0 plain, 1 ptds, 2 ptsz */
+    int symbol;  /* index into gv_real */
+};
+
+/* Sorted by name, variant, version. */
+#define GV_ROW(name, version, variant, index) {name, version, variant, index},
+static const struct row rows[] = {
+#include "proc_rows.inc"
+};
+#undef GV_ROW
+enum { ROW_COUNT = sizeof rows / sizeof rows[0] };
+
+/* What we answer with ourselves; NULL for symbols that are only forwarded. */
+#define GV_HOOKED(index, symbol) [index] = (void *)symbol,
+static void *const ours[GV_SYMBOL_COUNT] = {
+#include "shim_hooks.inc"
+};
+#undef GV_HOOKED
+
+static int first_row(const char *name)
+{
+    int low = 0, high = ROW_COUNT;
+    while (low < high) {
+        const int middle = (low + high) / 2;
+        if (strcmp(rows[middle].name, name) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* The row with the highest version <= the asked one, of the per-thread twin if there is one and it is asked for. */
+static const struct row *find_row(const char *name, int version, cuuint64_t flags)
+{
+    const struct row *plain = NULL, *twin = NULL;
+    for (int i = first_row(name); i < ROW_COUNT && strcmp(rows[i].name, name) == 0; i++) {
+        if (rows[i].version > version)
+            continue;
+        if (rows[i].variant == 0)
+            plain = &rows[i];
+        else
+            twin = &rows[i];
+    }
+    const int per_thread = (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0;
+    return per_thread && twin != NULL ? twin : plain;
+}
+
+/*
+ * Asked for a version above our headers', the driver may answer with a newer ABI than we know. It is ours to replace only if
+ * the driver gives the same function for the newest version that we do know.
+ */
+static int same_abi(const char *name, void *found, cuuint64_t flags)
+{
+    void *known = NULL;
+    const CUresult result = REAL(cuGetProcAddress_v2)(name, &known, GV_HEADER_VERSION, flags, NULL);
+    return result == CUDA_SUCCESS && known == found;
+}
+
+static void substitute(const char *name, void **function, int version, cuuint64_t flags)
+{
+    if (name == NULL || function == NULL || *function == NULL)
+        return;
+    const struct row *row = find_row(name, version, flags);
+    if (row == NULL || ours[row->symbol] == NULL)
+        return;
+    if (version > GV_HEADER_VERSION && !same_abi(name, *function, flags)) {
+        gv_debug("%s at version %d is newer than this shim knows and passes through ungoverned", name, version);
+        return;
+    }
+    *function = ours[row->symbol];
+}
+
+GV_EXPORT CUresult cuGetProcAddress(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags)
+{
+    const CUresult result = REAL(cuGetProcAddress)(symbol, pfn, cudaVersion, flags);
+    if (result == CUDA_SUCCESS)
+        substitute(symbol, pfn, cudaVersion, flags);
+    return result;
+}
+
+GV_EXPORT CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags,
+                                       CUdriverProcAddressQueryResult *symbolStatus)
+{
+    const CUresult result = REAL(cuGetProcAddress_v2)(symbol, pfn, cudaVersion, flags, symbolStatus);
+    if (result == CUDA_SUCCESS)
+        substitute(symbol, pfn, cudaVersion, flags);
+    return result;
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Questions about memory: answered from our table and the job's quota, since the driver does not know an address that is
+ * swapped out, and would tell every job about the whole device.
+ */
+#include <string.h>
+
+#include "gate.h"
+#include "memory.h"
+#include "pool.h"
+#include "real_driver.h"
+#include "session.h"
+
+GV_EXPORT CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
+{
+    size_t device_free = 0, device_total = 0;
+    CUresult result = REAL(cuMemGetInfo_v2)(&device_free, &device_total); /* checks context and initialisation */
+    if (result == CUDA_SUCCESS)
+        result = gv_session_attach_current();
+    if (result != CUDA_SUCCESS)
+        return result;
+    gv_pool_reclaim(0);
+    pthread_mutex_lock(&gv_memory.lock);
+    const uint64_t charged = gv_memory_charged();
+    pthread_mutex_unlock(&gv_memory.lock);
+    const uint64_t quota = gv_memory_quota();
+    if (free != NULL)
+        *free = quota > charged ? quota - charged : 0;
+    if (total != NULL)
+        *total = quota;
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuMemGetInfo(unsigned int *free, unsigned int *total)
+{
+    size_t wide_free = 0, wide_total = 0;
+    const CUresult result = cuMemGetInfo_v2(&wide_free, &wide_total);
+    if (free != NULL)
+        *free = wide_free > UINT32_MAX ? UINT32_MAX : (unsigned int)wide_free;
+    if (total != NULL)
+        *total = wide_total > UINT32_MAX ? UINT32_MAX : (unsigned int)wide_total;
+    return result;
+}
+
+GV_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CUdeviceptr dptr)
+{
+    struct gv_range range;
+    if (!gv_memory_owns(dptr))
+        return REAL(cuMemGetAddressRange_v2)(pbase, psize, dptr);
+    if (!gv_memory_find(dptr, 1, &range))
+        return CUDA_ERROR_NOT_FOUND;
+    if (pbase != NULL)
+        *pbase = range.address;
+    if (psize != NULL)
+        *psize = range.asked_bytes;
+    return CUDA_SUCCESS;
+}
+
+/* One attribute of an address inside a range of ours. */
+static CUresult answer(CUpointer_attribute attribute, void *data, CUdeviceptr address, const struct gv_range *range)
+{
+    switch (attribute) {
+    case CU_POINTER_ATTRIBUTE_CONTEXT:
+        memcpy(data, &range->context, sizeof range->context);
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
+        *(unsigned int *)data = CU_MEMORYTYPE_DEVICE;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+        *(CUdeviceptr *)data = address;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_BUFFER_ID:
+        *(unsigned long long *)data = range->serial;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
+        *(int *)data = (int)gv_memory.device;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
+        *(CUdeviceptr *)data = range->address;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
+        *(size_t *)data = range->asked_bytes;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_MAPPED:
+        *(unsigned char *)data = 1;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_IS_MANAGED:
+    case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
+    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE: /* mapped memory cannot be shared that way */
+    case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
+        *(unsigned char *)data = 0;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
+        *(unsigned long long *)data = 0;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
+        *(unsigned int *)data = CU_POINTER_ATTRIBUTE_ACCESS_FLAG_READWRITE;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
+        memcpy(data, &range->pool, sizeof range->pool);
+        return CUDA_SUCCESS;
+    default: /* host pointer, P2P tokens and what comes later: as for memory that has none */
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+}
+
+GV_EXPORT CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attribute, CUdeviceptr ptr)
+{
+    struct gv_range range;
+    if (!gv_memory_owns(ptr))
+        return REAL(cuPointerGetAttribute)(data, attribute, ptr);
+    if (data == NULL || !gv_memory_find(ptr, 1, &range))
+        return CUDA_ERROR_INVALID_VALUE;
+    return answer(attribute, data, ptr, &range);
+}
+
+GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_attribute *attributes, void **data,
+                                          CUdeviceptr ptr)
+{
+    struct gv_range range;
+    if (!gv_memory_owns(ptr))
+        return REAL(cuPointerGetAttributes)(numAttributes, attributes, data, ptr);
+    if (numAttributes == 0 || attributes == NULL || data == NULL || !gv_memory_find(ptr, 1, &range))
+        return CUDA_ERROR_INVALID_VALUE;
+    for (unsigned int i = 0; i < numAttributes; i++)
+        if (answer(attributes[i], data[i], ptr, &range) != CUDA_SUCCESS &&
+            attributes[i] == CU_POINTER_ATTRIBUTE_HOST_POINTER)
+            *(void **)data[i] = NULL; /* this call does not fail for attributes that an address lacks */
+    return CUDA_SUCCESS;
+}
+
+/* Memory of ours cannot be handed to another process by legacy handle (README: limits). */
+GV_EXPORT CUresult cuIpcGetMemHandle(CUipcMemHandle *pHandle, CUdeviceptr dptr)
+{
+    return gv_memory_owns(dptr) ? CUDA_ERROR_NOT_SUPPORTED : REAL(cuIpcGetMemHandle)(pHandle, dptr);
+}
+
+/* Nor be registered with another device (dma-buf): it moves. */
+GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr, size_t size,
+                                                 CUmemRangeHandleType handleType, unsigned long long flags)
+{
+    if (gv_memory_owns(dptr))
+        return CUDA_ERROR_NOT_SUPPORTED;
+    return REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType, flags);
+}

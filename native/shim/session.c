@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "session.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+
+#include "arena.h"
+#include "contexts.h"
+#include "environment.h"
+#include "log.h"
+#include "memory.h"
+#include "pool.h"
+#include "real_driver.h"
+#include "streams.h"
+
+struct gv_session gv_session = {.doorbell = -1};
+static pthread_mutex_t attaching = PTHREAD_MUTEX_INITIALIZER;
+static int fork_handler_set;
+
+struct gv_client *gv_client_page(void) { return gv_session.client; }
+
+int gv_session_refused(void) { return __atomic_load_n(&gv_session.state, __ATOMIC_ACQUIRE) == GV_SESSION_REFUSED; }
+
+void gv_session_poke(enum gv_poke what)
+{
+    const uint32_t before = __atomic_fetch_or(&gv_session.pokes, what, __ATOMIC_ACQ_REL);
+    if ((before & what) == 0 && gv_session.doorbell >= 0)
+        eventfd_write(gv_session.doorbell, 1);
+}
+
+/* The child of a fork is nobody: it has no lease, no memory and no thread of ours. CUDA itself is unusable in it as well. */
+static void forget_in_child(void)
+{
+    pthread_mutex_init(&attaching, NULL);
+    gv_gate_forget();
+    gv_control_forget();
+    if (gv_session.doorbell >= 0)
+        close(gv_session.doorbell);
+    memset(&gv_session, 0, sizeof gv_session);
+    gv_session.doorbell = -1;
+    gv_arena_forget();
+    gv_contexts_forget();
+    gv_streams_forget();
+    gv_pool_forget();
+    gv_memory_forget();
+}
+
+static CUresult refuse(CUresult code)
+{
+    gv_session.refusal = code;
+    __atomic_store_n(&gv_session.state, GV_SESSION_REFUSED, __ATOMIC_RELEASE);
+    return code;
+}
+
+static int prepare_pages(void)
+{
+    void *lease = mmap(NULL, GV_PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *client = mmap(NULL, GV_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    gv_session.doorbell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (lease == MAP_FAILED || client == MAP_FAILED || gv_session.doorbell < 0)
+        return -1;
+    gv_session.lease = lease;
+    gv_session.client = client;
+    return 0;
+}
+
+/* A thread that takes no signal of the program's. */
+static int start_control_thread(void)
+{
+    sigset_t all, before;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigfillset(&all);
+    if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0)
+        return -1;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    const int error = pthread_create(&thread, &attributes, gv_control_thread, NULL);
+    pthread_attr_destroy(&attributes);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return error;
+}
+
+static CUresult begin(CUdevice device)
+{
+    const struct gv_environment *const environment = gv_environment();
+    if (environment->token[0] == '\0' || environment->socket[0] == '\0') {
+        gv_log("this program was not started by gpuvirt (GPUVIRT_JOB or GPUVIRT_SOCKET is missing), so it gets no GPU; "
+               "start it with: gpuvirt run -- PROGRAM");
+        return refuse(CUDA_ERROR_NOT_PERMITTED);
+    }
+    CUresult result = gv_memory_prepare(device);
+    if (result == CUDA_SUCCESS)
+        result = REAL(cuDeviceGetUuid_v2)(&gv_session.uuid, device);
+    if (result != CUDA_SUCCESS)
+        return result; /* not refused: the driver's own error, as in a forked child */
+    gv_session.device = device;
+    if (gv_session.lease == NULL && (prepare_pages() != 0 || gv_gate_prepare() != 0)) {
+        gv_log("no memory or descriptors to attach to gpuvirtd");
+        return refuse(CUDA_ERROR_OUT_OF_MEMORY);
+    }
+    if (!fork_handler_set && pthread_atfork(NULL, NULL, forget_in_child) == 0)
+        fork_handler_set = 1;
+    __atomic_store_n(&gv_session.state, GV_SESSION_CONNECTING, __ATOMIC_RELEASE);
+    if (start_control_thread() != 0) {
+        gv_log("cannot start a thread to attach to gpuvirtd");
+        return refuse(CUDA_ERROR_OUT_OF_MEMORY);
+    }
+    while (__atomic_load_n(&gv_session.state, __ATOMIC_ACQUIRE) == GV_SESSION_CONNECTING)
+        gv_futex_wait(&gv_session.state, GV_SESSION_CONNECTING, 100000000); /* control.c bounds the whole */
+    return gv_session_refused() ? gv_session.refusal : CUDA_SUCCESS;
+}
+
+CUresult gv_session_attach(CUdevice device)
+{
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&attaching);
+    switch (__atomic_load_n(&gv_session.state, __ATOMIC_ACQUIRE)) {
+    case GV_SESSION_NEW:
+        result = begin(device);
+        break;
+    case GV_SESSION_REFUSED:
+        result = gv_session.refusal;
+        break;
+    default:
+        if (device != gv_session.device) {
+            gv_log("this process uses GPU %d; a second one (%d) in the same process is not supported yet: give each "
+                   "process "
+                   "its own GPU with CUDA_VISIBLE_DEVICES",
+                   (int)gv_session.device, (int)device);
+            result = CUDA_ERROR_NOT_SUPPORTED;
+        }
+    }
+    pthread_mutex_unlock(&attaching);
+    return result;
+}
+
+/* For a process whose context came into being where we did not see it. */
+CUresult gv_session_attach_slowly(void)
+{
+    CUdevice device = 0;
+    CUcontext context = NULL;
+    CUresult result = REAL(cuCtxGetDevice)(&device);
+    if (result == CUDA_SUCCESS)
+        result = REAL(cuCtxGetCurrent)(&context);
+    if (result == CUDA_SUCCESS)
+        result = gv_session_attach(device);
+    if (result == CUDA_SUCCESS)
+        gv_contexts_add(context);
+    return result;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "streams.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "real_driver.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static CUstream *streams; /* under lock */
+static size_t count, room;
+
+static CUresult created(CUresult result, const CUstream *stream)
+{
+    if (result != CUDA_SUCCESS)
+        return result;
+    pthread_mutex_lock(&lock);
+    if (count == room) {
+        const size_t larger = room == 0 ? 64 : room * 2;
+        CUstream *grown = realloc(streams, larger * sizeof *streams);
+        if (grown != NULL) {
+            streams = grown;
+            room = larger;
+        }
+    }
+    if (count < room)
+        streams[count++] = *stream;
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+static void destroyed(CUstream stream)
+{
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < count; i++) {
+        if (streams[i] == stream) {
+            streams[i] = streams[--count];
+            break;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+GV_EXPORT CUresult cuStreamCreate(CUstream *phStream, unsigned int Flags)
+{
+    return created(REAL(cuStreamCreate)(phStream, Flags), phStream);
+}
+
+GV_EXPORT CUresult cuStreamCreateWithPriority(CUstream *phStream, unsigned int flags, int priority)
+{
+    return created(REAL(cuStreamCreateWithPriority)(phStream, flags, priority), phStream);
+}
+
+GV_EXPORT CUresult cuStreamDestroy(CUstream hStream)
+{
+    destroyed(hStream);
+    return REAL(cuStreamDestroy)(hStream);
+}
+
+GV_EXPORT CUresult cuStreamDestroy_v2(CUstream hStream)
+{
+    destroyed(hStream);
+    return REAL(cuStreamDestroy_v2)(hStream);
+}
+
+static CUresult drain(CUstream stream)
+{
+    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+    /* A stream destroyed meanwhile, and the legacy stream beside a capture, answer with an error: nothing to wait for. */
+    if (REAL(cuStreamIsCapturing)(stream, &status) != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE)
+        return CUDA_SUCCESS;
+    return REAL(cuStreamSynchronize)(stream);
+}
+
+CUresult gv_streams_drain(void)
+{
+    pthread_mutex_lock(&lock);
+    const size_t copied = count;
+    CUstream *copy = malloc((copied + 1) * sizeof *copy);
+    if (copy != NULL && copied != 0)
+        memcpy(copy, streams, copied * sizeof *copy);
+    pthread_mutex_unlock(&lock);
+    if (copy == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    CUresult worst = drain(NULL);
+    for (size_t i = 0; i < copied; i++) {
+        const CUresult result = drain(copy[i]);
+        if (result != CUDA_SUCCESS && result != CUDA_ERROR_INVALID_HANDLE && result != CUDA_ERROR_CONTEXT_IS_DESTROYED)
+            worst = result;
+    }
+    free(copy);
+    return worst;
+}
+
+void gv_streams_forget(void)
+{
+    pthread_mutex_init(&lock, NULL);
+    count = 0;
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The streams that the program made. Needed to drain while one of them captures: a context cannot be synchronised then.
+ */
+#ifndef GPUVIRT_SHIM_STREAMS_H
+#define GPUVIRT_SHIM_STREAMS_H
+
+#include "cuda_api.h"
+
+/* Waits for every stream that does not capture. Control thread. */
+CUresult gv_streams_drain(void);
+void gv_streams_forget(void);
+
+#endif

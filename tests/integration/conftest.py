@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from support.host import Host, host
+
+
+@pytest.fixture
+def machine() -> Iterator[Host]:
+    """A soft GPU of 256 MiB and a daemon with a quantum of 30 ms."""
+    with host(settings='[time]\nquantum = "30ms"') as ready:
+        yield ready

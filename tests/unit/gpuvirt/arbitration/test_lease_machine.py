@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lease machine under every order of events:
+
+Clients that die, fail, come back or fall silent between any two steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+
+from gpuvirt.arbitration import events, ledger
+from gpuvirt.arbitration.facts import Client, Gpu, Move, Rules, Send, Store, Word
+from gpuvirt.arbitration.lease import decide
+
+CAPACITY = 100
+MS = 1_000_000
+
+
+@dataclass
+class Process:
+    """A model of a client: what is really true of it."""
+
+    number: int
+    job: str
+    charged: int = 0
+    resident: int = 0
+    asked: Send | None = None
+    on_gpu: bool = False
+    connected: bool = True
+    zero_sent: bool = True
+    order: list[str] = field(default_factory=list)
+
+
+class Leases(RuleBasedStateMachine):
+    """Drives one GPU; `words` and `processes` are the truth outside."""
+
+    processes = Bundle("processes")
+
+    @initialize(quantum=st.sampled_from([5 * MS, 20 * MS]))
+    def begin(self, quantum: int) -> None:
+        self.gpu = Gpu("gpu", CAPACITY, Rules(quantum=quantum))
+        self.now = 1000 * MS
+        self.words: dict[str, Word] = {}
+        self.epochs: dict[str, int] = {}
+        self.alive: dict[int, Process] = {}
+        self.count = 0
+        self.last_epoch = 0
+        self.wake: int | None = None
+        self.promised_before = 0
+
+    def act(self) -> None:
+        """Decide, carry out, and check each action against the truth at its moment."""
+        decision = decide(self.gpu, self.now)
+        self.wake = decision.wake_at
+        assert self.wake is None or self.wake > self.now - 1, "a wake-up in the past would spin"
+        for action in decision.actions:
+            if isinstance(action, Store):
+                self.check_store(action)
+            elif isinstance(action, Send):
+                self.check_send(action)
+        assert not any(isinstance(a, Store | Send) for a in decide(self.gpu, self.now).actions), "decide must settle"
+
+    def check_store(self, action: Store) -> None:
+        mine = [process for process in self.alive.values() if process.job == action.contender]
+        if action.word in (Word.OPEN, Word.GRANTED) and self.words.get(action.contender) not in (
+            Word.OPEN,
+            Word.GRANTED,
+        ):
+            assert action.epoch > self.last_epoch, "epochs only grow"
+            self.last_epoch = action.epoch
+            for process in self.alive.values():
+                assert not process.on_gpu, f"{action.contender} was granted while {process} may be on the GPU"
+            for process in mine:
+                assert process.resident >= process.charged, f"granted without all memory: {process}"
+                process.on_gpu = True
+        if action.word is Word.CLOSED:
+            assert not any(process.on_gpu for process in mine), "closed before everybody drained"
+        self.words[action.contender] = action.word
+        self.epochs[action.contender] = action.epoch
+        launching = [key for key, word in self.words.items() if word is not Word.CLOSED]
+        assert len(launching) <= 1, launching
+
+    def check_send(self, action: Send) -> None:
+        process = self.alive[action.client]
+        assert process.connected, "a request to nobody"
+        assert process.asked is None, "one request at a time"
+        if action.move is Move.EVICT:
+            assert not process.on_gpu, "EVICT under running work"
+            assert action.bytes >= 0
+        else:
+            assert action.bytes >= process.charged
+            assert ledger.promised(self.gpu.clients()) <= max(self.gpu.capacity, 0), "promised more than there is"
+        process.asked = action
+
+    # ---- events
+
+    @rule(target=processes, job=st.sampled_from("abc"), resident=st.integers(0, 40), back=st.booleans())
+    def join(self, job: str, resident: int, back: bool) -> Process:
+        self.count += 1
+        process = Process(self.count, job)
+        client = Client(self.count)
+        free = max(0, ledger.free(self.gpu))
+        if back and resident <= free:
+            process.charged = process.resident = resident
+            client.charged = client.resident = client.allowance = resident
+            client.drained = client.restored = False
+            process.on_gpu = True  # work of before may still run
+            process.zero_sent = False
+        self.alive[process.number] = process
+        contender = events.attach(self.gpu, job, 100, client)
+        if contender.may_launch:
+            process.on_gpu = True
+        self.act()
+        return process
+
+    @rule(process=processes, charged=st.integers(0, 110))
+    def want(self, process: Process, charged: int) -> None:
+        if not self.here(process) or not process.zero_sent:
+            return
+        if self.words.get(process.job) in (Word.OPEN, Word.GRANTED):
+            charged = max(charged, process.resident)
+        client = self.client(process)
+        process.charged = charged
+        if charged <= client.allowance and client.restored:
+            process.resident = max(process.resident, charged)  # extents below the allowance need no permission
+        events.want(self.gpu, process.number, charged, process.resident, self.now)
+        self.act()
+
+    @rule(process=processes)
+    def idle(self, process: Process) -> None:
+        if self.here(process):
+            events.idle(self.gpu, process.number)
+            self.act()
+
+    @rule(process=processes)
+    def drained(self, process: Process) -> None:
+        """The client finishes its work; right when its word says DRAIN, or after its WELCOME."""
+        if not self.here(process):
+            return
+        word = self.words.get(process.job, Word.CLOSED)
+        if not process.zero_sent:
+            process.zero_sent = True
+            process.on_gpu = word in (Word.OPEN, Word.GRANTED)
+            events.drained(self.gpu, process.number, 0)
+        elif word is Word.DRAIN:
+            process.on_gpu = False
+            events.drained(self.gpu, process.number, self.epochs[process.job])
+        self.act()
+
+    @rule(process=processes, outcome=st.sampled_from(["ok", "ok", "ok", "oom", "error"]), short=st.integers(0, 50))
+    def answer(self, process: Process, outcome: str, short: int) -> None:
+        if not self.here(process) or process.asked is None:
+            return
+        asked, process.asked = process.asked, None
+        before, status = process.resident, {"ok": 0, "oom": 2, "error": 999}[outcome]
+        if status == 0:
+            process.resident = min(before, asked.bytes) if asked.move is Move.EVICT else process.charged
+        events.moved(
+            self.gpu, process.number, asked.move, status, process.charged, process.resident,
+            abs(process.resident - before), short if outcome == "oom" else 0, 1000, self.now,
+        )  # fmt: skip
+        self.act()
+
+    @rule(process=consumes(processes))
+    def die(self, process: Process) -> None:
+        if process.number in self.alive:
+            del self.alive[process.number]
+            events.gone(self.gpu, process.number)
+            self.act()
+
+    @rule(process=processes)
+    def lose(self, process: Process) -> None:
+        if self.here(process):
+            process.connected, process.asked = False, None
+            events.lost(self.gpu, process.number)
+            self.act()
+
+    @rule(target=processes, process=consumes(processes))
+    def come_back(self, process: Process) -> Process:
+        """The same process attaches again: one step for the arbiter."""
+        if process.number not in self.alive:
+            return multiple()
+        old = self.client(process)
+        del self.alive[process.number]
+        self.count += 1
+        client = Client(self.count, charged=process.charged, resident=process.resident)
+        client.allowance = max(process.resident, old.allowance)
+        client.drained = client.restored = False
+        again = Process(
+            self.count, process.job, process.charged, process.resident, on_gpu=process.on_gpu, zero_sent=False
+        )
+        self.alive[again.number] = again
+        events.gone(self.gpu, process.number)
+        contender = events.attach(self.gpu, process.job, 100, client)
+        again.on_gpu = again.on_gpu or contender.may_launch
+        self.act()
+        return again
+
+    @rule(milliseconds=st.integers(0, 60))
+    def wait(self, milliseconds: int) -> None:
+        self.now += milliseconds * MS
+        self.act()
+
+    @rule(capacity=st.integers(60, 120))
+    def other_capacity(self, capacity: int) -> None:
+        """A context grew, a stranger came or went."""
+        if capacity > self.gpu.capacity:
+            events.room_changed(self.gpu)
+        self.gpu.capacity = capacity
+        self.act()
+
+    # ---- helpers and invariants
+
+    def here(self, process: Process) -> bool:
+        return process.number in self.alive and process.connected
+
+    def client(self, process: Process) -> Client:
+        return events.find(self.gpu, process.number)[1]
+
+    @invariant()
+    def accounts_agree(self) -> None:
+        if not hasattr(self, "gpu"):
+            return
+        assert {client.number for client in self.gpu.clients()} == set(self.alive)
+        for process in self.alive.values():
+            assert process.resident <= max(self.client(process).allowance, 0), "more resident than promised"
+        if not self.alive:
+            assert ledger.promised(self.gpu.clients()) == 0
+            assert all(word is Word.CLOSED for word in self.words.values())
+
+    def teardown(self) -> None:
+        """Liveness: when everybody behaves from now on, whoever wants the GPU and fits gets it."""
+        if not hasattr(self, "gpu"):
+            return
+        self.gpu.capacity = 120
+        events.room_changed(self.gpu)
+        for process in [p for p in self.alive.values() if not p.connected]:
+            del self.alive[process.number]
+            events.gone(self.gpu, process.number)
+        self.act()
+        wanting = {
+            process.job
+            for process in self.alive.values()
+            if sum(other.charged for other in self.alive.values() if other.job == process.job) <= 120
+        }
+        for process in list(self.alive.values()):
+            if process.zero_sent:
+                self.want(process, process.charged)
+        served: set[str] = set()
+        for _ in range(400):
+            for process in list(self.alive.values()):
+                self.answer(process, "ok", 0)
+                self.drained(process)
+                if process.zero_sent and self.words.get(process.job, Word.CLOSED) is Word.CLOSED:
+                    self.want(process, process.charged)
+            served |= {key for key, word in self.words.items() if word in (Word.OPEN, Word.GRANTED)}
+            if served >= wanting:
+                return
+            self.now += 50 * MS
+            self.act()
+        raise AssertionError(f"starved: {wanting - served}; {self.gpu}")
+
+
+TestLeases = Leases.TestCase
+TestLeases.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gpuvirt softgpu`: environment and care without a soft GPU; the whole life of one where it is built."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gpuvirt import paths
+from gpuvirt.cli import softgpu
+from gpuvirt.errors import DriverUnavailable
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+RUN = (sys.executable, "-m", "gpuvirt.cli.main")
+
+
+@pytest.fixture
+def built() -> Path:
+    try:
+        return softgpu.folder()
+    except DriverUnavailable as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def board(runtime: Path) -> Path:
+    return runtime / "board"
+
+
+def test_board_of_option_environment_user() -> None:
+    assert softgpu.board_path("/a", {softgpu.BOARD: "/b"}) == Path("/a")
+    assert softgpu.board_path(None, {softgpu.BOARD: "/b"}) == Path("/b")
+    assert softgpu.board_path(None, {}) == Path(f"/dev/shm/gpuvirt-softgpu-{os.geteuid()}")
+
+
+def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "library", lambda name: Path("/g/lib") / name)
+    result = softgpu.variables(Path("/b"), 1 << 29, 2, {"LD_LIBRARY_PATH": "/x:/g/lib/softgpu"})
+    assert result == {
+        "LD_LIBRARY_PATH": "/g/lib/softgpu:/x",
+        "GPUVIRT_SOFTGPU_BOARD": "/b",
+        "GPUVIRT_SOFTGPU_MEMORY": str(1 << 29),
+        "GPUVIRT_SOFTGPU_DEVICES": "2",
+    }
+
+
+def test_users_are_those_who_map_it(tmp_path: Path) -> None:
+    path = tmp_path / "board"
+    path.write_bytes(bytes(4096))
+    assert softgpu.users(path) == []
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 4096):
+        assert softgpu.users(path) == [os.getpid()]
+
+
+def test_remove_takes_only_boards(gpuvirt: Cli, tmp_path: Path) -> None:
+    precious = tmp_path / "thesis.tex"
+    precious.write_text("years of work")
+    done = gpuvirt("softgpu", "remove", "--board", str(precious))
+    assert done.returncode == 1
+    assert "is not the file of a soft GPU" in done.stderr
+    assert precious.exists()
+    done = gpuvirt("softgpu", "remove", "--board", str(tmp_path / "none"))
+    assert (done.returncode, "there is no soft GPU" in done.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("arguments", [["--memory", "0"], ["--memory", "1M"], ["--devices", "0"], ["--devices", "17"]])
+def test_wrong_sizes(gpuvirt: Cli, board: Path, arguments: list[str]) -> None:
+    done = gpuvirt("softgpu", "create", "--board", str(board), *arguments)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_life(gpuvirt: Cli, board: Path, built: Path) -> None:
+    done = gpuvirt("softgpu", "create", "--memory", "64M", "--devices", "2", "--board", str(board))
+    assert (done.returncode, done.stdout) == (0, f"soft GPU {board}: 2 devices of 64 MiB\n"), done.stderr
+    again = gpuvirt("softgpu", "create", "--board", str(board))
+    assert (again.returncode, "there is a soft GPU already" in again.stderr) == (1, True)
+    rows = json.loads(gpuvirt("softgpu", "show", "--board", str(board), "-o", "json").stdout)
+    assert [row["memory_total"] for row in rows] == [64 << 20] * 2
+    assert "0/64" in gpuvirt("softgpu", "show", "--board", str(board)).stdout
+    script = "import ctypes; print(ctypes.CDLL('libcuda.so.1').cuInit(0), flush=True); input()"
+    user = subprocess.Popen(
+        [*RUN, "softgpu", "run", "--board", str(board), sys.executable, "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert user.stdout is not None
+    assert user.stdout.readline() == "0\n"
+    busy = gpuvirt("softgpu", "remove", "--board", str(board))
+    assert (busy.returncode, f"in use by {user.pid}" in busy.stderr) == (1, True)
+    user.communicate("\n", timeout=20)
+    assert gpuvirt("softgpu", "remove", "--board", str(board)).returncode == 0
+    assert not board.exists()
+
+
+def test_env_is_for_eval(gpuvirt: Cli, board: Path, built: Path) -> None:
+    text = gpuvirt("softgpu", "env", "--memory", "32M", "--board", str(board)).stdout
+    lines = [shlex.split(line) for line in text.splitlines()]
+    assert all(line[0] == "export" for line in lines)
+    values = dict(line[1].split("=", 1) for line in lines)
+    assert values["LD_LIBRARY_PATH"].split(":")[0] == str(built)
+    assert (values[softgpu.BOARD], values[softgpu.MEMORY]) == (str(board), str(32 << 20))
+
+
+def test_run_leaves_gpuvirt_behind(gpuvirt: Cli, board: Path, built: Path) -> None:
+    inside = {"LD_PRELOAD": "", "GPUVIRT_JOB": "t", "GPUVIRT_SOCKET": "/s", "GPUVIRT_DRIVER": "/d"}
+    done = gpuvirt("softgpu", "run", "--board", str(board), "--", "env", environ=inside)
+    assert "GPUVIRT_JOB" not in done.stdout
+    assert f"GPUVIRT_SOFTGPU_BOARD={board}" in done.stdout
+    assert gpuvirt("softgpu", "run", "no-such-program").returncode == 127

@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client of the daemon that does what the shim does, in Python, in a process of its own (identity is per process).
+
+FakeShim runs in the child: it answers DRAIN, EVICT and RESTORE like a well-behaved shim, or misbehaves as told.
+Remote is the test's handle on it.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import multiprocessing
+import os
+import select
+import socket
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+from gpuvirt.control import messages
+from gpuvirt.control.block import ClientState, ClientWriter, LeaseState, LeaseView
+
+MIB = 1 << 20
+LAUNCHABLE = (LeaseState.OPEN, LeaseState.GRANTED)
+
+
+class FakeShim:
+    """The child's side. Memory is counted, not moved."""
+
+    def __init__(self) -> None:
+        self.socket: socket.socket | None = None
+        self.lease: LeaseView | None = None
+        self.page: ClientWriter | None = None
+        self.arena = -1
+        self.welcome: messages.Welcome | None = None
+        self.refused: messages.Refused | None = None
+        self.closed = False
+        self.charged = self.resident = self.allowance = 0
+        self.out = self.inward = 0
+        self.busy = False  # always has work: wants the GPU whenever it has not got it
+        self.drain = True
+        self.evict = "ok"  # ok, fail, silent
+        self.restore = "ok"  # ok, oom, silent
+        self.oom_short = 0
+        self.intervals: list[list[float]] = []  # [from, to] in which it could have work on the GPU
+        self.received: list[str] = []
+        self.largest_resident = 0
+        self.drained_epoch = 0
+        self.options: dict[str, Any] = {}
+
+    # ---- commands of the test
+
+    def hello(self, path: str, job_token: str, uuid: bytes, **changes: Any) -> str:
+        """Attach; "welcome", or the reason of the refusal, or "closed"."""
+        self.options = {"path": path, "token": job_token, "uuid": uuid}
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.settimeout(5)
+        self.socket.connect(path)
+        self.closed = False
+        version = changes.pop("version", messages.VERSION)
+        fields = {
+            "minimum_version": 1,
+            "claimed_pid": os.getpid(),
+            "device": 0,
+            "reattach": 0,
+            "granularity": MIB,
+            "device_total": 512 * MIB,
+            "charged_bytes": self.charged,
+            "resident_bytes": self.resident,
+            "device_uuid": uuid,
+            "token": job_token,
+        }
+        self.socket.send(messages.encode(messages.Hello(**(fields | changes)), version))
+        return self._answer()
+
+    def options_of(self) -> tuple[str, str, bytes]:
+        """What the last hello() was called with."""
+        return self.options["path"], self.options["token"], self.options["uuid"]
+
+    def connect(self, path: str) -> None:
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.socket.connect(path)
+
+    def _answer(self) -> str:
+        assert self.socket is not None
+        packet, ancillary, _, _ = self.socket.recvmsg(4096, socket.CMSG_SPACE(16 * 4))
+        if not packet:
+            self.closed = True
+            return "closed"
+        fds = array.array("i")
+        for _, kind, data in ancillary:
+            if kind == socket.SCM_RIGHTS:
+                fds.frombytes(data)
+        message = messages.decode(packet)
+        if isinstance(message, messages.Refused):
+            self.refused = message
+            return message.reason
+        assert isinstance(message, messages.Welcome)
+        self.welcome = message
+        self.lease, self.page = LeaseView(fds[0]), ClientWriter(fds[1])
+        if self.arena < 0:
+            self.arena = fds[2]  # a client that comes back keeps the arena that its memory is in
+        else:
+            os.close(fds[2])
+        os.close(fds[1])
+        self.allowance = message.allowance
+        self.drained_epoch = 0
+        if self.intervals and len(self.intervals[-1]) == 1:
+            self.intervals[-1].append(time.monotonic())  # what was given under an old page is finished first
+        self.send(messages.Drained(0))
+        self.send(messages.Memory(self.charged, self.resident, 0))
+        if self.busy:
+            self.want()
+        self.socket.setblocking(False)
+        return "welcome"
+
+    def want(self, size: int | None = None, busy: bool = True) -> None:
+        """Have work and (at least) this much memory."""
+        if size is not None:
+            self.charged = size
+        self.busy = busy
+        self._publish(ClientState.WAITING)
+        self.send(messages.Want(self.charged, self.resident))
+
+    def finish(self) -> None:
+        """No work any more."""
+        self.busy = False
+        self._publish(ClientState.IDLE)
+        self.send(messages.Idle(time.monotonic_ns()))
+
+    def configure(self, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def write_page(self, **fields: int) -> None:
+        assert self.page is not None
+        self.page.set(**fields)
+
+    def scribble(self, data: bytes) -> None:
+        assert self.page is not None
+        self.page.scribble(data)
+
+    def try_to_write_lease(self, fd_bytes: int = 4096) -> str:
+        """What happens when a client maps its lease page writable."""
+        import mmap
+
+        assert self.lease is not None
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if "gpuvirt-lease" in os.readlink(f"/proc/self/fd/{name}"):
+                    try:
+                        mmap.mmap(int(name), fd_bytes)
+                    except OSError as error:
+                        return type(error).__name__
+                    return "written"
+        return "not found"
+
+    def raw(self, data: bytes, times: int = 1) -> None:
+        assert self.socket is not None
+        for _ in range(times):
+            self.socket.send(data)
+
+    def send(self, message: messages.Message) -> None:
+        if self.socket is None:
+            return
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.socket.send(messages.encode(message))
+
+    def drop(self) -> None:
+        """Close the connection, live on."""
+        assert self.socket is not None
+        self.socket.close()
+        self.socket = None
+
+    def view(self) -> dict[str, Any]:
+        """What the test may want to know."""
+        word = self.lease.word if self.lease is not None else (0, LeaseState.CLOSED)
+        return {
+            "word": word[1].name,
+            "epoch": word[0],
+            "quota": self.lease.quota if self.lease is not None else None,
+            "fits": self.lease.fits if self.lease is not None else None,
+            "deadline": self.lease.deadline_ns if self.lease is not None else None,
+            "charged": self.charged,
+            "resident": self.resident,
+            "allowance": self.allowance,
+            "largest_resident": self.largest_resident,
+            "out": self.out,
+            "in": self.inward,
+            "intervals": self.intervals,
+            "received": self.received,
+            "closed": self.closed,
+            "welcome": None if self.welcome is None else (self.welcome.generation, self.welcome.arena_bytes),
+            "arena": os.fstat(self.arena).st_size if self.arena >= 0 else None,
+            "arena_links": os.fstat(self.arena).st_nlink if self.arena >= 0 else None,
+        }
+
+    # ---- the shim's own work
+
+    def _publish(self, state: ClientState) -> None:
+        if self.page is not None:
+            self.page.set(
+                state=int(state),
+                charged_bytes=self.charged,
+                resident_bytes=self.resident,
+                out_bytes=self.out,
+                in_bytes=self.inward,
+                drained_epoch=self.drained_epoch,
+            )
+
+    def look(self) -> None:
+        """Follow the lease word."""
+        if self.lease is None:
+            return
+        epoch, state = self.lease.word
+        running = bool(self.intervals) and len(self.intervals[-1]) == 1
+        if state in LAUNCHABLE and self.busy and not running and self.charged <= self.resident:
+            self.intervals.append([time.monotonic()])
+            self._publish(ClientState.RUNNING)
+        if state is LeaseState.DRAIN and self.drain and self.drained_epoch != epoch:
+            if running:
+                self.intervals[-1].append(time.monotonic())
+            self.drained_epoch = epoch
+            self._publish(ClientState.WAITING if self.busy else ClientState.IDLE)
+            self.send(messages.Drained(epoch))
+            if self.busy:
+                self.send(messages.Want(self.charged, self.resident))
+        if state is LeaseState.CLOSED and running:
+            self.intervals[-1].append(time.monotonic())
+
+    def receive(self) -> None:
+        assert self.socket is not None
+        try:
+            packet = self.socket.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet = b""
+        if not packet:
+            self.closed = True
+            self.socket.close()
+            self.socket = None
+            return
+        message = messages.decode(packet)
+        self.received.append(type(message).__name__)
+        if isinstance(message, messages.Evict):
+            self._evict(message)
+        elif isinstance(message, messages.Restore):
+            self._restore(message)
+
+    def _evict(self, message: messages.Evict) -> None:
+        if self.evict == "silent":
+            return
+        if self.evict == "fail":
+            self.send(messages.Evicted(2, self.charged, self.resident, 0, 0, 1000))
+            return
+        moved = max(0, self.resident - message.target)
+        self.resident -= moved
+        self.out += moved
+        self.allowance = message.target
+        self._publish(ClientState.WAITING if self.busy else ClientState.IDLE)
+        self.send(messages.Evicted(0, self.charged, self.resident, moved, 0, 1000 + moved))
+
+    def _restore(self, message: messages.Restore) -> None:
+        if self.restore == "silent":
+            return
+        if self.restore == "oom":
+            self.send(messages.Restored(2, self.charged, self.resident, 0, self.oom_short, 1000))
+            return
+        moved = max(0, self.charged - self.resident)
+        self.resident = min(self.charged, message.allowance)
+        self.inward += moved
+        self.allowance = message.allowance
+        self.largest_resident = max(self.largest_resident, self.resident)
+        self._publish(ClientState.WAITING if self.busy else ClientState.IDLE)
+        self.send(messages.Restored(0, self.charged, self.resident, moved, 0, 1000 + moved))
+
+
+def _child(pipe: Connection) -> None:
+    shim = FakeShim()
+    while True:
+        sources: list[Any] = [pipe]
+        if shim.socket is not None and shim.welcome is not None:
+            sources.append(shim.socket)
+        ready, _, _ = select.select(sources, [], [], 0.001)
+        if shim.socket is not None and shim.socket in ready:
+            shim.receive()
+        shim.look()
+        if pipe not in ready:
+            continue
+        try:
+            name, arguments, keywords = pipe.recv()
+        except EOFError:
+            os._exit(0)
+        if name == "exit":
+            os._exit(0)
+        try:
+            pipe.send((True, getattr(shim, name)(*arguments, **keywords)))
+        except Exception as error:
+            pipe.send((False, f"{type(error).__name__}: {error}"))
+
+
+class Remote:
+    """A FakeShim in a child process; methods of FakeShim are called through it."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("fork")
+        self._pipe, child = context.Pipe()
+        self.process = context.Process(target=self._start, args=(child,), daemon=True)
+        self.process.start()
+        child.close()
+
+    def _start(self, pipe: Connection) -> None:
+        self._pipe.close()
+        _child(pipe)
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            self._pipe.send((name, arguments, keywords))
+            fine, result = self._pipe.recv()
+            if not fine:
+                raise RuntimeError(result)
+            return result
+
+        return call
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self.process.kill()
+        self.process.join(10)
+
+    def close(self) -> None:
+        self.kill()
+        self._pipe.close()
+        self.process.close()
+
+
+def until(condition: Any, timeout: float = 5.0, what: str = "condition") -> Any:
+    """Wait until condition() is true (not a fixed sleep); returns its value."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.002)
+    raise AssertionError(f"{what} did not come true within {timeout} s")
