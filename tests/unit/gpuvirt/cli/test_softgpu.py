@@ -48,6 +48,7 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result == {
         "LD_LIBRARY_PATH": "/g/lib/softgpu:/x",
         "GPUVIRT_SOFTGPU_BOARD": "/b",
+        "GPUVIRT_SOFTGPU_PYTHON": sys.executable,
         "GPUVIRT_SOFTGPU_MEMORY": str(1 << 29),
         "GPUVIRT_SOFTGPU_DEVICES": "2",
     }
