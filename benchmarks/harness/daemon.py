@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpuvirt.admin import AdminClient
-
 from gpuvirt import paths
+from gpuvirt.admin import AdminClient
 from gpuvirt.errors import DaemonUnavailable, GpuvirtError
 from harness.processes import Child, Children
 from harness.softgpu import Device
