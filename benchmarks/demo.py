@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gpuvirt.errors import GpuvirtError
+from gpuvirt.units import format_size
 from harness import record
 from harness.daemon import Daemon
 from harness.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts
@@ -24,9 +26,6 @@ from harness.processes import Child, Children
 from harness.real import NoRealGpu, real_gpu
 from harness.screen import Screen
 from harness.softgpu import Device, Scratch, soft_gpu
-
-from gpuvirt.errors import GpuvirtError
-from gpuvirt.units import format_size
 
 SOFT_MEMORY = 512 << 20
 PART, REAL_PART = (

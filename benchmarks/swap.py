@@ -8,10 +8,9 @@ import statistics
 import sys
 from typing import Any
 
+from gpuvirt.units import format_size
 from harness import bench, probes, record, turns
 from harness.daemon import Daemon
-
-from gpuvirt.units import format_size
 
 DEVICE, EACH_MIB = 512 << 20, 352
 QUANTUM_MS, SECONDS, GAP_US = 1000, 14.0, 20000

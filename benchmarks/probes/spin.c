@@ -3,13 +3,14 @@
  * A job that always wants the GPU: spin MIB SECONDS GAP_US [dirty]
  *
  * Takes MIB of device memory, fills it, then launches a tiny kernel again and again and waits for each, for SECONDS from its
- * first turn. When an iteration takes longer than GAP_US the job was off the GPU: with `dirty` it then writes all of its memory
+ * first turn (or until the file named by SPIN_STOP exists). When an iteration takes longer than GAP_US the job was off the GPU: with `dirty` it then writes all of its memory
  * again, so that nothing can be saved by not copying what did not change. Prints
  *     {"turns": [[start_ns, end_ns], ...], "iterations": N, "checked": true}
  * with CLOCK_MONOTONIC times: a turn goes from the first iteration after a gap that completed to the last one before the next.
  * At the end every word of the memory is compared with what was written; a difference ends the program with exit code 4.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "driver.h"
 
@@ -83,6 +84,7 @@ int main(int argc, char **argv)
     printf("ready\n");
     fflush(stdout);
 
+    const char *const stop = getenv("SPIN_STOP");
     const uint64_t began = now_ns();
     uint64_t last = began, iterations = 0;
     size_t turn = 0;
@@ -101,7 +103,7 @@ int main(int argc, char **argv)
         }
         last = now;
         iterations++;
-    } while (last - began < limit);
+    } while (last - began < limit && (stop == NULL || iterations % 64 != 0 || access(stop, F_OK) != 0));
     turns[turn][1] = last;
 
     const int good = intact(address, bytes, seed);

@@ -21,7 +21,6 @@ from harness.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts
 from harness.processes import Child, Children
 from harness.real import NoRealGpu, RealGpu, describe
 from harness.softgpu import Device, Scratch, soft_gpu
-
 from real_gpu.probe import NEED_TORCH, PROBES
 from real_gpu.steps import StepFailed, Steps
 from real_gpu.torch_jobs import TorchJobs

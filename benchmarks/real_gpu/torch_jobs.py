@@ -13,7 +13,6 @@ from harness.daemon import Daemon
 from harness.jobs import PROGRAMS, Outcome
 from harness.processes import Child, Children
 from harness.softgpu import Device
-
 from real_gpu.steps import StepFailed
 
 PART = 0.55  # of the free memory, for each of two jobs: they do not fit, and neither asks for more than there is

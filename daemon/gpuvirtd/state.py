@@ -94,7 +94,9 @@ class State:
     def next_generation(self) -> int:
         """Number of this start: one more than the last; forgets everything of an earlier boot."""
         stored = dict(self._db.execute("SELECT key, value FROM meta"))
-        generation = int(stored.get("generation", "0")) + 1
+        # After a loss of the database the last number is not known: seconds since 1970 are above it.
+        last = int(stored.get("generation", int(time.time()) if self.note else 0))
+        generation = last + 1
         boot = boot_id()
         with self._transaction():
             if stored.get("boot", boot) != boot:

@@ -38,7 +38,7 @@ def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, o
     if missing == 0:
         return Room.THERE
     able = candidates(gpu.contenders.values(), contender.key, now)
-    plan = choose_victims(able, contender.key, missing, gpu.host_room)
+    plan = choose_victims(able, contender.key, missing, gpu.host_room, real=gpu.penalty > 0)
     if plan is None:
         return Room.NONE
     for eviction in plan:

@@ -40,32 +40,31 @@ def candidates(contenders: Iterable[Contender], excluded: str, now: int) -> list
     return sorted(able, key=order)
 
 
-def unused_promise(client: Client) -> int:
-    """Part of its allowance that the client gives up without copying anything."""
-    return max(0, client.allowance - max(0, client.charged - client.swapped))
-
-
 def choose_victims(
-    able: list[tuple[Contender, Client]], excluded: str, deficit: int, host_room: int
+    able: list[tuple[Contender, Client]], excluded: str, deficit: int, host_room: int, real: bool = False
 ) -> list[Eviction] | None:
-    """Evictions that free `deficit` bytes of promises and swap at most `host_room`; None if that cannot be done."""
-    slack: dict[int, int] = {}
+    """Evictions that free `deficit` bytes of promises and swap at most `host_room`; None if that cannot be done.
+
+    real: free as many bytes of the device itself. The device was found fuller than the ledger says, so a promise that
+    nobody has used yet gives no room.
+    """
+    held = {client.number: client.resident if real else client.allowance for _, client in able}
+    taken = dict.fromkeys(held, 0)
     missing = deficit
     for contender, client in able:
         # What a process of the job that is to run has swapped out comes back in a moment: it keeps the room for it.
-        unused = unused_promise(client) if contender.key != excluded else max(0, client.allowance - client.charged)
-        slack[client.number] = min(unused, missing)
-        missing -= slack[client.number]
-    taken: dict[int, int] = {}
-    for contender, client in able:
-        used = client.allowance - slack[client.number] if contender.key != excluded else 0
-        taken[client.number] = max(0, min(used, missing, host_room))
+        swapped = 0 if contender.key == excluded else client.swapped
+        unused = held[client.number] - max(0, client.charged - swapped)
+        taken[client.number] = max(0, min(unused, missing))
         missing -= taken[client.number]
-        host_room -= taken[client.number]
+    for contender, client in able:
+        if contender.key != excluded:
+            copied = max(0, min(held[client.number] - taken[client.number], missing, host_room))
+            taken[client.number] += copied
+            missing -= copied
+            host_room -= copied
     if missing > 0:
         return None
     return [
-        Eviction(client, client.allowance - slack[client.number] - taken[client.number])
-        for _, client in able
-        if slack[client.number] + taken[client.number] > 0
+        Eviction(client, held[client.number] - taken[client.number]) for _, client in able if taken[client.number] > 0
     ]

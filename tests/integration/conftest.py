@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from support.host import Host, host
 
 
-@pytest.fixture()
+@pytest.fixture
 def machine() -> Iterator[Host]:
     """A soft GPU of 256 MiB and a daemon with a quantum of 30 ms."""
     with host(settings='[time]\nquantum = "30ms"') as ready:

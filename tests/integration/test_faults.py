@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+
 from support.host import PROGRAMS, Host, host
 
 MIB = 1 << 20

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.host import BIN, PROGRAMS, Host, Program
 
 from gpuvirt import paths
+from support.host import BIN, PROGRAMS, Host, Program
 
 
 def one_line(program: Program, code: int, *words: str) -> str:
@@ -28,7 +28,7 @@ def one_line(program: Program, code: int, *words: str) -> str:
     return lines[0]
 
 
-@pytest.fixture()
+@pytest.fixture
 def bare_host() -> Host:
     """A host without a daemon."""
     machine = Host()

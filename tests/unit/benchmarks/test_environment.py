@@ -9,6 +9,7 @@ from pathlib import Path
 
 import console
 import pytest
+
 from harness import softgpu
 from harness.jobs import Outcome, demo_jobs
 from harness.softgpu import Device, Scratch

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from harness.interrupts import Interrupted, Interrupts
 from harness.processes import Child, Children
 

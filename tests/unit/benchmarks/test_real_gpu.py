@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.interrupts import Interrupted
 from real_gpu.steps import StepFailed, Steps
+
+from harness.interrupts import Interrupted
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import pytest
+
 from harness import turns
 
 JOBS = {"a": [(0, 100), (210, 300)], "b": [(110, 200), (320, 400)]}

@@ -50,9 +50,9 @@ class FakeShim:
 
     # ---- commands of the test
 
-    def hello(self, path: str, token: str, uuid: bytes, **changes: Any) -> str:
+    def hello(self, path: str, job_token: str, uuid: bytes, **changes: Any) -> str:
         """Attach; "welcome", or the reason of the refusal, or "closed"."""
-        self.options = {"path": path, "token": token, "uuid": uuid}
+        self.options = {"path": path, "token": job_token, "uuid": uuid}
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.socket.settimeout(5)
         self.socket.connect(path)
@@ -68,10 +68,14 @@ class FakeShim:
             "charged_bytes": self.charged,
             "resident_bytes": self.resident,
             "device_uuid": uuid,
-            "token": token,
+            "token": job_token,
         }
         self.socket.send(messages.encode(messages.Hello(**(fields | changes)), version))
         return self._answer()
+
+    def options_of(self) -> tuple[str, str, bytes]:
+        """What the last hello() was called with."""
+        return self.options["path"], self.options["token"], self.options["uuid"]
 
     def connect(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -100,8 +104,13 @@ class FakeShim:
             os.close(fds[2])
         os.close(fds[1])
         self.allowance = message.allowance
+        self.drained_epoch = 0
+        if self.intervals and len(self.intervals[-1]) == 1:
+            self.intervals[-1].append(time.monotonic())  # what was given under an old page is finished first
         self.send(messages.Drained(0))
         self.send(messages.Memory(self.charged, self.resident, 0))
+        if self.busy:
+            self.want()
         self.socket.setblocking(False)
         return "welcome"
 
@@ -152,7 +161,8 @@ class FakeShim:
             self.socket.send(data)
 
     def send(self, message: messages.Message) -> None:
-        assert self.socket is not None
+        if self.socket is None:
+            return
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.socket.send(messages.encode(message))
 

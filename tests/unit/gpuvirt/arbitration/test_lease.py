@@ -1,0 +1,335 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lease machine step by step: the cases that are worth reading."""
+
+from __future__ import annotations
+
+from gpuvirt.arbitration import events
+from gpuvirt.arbitration.facts import Action, Client, Gpu, Move, Rules, Send, Store, WakeUp, Word
+from gpuvirt.arbitration.lease import EPOCH_LIMIT, decide
+
+MS = 1_000_000
+START = 1000 * MS
+
+
+class Scene:
+    """A GPU of 100 bytes and clients that answer when told to."""
+
+    def __init__(self, **rules: int) -> None:
+        self.gpu = Gpu("gpu", 100, Rules(**rules))
+        self.now = START
+        self.wake: int | None = None
+        self.count = 0
+
+    def attach(self, job: str, weight: int = 100) -> int:
+        self.count += 1
+        events.attach(self.gpu, job, weight, Client(self.count))
+        self.decide()
+        return self.count
+
+    def decide(self) -> list[Action]:
+        decision = decide(self.gpu, self.now)
+        self.wake = decision.wake_at
+        return [action for action in decision.actions if isinstance(action, Store | Send | WakeUp)]
+
+    def want(self, number: int, charged: int = 0) -> list[Action]:
+        client = events.find(self.gpu, number)[1]
+        events.want(self.gpu, number, charged, min(client.resident, charged), self.now)
+        return self.decide()
+
+    def drained(self, number: int) -> list[Action]:
+        events.drained(self.gpu, number, events.find(self.gpu, number)[0].epoch)
+        return self.decide()
+
+    def moved(self, number: int, status: int = 0, short: int = 0) -> list[Action]:
+        client = events.find(self.gpu, number)[1]
+        assert client.request is not None
+        move, size = client.request.move, client.request.bytes
+        resident = client.resident
+        if status == 0:
+            resident = client.charged if move is Move.RESTORE else min(resident, size)
+        events.moved(
+            self.gpu,
+            number,
+            move,
+            status,
+            client.charged,
+            resident,
+            abs(resident - client.resident),
+            short,
+            1,
+            self.now,
+        )
+        return self.decide()
+
+    def later(self, nanoseconds: int) -> list[Action]:
+        self.now += nanoseconds
+        return self.decide()
+
+    def later_at_wake(self) -> list[Action]:
+        assert self.wake is not None
+        self.now = self.wake
+        return self.decide()
+
+    def run(self, job: str, charged: int = 0) -> int:
+        """A client that holds the GPU."""
+        number = self.attach(job)
+        self.want(number, charged)
+        if charged:
+            self.moved(number)
+        assert self.gpu.holder == job
+        return number
+
+
+def words(actions: list[Action]) -> list[tuple[str, Word]]:
+    return [(action.contender, action.word) for action in actions if isinstance(action, Store)]
+
+
+def sends(actions: list[Action]) -> list[tuple[int, Move, int]]:
+    return [(action.client, action.move, action.bytes) for action in actions if isinstance(action, Send)]
+
+
+def test_alone_a_job_gets_everything_and_no_deadline() -> None:
+    scene = Scene()
+    client = scene.attach("a")
+    assert sends(scene.want(client, 10)) == [(client, Move.RESTORE, 100)]
+    (store,) = scene.moved(client)
+    assert isinstance(store, Store)
+    assert (store.word, store.deadline, store.fits) == (Word.OPEN, 0, True)
+    assert scene.wake is None  # alone costs nothing
+
+
+def test_without_memory_there_is_nothing_to_restore() -> None:
+    scene = Scene()
+    client = scene.attach("a")
+    assert words(scene.want(client)) == [("a", Word.OPEN)]
+
+
+def test_a_waiter_turns_open_into_granted_and_ends_the_quantum() -> None:
+    scene = Scene(quantum=20 * MS)
+    a = scene.run("a")
+    b = scene.attach("b")
+    scene.now += 5 * MS
+    actions = scene.want(b)
+    assert words(actions) == [("a", Word.GRANTED)]
+    assert WakeUp(a) in actions
+    assert scene.wake == START + 20 * MS  # from its grant on
+    assert words(scene.later(14 * MS)) == []
+    actions = scene.later(1 * MS)
+    assert words(actions) == [("a", Word.DRAIN)]
+    assert actions[-1] == WakeUp(a)  # after the word: it looks at the page when it wakes
+    assert words(scene.drained(a)) == [("a", Word.CLOSED), ("b", Word.OPEN)]
+
+
+def test_a_long_open_holder_still_gets_the_minimum() -> None:
+    scene = Scene(quantum=20 * MS, minimum_run=MS)
+    scene.run("a")
+    b = scene.attach("b")
+    scene.now += 1000 * MS
+    scene.want(b)
+    assert scene.wake == scene.now + MS
+    assert words(scene.later_at_wake()) == [("a", Word.DRAIN)]
+
+
+def test_idle_holder_goes_after_the_hold() -> None:
+    scene = Scene(idle_hold=MS // 5)
+    a = scene.run("a")
+    b = scene.attach("b")
+    scene.want(b)
+    events.idle(scene.gpu, a)
+    assert words(scene.decide()) == []
+    assert scene.wake == scene.now + MS // 5
+    assert words(scene.later_at_wake()) == [("a", Word.DRAIN)]
+
+
+def test_work_during_the_hold_keeps_the_lease() -> None:
+    scene = Scene(quantum=20 * MS)
+    a = scene.run("a")
+    b = scene.attach("b")
+    scene.want(b)
+    events.idle(scene.gpu, a)
+    scene.decide()
+    events.find(scene.gpu, a)[1].idle = False  # its page says RUNNING again
+    assert words(scene.later(MS)) == []
+    assert scene.wake == START + 20 * MS
+
+
+def test_waiter_that_dies_gives_the_holder_its_peace() -> None:
+    scene = Scene()
+    scene.run("a")
+    b = scene.attach("b")
+    scene.want(b)
+    events.gone(scene.gpu, b)
+    assert words(scene.decide()) == [("a", Word.OPEN)]
+    assert scene.wake is None
+
+
+def test_weight_means_several_quanta_in_a_row() -> None:
+    scene = Scene(quantum=10 * MS)
+    a = scene.attach("a", weight=300)
+    b = scene.attach("b", weight=100)
+    order = []
+    scene.want(b)
+    scene.want(a)
+    for _ in range(400):
+        holder = scene.gpu.holder
+        assert holder is not None
+        for _, word in words(scene.later_at_wake()):
+            if word is Word.DRAIN:
+                number = {"a": a, "b": b}[holder]
+                scene.want(number)
+                scene.drained(number)
+                order.append(scene.gpu.holder)
+    shares = {key: contender.held_ns for key, contender in scene.gpu.contenders.items()}
+    assert abs(shares["a"] / sum(shares.values()) - 0.75) < 0.02
+    assert {"a", "b"} <= set(order)
+
+
+def test_only_the_deficit_is_evicted_then_the_next_is_restored() -> None:
+    scene = Scene()
+    a = scene.run("a", 70)
+    b = scene.attach("b")
+    scene.want(b, 70)
+    scene.later_at_wake()
+    assert sends(scene.drained(a)) == [(a, Move.EVICT, 30)]  # 70 + 70 - 100 leave, after 30 unused promises
+    assert sends(scene.moved(a)) == [(b, Move.RESTORE, 70)]
+    actions = scene.moved(b)
+    assert words(actions) == [("b", Word.OPEN)]
+
+
+def test_failed_restore_evicts_what_was_short() -> None:
+    scene = Scene()
+    a = scene.run("a", 40)
+    b = scene.attach("b")
+    scene.want(b, 40)
+    scene.later_at_wake()
+    scene.drained(a)  # its unused promises go
+    scene.moved(a)
+    assert events.find(scene.gpu, b)[1].request is not None
+    assert sends(scene.moved(b, status=2, short=15)) == [(a, Move.EVICT, 25)]
+    assert sends(scene.moved(a)) == [(b, Move.RESTORE, 40)]
+    assert words(scene.moved(b)) == [("b", Word.OPEN)]
+    assert scene.gpu.penalty == 0
+
+
+def test_three_failed_restores_give_the_gpu_to_the_next() -> None:
+    scene = Scene(restore_tries=3)
+    a = scene.run("a")
+    b = scene.attach("b")
+    scene.want(b, 40)
+    scene.later_at_wake()
+    scene.drained(a)
+    scene.moved(b, status=999)  # anything but out of memory: evicting would not help
+    contender = scene.gpu.contenders["b"]
+    assert contender.not_before == scene.now + scene.gpu.rules.stall
+    assert "999" in contender.reason
+    assert words(scene.want(a)) == [("a", Word.OPEN)]
+    scene.now = contender.not_before
+    assert words(scene.decide()) == [("a", Word.GRANTED)]
+
+
+def test_holder_grows_while_it_runs() -> None:
+    scene = Scene()
+    a = scene.run("a", 60)
+    b = scene.attach("b")
+    scene.want(b, 30)
+    events.idle(scene.gpu, a)
+    scene.later_at_wake()
+    scene.drained(a)
+    scene.moved(a)
+    scene.moved(b)
+    assert scene.gpu.holder == "b"
+    assert sends(scene.want(b, 70)) == [(a, Move.EVICT, 30)]
+    actions = scene.moved(a)
+    assert sends(actions) == [(b, Move.RESTORE, 70)]
+    assert words(actions) == []  # it never lost the lease
+    scene.moved(b)
+    assert not scene.gpu.contenders["b"].waiting
+
+
+def test_growth_beyond_the_siblings_promises_drains_the_job_once() -> None:
+    """Two processes of one job: the first got all promises when it was alone, the second needs some."""
+    scene = Scene()
+    a = scene.run("job", 10)
+    assert events.find(scene.gpu, a)[1].allowance == 100
+    b = scene.attach("job")
+    assert words(scene.want(b, 20)) == [("job", Word.DRAIN)]  # EVICT is only for drained processes
+    scene.drained(a)
+    assert sends(scene.drained(b)) == [(a, Move.EVICT, 80)]
+    assert sends(scene.moved(a)) == [(b, Move.RESTORE, 20)]
+    assert words(scene.moved(b)) == [("job", Word.OPEN)]
+
+
+def test_a_job_is_one_lease_for_all_its_processes() -> None:
+    scene = Scene()
+    a1, a2 = scene.attach("a"), scene.attach("a")
+    b = scene.attach("b")
+    scene.want(a1)
+    scene.want(b)
+    scene.later_at_wake()
+    assert words(scene.drained(a1)) == []
+    assert words(scene.drained(a2)) == [("a", Word.CLOSED), ("b", Word.OPEN)]
+
+
+def test_drained_zero_does_not_count_for_a_later_drain() -> None:
+    """It was sent while the word allowed launches; what was launched after it is not drained."""
+    scene = Scene()
+    a = scene.run("a")
+    late = scene.attach("a")
+    b = scene.attach("b")
+    scene.want(b)
+    scene.later_at_wake()
+    events.drained(scene.gpu, late, 0)
+    assert words(scene.drained(a)) == []
+    assert words(scene.drained(late)) == [("a", Word.CLOSED), ("b", Word.OPEN)]
+
+
+def test_nobody_is_granted_while_one_that_came_back_has_not_drained() -> None:
+    scene = Scene()
+    a, b = scene.attach("a"), scene.attach("b")
+    events.find(scene.gpu, a)[1].drained = False
+    assert words(scene.want(b)) == []
+    assert "drained" in scene.gpu.contenders["b"].reason
+    events.drained(scene.gpu, a, 0)
+    assert words(scene.decide()) == [("b", Word.OPEN)]
+
+
+def test_recovery_holds_back_grants() -> None:
+    scene = Scene()
+    scene.gpu.hold_until = START + 50 * MS
+    client = scene.attach("a")
+    assert words(scene.want(client)) == []
+    assert words(scene.later_at_wake()) == [("a", Word.OPEN)]
+
+
+def test_what_cannot_fit_is_not_offered_the_gpu() -> None:
+    scene = Scene()
+    a = scene.run("a")
+    b = scene.attach("b")
+    assert scene.want(b, 101) == []
+    assert "needs 101 bytes, the GPU has 100" in scene.gpu.contenders["b"].reason
+    assert scene.gpu.contenders["a"].word is Word.OPEN
+    scene.gpu.capacity = 120
+    events.room_changed(scene.gpu)
+    assert words(scene.decide()) == [("a", Word.GRANTED)]
+    assert a
+
+
+def test_host_budget_makes_the_next_one_wait_and_says_so() -> None:
+    scene = Scene()
+    a = scene.run("a", 70)
+    b = scene.attach("b")
+    scene.want(b, 70)
+    scene.later_at_wake()
+    scene.gpu.host_room = 5
+    assert sends(scene.drained(a)) == []
+    assert "host memory budget" in scene.gpu.contenders["b"].reason
+    scene.gpu.host_room = 1000
+    events.room_changed(scene.gpu)
+    assert sends(scene.decide()) == [(a, Move.EVICT, 30)]
+
+
+def test_epochs_wrap_without_zero() -> None:
+    scene = Scene()
+    scene.gpu.epoch = EPOCH_LIMIT - 1
+    scene.run("a")
+    assert scene.gpu.epoch == 1

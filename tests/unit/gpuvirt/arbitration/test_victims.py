@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is evicted, and how far."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuvirt.arbitration.facts import Client, Contender, Move, Request
+from gpuvirt.arbitration.victims import Eviction, candidates, choose_victims
+
+PLENTY = 1 << 62
+
+
+def client(number: int, charged: int, allowance: int | None = None, **facts: object) -> Client:
+    resident = charged if allowance is None else min(charged, allowance)
+    made = Client(number, charged=charged, resident=resident, allowance=charged if allowance is None else allowance)
+    for name, value in facts.items():
+        setattr(made, name, value)
+    return made
+
+
+def job(key: str, *clients: Client, **facts: object) -> Contender:
+    made = Contender(key, clients={one.number: one for one in clients})
+    for name, value in facts.items():
+        setattr(made, name, value)
+    return made
+
+
+def order(*jobs: Contender, excluded: str = "", now: int = 0) -> list[int]:
+    return [one.number for _, one in candidates(jobs, excluded, now)]
+
+
+def plan(*jobs: Contender, deficit: int, room: int = PLENTY, excluded: str = "") -> dict[int, int] | None:
+    chosen = choose_victims(candidates(jobs, excluded, 0), excluded, deficit, room)
+    return None if chosen is None else {eviction.client.number: eviction.target for eviction in chosen}
+
+
+def test_idle_before_waiting_longest_idle_first_then_the_biggest() -> None:
+    jobs = [
+        job("waiting", client(1, 9, waiting=True), last_run_ns=1),
+        job("idle", client(2, 5), last_run_ns=7),
+        job("long idle", client(3, 5), client(4, 8), last_run_ns=3),
+    ]
+    assert order(*jobs) == [4, 3, 2, 1]
+
+
+def test_of_the_waiting_ones_the_last_to_be_served_goes_first() -> None:
+    jobs = [job(key, client(n, 5, waiting=True), vtime=v) for key, n, v in (("a", 1, 10), ("b", 2, 30), ("c", 3, 20))]
+    assert order(*jobs) == [2, 3, 1]
+
+
+def test_who_cannot_be_evicted_now() -> None:
+    jobs = [
+        job("lost", client(1, 5, connected=False)),
+        job("at work", client(2, 5, drained=False)),
+        job("busy", client(3, 5, request=Request(Move.EVICT, 0, 5, 0))),
+        job("failed", client(4, 5, evict_not_before=10)),
+        job("fine", client(5, 5)),
+    ]
+    assert order(*jobs, now=9) == [5]
+    assert order(*jobs, now=10) == [4, 5]
+
+
+def test_unused_promises_go_before_bytes_and_only_the_deficit() -> None:
+    first, second = job("a", client(1, 40, 40), last_run_ns=1), job("b", client(2, 20, 50), last_run_ns=2)
+    assert plan(first, second, deficit=10) == {2: 40}
+    assert plan(first, second, deficit=30) == {2: 20}
+    assert plan(first, second, deficit=35) == {1: 35, 2: 20}
+    assert plan(first, second, deficit=90) == {1: 0, 2: 0}
+    assert plan(first, second, deficit=91) is None
+
+
+def test_host_budget_limits_bytes_not_promises() -> None:
+    one = job("a", client(1, 40, 60))
+    assert plan(one, deficit=20, room=0) == {1: 40}
+    assert plan(one, deficit=30, room=10) == {1: 30}
+    assert plan(one, deficit=31, room=10) is None
+
+
+def test_the_job_that_is_to_run_gives_unused_promises_only() -> None:
+    mine = job("a", client(1, 40, 60), client(2, 10, 0))
+    assert plan(mine, deficit=10, excluded="a") == {1: 50}
+    assert plan(mine, deficit=21, excluded="a") is None
+    swapped = job("a", client(1, 40, 60, restored=False, resident=20))
+    assert plan(swapped, deficit=21, excluded="a") is None  # its own 20 swapped bytes come back in a moment
+
+
+@given(
+    figures=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.booleans()), max_size=6),
+    deficit=st.integers(1, 300),
+    room=st.integers(0, 200),
+)
+def test_plans_free_exactly_the_deficit(figures: list[tuple[int, int, bool]], deficit: int, room: int) -> None:
+    jobs = [
+        job(f"j{n}", client(n, charged, allowance, restored=charged <= allowance, waiting=waiting), vtime=n)
+        for n, (charged, allowance, waiting) in enumerate(figures)
+    ]
+    able = candidates(jobs, "", 0)
+    chosen = choose_victims(able, "", deficit, room)
+    if chosen is None:
+        unused = sum(max(0, c.allowance - c.resident) for _, c in able)
+        assert unused + min(room, sum(c.allowance for _, c in able) - unused) < deficit
+        return
+    assert all(isinstance(eviction, Eviction) and eviction.target >= 0 for eviction in chosen)
+    assert sum(eviction.client.allowance - eviction.target for eviction in chosen) == deficit
+    assert sum(max(0, eviction.client.resident - eviction.target) for eviction in chosen) <= room
