@@ -45,10 +45,23 @@ static uint64_t parse_bytes(const char *text)
     if (end == text || errno != 0)
         return 0;
     switch (*end) {
-    case 'k': case 'K': value <<= 10; end++; break;
-    case 'm': case 'M': value <<= 20; end++; break;
-    case 'g': case 'G': value <<= 30; end++; break;
-    default: break;
+    case 'k':
+    case 'K':
+        value <<= 10;
+        end++;
+        break;
+    case 'm':
+    case 'M':
+        value <<= 20;
+        end++;
+        break;
+    case 'g':
+    case 'G':
+        value <<= 30;
+        end++;
+        break;
+    default:
+        break;
     }
     if (*end == 'i')
         end++;
@@ -113,7 +126,8 @@ static bool create_board(const char *path)
     const mode_t mode = mode_text != NULL && *mode_text != '\0' ? (mode_t)strtoul(mode_text, NULL, 8) & 0666 : 0600;
     const int fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
-        gv_log_error("cannot create the board %s: %s; set GPUVIRT_SOFTGPU_BOARD to a path on tmpfs", path, strerror(errno));
+        gv_log_error("cannot create the board %s: %s; set GPUVIRT_SOFTGPU_BOARD to a path on tmpfs", path,
+                     strerror(errno));
         return false;
     }
     bool done = false;
@@ -218,8 +232,8 @@ static uint64_t start_time_of(uint32_t pid, char *state)
     long threads = 0;
     char letter = '?';
     if (rest == NULL ||
-        sscanf(rest + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %ld %*d %llu", &letter, &threads,
-               &start) != 3)
+        sscanf(rest + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %ld %*d %llu", &letter,
+               &threads, &start) != 3)
         return 0;
     *state = letter;
     if ((letter == 'Z' && threads <= 1) || letter == 'X')

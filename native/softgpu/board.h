@@ -47,11 +47,11 @@ struct gv_board_device {
     /* Engine: 0 free, else number of the owning process record + 1. Taken by compare-and-swap, handed over by its owner,
      * taken from an owner that is dead or stopped. A futex: waiters sleep on it. */
     uint32_t engine_owner;
-    uint32_t engine_waiters;                /* (atomic) processes that want it; the owner looks between blocks */
+    uint32_t engine_waiters;                 /* (atomic) processes that want it; the owner looks between blocks */
     uint64_t engine_waiting[GV_BOARD_WORDS]; /* (atomic) bit set of these processes */
-    uint64_t engine_since_ns;               /* (atomic) when the owner took it; valid while engine_owner != 0 */
-    uint64_t engine_busy_ns;                /* (atomic) total of all finished turns */
-    uint64_t engine_turns;                  /* (atomic) finished turns */
+    uint64_t engine_since_ns;                /* (atomic) when the owner took it; valid while engine_owner != 0 */
+    uint64_t engine_busy_ns;                 /* (atomic) total of all finished turns */
+    uint64_t engine_turns;                   /* (atomic) finished turns */
     struct gv_board_bucket buckets[GV_BOARD_BUCKETS];
 
     uint64_t link_free_at_ns[2]; /* (atomic) link model: when the last copy to [0] and from [1] the device ends */
@@ -60,18 +60,18 @@ struct gv_board_device {
 
 /* What one process did on one device. Written by that process. */
 struct gv_board_account {
-    uint64_t private_bytes; /* (lock) memory that only this process holds */
-    uint64_t shared_bytes;  /* (lock) memory in shared[] that this process holds too */
-    uint64_t peak_bytes;    /* (lock) highest private + shared */
-    uint64_t engine_ns;     /* (atomic) time on the engine */
-    uint64_t kernels;       /* (atomic) kernels finished */
+    uint64_t private_bytes;                     /* (lock) memory that only this process holds */
+    uint64_t shared_bytes;                      /* (lock) memory in shared[] that this process holds too */
+    uint64_t peak_bytes;                        /* (lock) highest private + shared */
+    uint64_t engine_ns;                         /* (atomic) time on the engine */
+    uint64_t kernels;                           /* (atomic) kernels finished */
     uint64_t to_device, from_device, on_device; /* (atomic) bytes copied */
-    uint32_t contexts;      /* (lock) contexts on this device; NVML lists the process while > 0 */
+    uint32_t contexts;                          /* (lock) contexts on this device; NVML lists the process while > 0 */
     uint32_t reserved;
 };
 
 struct gv_board_process {
-    uint32_t pid;        /* (lock) 0: free. As in the host's pid namespace of the board's users */
+    uint32_t pid; /* (lock) 0: free. As in the host's pid namespace of the board's users */
     uint32_t reserved;
     uint64_t start_time; /* (lock) field 22 of /proc/PID/stat: tells a recycled pid from the process */
     struct gv_board_account accounts[GV_BOARD_DEVICES];

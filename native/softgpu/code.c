@@ -20,7 +20,8 @@ static CUresult check_image(const char *image, struct gv_jit_log *log)
     uint32_t magic;
     memcpy(&magic, image, sizeof magic);
     if (memcmp(image, "\177ELF", 4) == 0 || magic == 0xba55ed50u || magic == 0x466243b1u) {
-        snprintf(log->error, sizeof log->error, "this is a cubin or fatbin: the soft GPU runs PTX only; compile to PTX");
+        snprintf(log->error, sizeof log->error,
+                 "this is a cubin or fatbin: the soft GPU runs PTX only; compile to PTX");
         return CUDA_ERROR_NO_BINARY_FOR_GPU;
     }
     if (strstr(image, ".version") == NULL) {
@@ -132,17 +133,22 @@ void gv_jit_report(const struct gv_jit_log *log, unsigned count, CUjit_option *o
     void **lengths[2] = {NULL, NULL};
     for (unsigned i = 0; i < count; i++) {
         switch (options[i]) {
-        case CU_JIT_INFO_LOG_BUFFER: buffers[0] = values[i]; break;
+        case CU_JIT_INFO_LOG_BUFFER:
+            buffers[0] = values[i];
+            break;
         case CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES:
             rooms[0] = (unsigned)(uintptr_t)values[i];
             lengths[0] = &values[i];
             break;
-        case CU_JIT_ERROR_LOG_BUFFER: buffers[1] = values[i]; break;
+        case CU_JIT_ERROR_LOG_BUFFER:
+            buffers[1] = values[i];
+            break;
         case CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES:
             rooms[1] = (unsigned)(uintptr_t)values[i];
             lengths[1] = &values[i];
             break;
-        default: break; /* hints for NVIDIA's compiler */
+        default:
+            break; /* hints for NVIDIA's compiler */
         }
     }
     report_one(log->info, buffers[0], rooms[0], lengths[0]);

@@ -111,7 +111,8 @@ CUresult gv_copy_classify(struct gv_copy *copy, bool to_host, bool from_host)
     return CUDA_SUCCESS;
 }
 
-CUresult gv_copy_linear(struct gv_copy *copy, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool to_host, bool from_host)
+CUresult gv_copy_linear(struct gv_copy *copy, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool to_host,
+                        bool from_host)
 {
     memset(copy, 0, sizeof *copy);
     copy->to = (uint8_t *)to;

@@ -12,17 +12,18 @@ enum gv_direction { GV_TO_DEVICE, GV_FROM_DEVICE, GV_ON_DEVICE, GV_ON_HOST };
 struct gv_copy {
     uint8_t *to;
     const uint8_t *from;
-    size_t width, height, depth;          /* bytes, rows, slices */
-    size_t to_pitch, from_pitch;          /* bytes from row to row */
-    size_t to_slice, from_slice;          /* bytes from slice to slice */
-    bool to_device, from_device;          /* the side whose faults are the context's, not the process's */
-    bool to_pageable, from_pageable;      /* plain host memory */
+    size_t width, height, depth;     /* bytes, rows, slices */
+    size_t to_pitch, from_pitch;     /* bytes from row to row */
+    size_t to_slice, from_slice;     /* bytes from slice to slice */
+    bool to_device, from_device;     /* the side whose faults are the context's, not the process's */
+    bool to_pageable, from_pageable; /* plain host memory */
     enum gv_direction direction;
     void *staging; /* freed afterwards; NULL: none */
 };
 
 /* Fills in a 1-D copy between addresses; `to_host`/`from_host`: the program says that this side is host memory. */
-CUresult gv_copy_linear(struct gv_copy *copy, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool to_host, bool from_host);
+CUresult gv_copy_linear(struct gv_copy *copy, CUdeviceptr to, CUdeviceptr from, size_t bytes, bool to_host,
+                        bool from_host);
 /* Decides for each side what it is. INVALID_VALUE when a device address is not known. */
 CUresult gv_copy_classify(struct gv_copy *copy, bool to_host, bool from_host);
 /* In order after the stream's work; `wait`: back when done (copies on the device never wait). */

@@ -54,7 +54,8 @@ GV_EXPORT CUresult cuMemcpyDtoHAsync_v2(void *dstHost, CUdeviceptr srcDevice, si
     return linear((CUdeviceptr)dstHost, srcDevice, ByteCount, true, false, hStream, false);
 }
 
-GV_EXPORT CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dstDevice, CUdeviceptr srcDevice, size_t ByteCount, CUstream hStream)
+GV_EXPORT CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dstDevice, CUdeviceptr srcDevice, size_t ByteCount,
+                                        CUstream hStream)
 {
     return linear(dstDevice, srcDevice, ByteCount, false, false, hStream, false);
 }
@@ -68,21 +69,28 @@ GV_EXPORT CUresult cuMemcpyPeerAsync(CUdeviceptr dstDevice, CUcontext dstContext
     return linear(dstDevice, srcDevice, ByteCount, false, false, hStream, false);
 }
 
-GV_EXPORT CUresult cuMemcpyPeer(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice, CUcontext srcContext,
-                                size_t ByteCount)
+GV_EXPORT CUresult cuMemcpyPeer(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
+                                CUcontext srcContext, size_t ByteCount)
 {
     return cuMemcpyPeerAsync(dstDevice, dstContext, srcDevice, srcContext, ByteCount, NULL);
 }
 
 /* One side of a 2-D or 3-D copy. */
-static CUresult side(CUmemorytype type, const void *host, CUdeviceptr device, size_t offset, uint8_t **address, bool *is_host)
+static CUresult side(CUmemorytype type, const void *host, CUdeviceptr device, size_t offset, uint8_t **address,
+                     bool *is_host)
 {
     switch (type) {
-    case CU_MEMORYTYPE_HOST: *address = (uint8_t *)host + offset; break;
+    case CU_MEMORYTYPE_HOST:
+        *address = (uint8_t *)host + offset;
+        break;
     case CU_MEMORYTYPE_DEVICE:
-    case CU_MEMORYTYPE_UNIFIED: *address = (uint8_t *)device + offset; break;
-    case CU_MEMORYTYPE_ARRAY: return CUDA_ERROR_NOT_SUPPORTED;
-    default: return CUDA_ERROR_INVALID_VALUE;
+    case CU_MEMORYTYPE_UNIFIED:
+        *address = (uint8_t *)device + offset;
+        break;
+    case CU_MEMORYTYPE_ARRAY:
+        return CUDA_ERROR_NOT_SUPPORTED;
+    default:
+        return CUDA_ERROR_INVALID_VALUE;
     }
     *is_host = type != CU_MEMORYTYPE_DEVICE;
     return CUDA_SUCCESS;
@@ -145,6 +153,12 @@ static CUresult copy_2d(const CUDA_MEMCPY2D *p, CUstream hStream, bool wait)
 
 GV_EXPORT CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *pCopy) { return copy_2d(pCopy, NULL, true); }
 GV_EXPORT CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D *pCopy) { return copy_2d(pCopy, NULL, true); }
-GV_EXPORT CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *pCopy, CUstream hStream) { return copy_2d(pCopy, hStream, false); }
+GV_EXPORT CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *pCopy, CUstream hStream)
+{
+    return copy_2d(pCopy, hStream, false);
+}
 GV_EXPORT CUresult cuMemcpy3D_v2(const CUDA_MEMCPY3D *pCopy) { return copy_3d(pCopy, NULL, true); }
-GV_EXPORT CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D *pCopy, CUstream hStream) { return copy_3d(pCopy, hStream, false); }
+GV_EXPORT CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D *pCopy, CUstream hStream)
+{
+    return copy_3d(pCopy, hStream, false);
+}

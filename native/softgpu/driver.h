@@ -87,7 +87,8 @@ void *gv_object_new(enum gv_kind kind, size_t size);
 void gv_object_free(void *object, enum gv_kind kind);
 static inline bool gv_is(const void *handle, enum gv_kind kind)
 {
-    return handle != NULL && atomic_load_explicit(&((const struct gv_object *)handle)->kind, memory_order_relaxed) == kind;
+    return handle != NULL &&
+           atomic_load_explicit(&((const struct gv_object *)handle)->kind, memory_order_relaxed) == kind;
 }
 
 /* A number that only grows, and threads waiting for it to reach a value. */

@@ -39,7 +39,8 @@ static void start_turn(struct gv_board_device *device, int number)
 {
     const uint64_t now = gv_board_now_ns();
     __atomic_store_n(&device->engine_since_ns, now, __ATOMIC_RELAXED);
-    atomic_store_explicit(&engines[number].slice_end_ns, now + gv_driver.board->slice_us * 1000ull, memory_order_relaxed);
+    atomic_store_explicit(&engines[number].slice_end_ns, now + gv_driver.board->slice_us * 1000ull,
+                          memory_order_relaxed);
 }
 
 static void set_waiting(struct gv_board_device *device, bool waiting)

@@ -72,7 +72,10 @@ GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsi
     return gv_stream_submit(stream, &record->operation);
 }
 
-GV_EXPORT CUresult cuEventRecord(CUevent hEvent, CUstream hStream) { return cuEventRecordWithFlags(hEvent, hStream, 0); }
+GV_EXPORT CUresult cuEventRecord(CUevent hEvent, CUstream hStream)
+{
+    return cuEventRecordWithFlags(hEvent, hStream, 0);
+}
 
 GV_EXPORT CUresult cuEventQuery(CUevent hEvent)
 {
@@ -111,7 +114,8 @@ static CUresult elapsed(float *pMilliseconds, CUevent hStart, CUevent hEnd)
     for (int i = 0; i < 2; i++)
         if (!gv_gauge_reached(&events[i]->done, atomic_load(&events[i]->recorded)))
             return CUDA_ERROR_NOT_READY;
-    *pMilliseconds = (float)((double)(int64_t)(atomic_load(&events[1]->time_ns) - atomic_load(&events[0]->time_ns)) / 1e6);
+    *pMilliseconds =
+        (float)((double)(int64_t)(atomic_load(&events[1]->time_ns) - atomic_load(&events[0]->time_ns)) / 1e6);
     return CUDA_SUCCESS;
 }
 

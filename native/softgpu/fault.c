@@ -13,7 +13,8 @@ GV_THREAD_LOCAL struct gv_fault_frame *innermost;
 
 static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
 enum { SIGNALS = sizeof signals / sizeof *signals };
-static struct sigaction before[SIGNALS]; /* the program's handlers; written under `installing` before ours is installed */
+static struct sigaction
+    before[SIGNALS]; /* the program's handlers; written under `installing` before ours is installed */
 static pthread_mutex_t installing = PTHREAD_MUTEX_INITIALIZER;
 
 void gv_fault_enter(struct gv_fault_frame *frame)
@@ -83,8 +84,11 @@ void gv_fault_install(void)
 CUresult gv_fault_error(int signal)
 {
     switch (signal) {
-    case SIGILL: return CUDA_ERROR_ILLEGAL_INSTRUCTION;
-    case SIGFPE: return CUDA_ERROR_LAUNCH_FAILED;
-    default: return CUDA_ERROR_ILLEGAL_ADDRESS;
+    case SIGILL:
+        return CUDA_ERROR_ILLEGAL_INSTRUCTION;
+    case SIGFPE:
+        return CUDA_ERROR_LAUNCH_FAILED;
+    default:
+        return CUDA_ERROR_ILLEGAL_ADDRESS;
     }
 }

@@ -32,7 +32,7 @@ struct gv_fault_frame {
 void gv_fault_enter(struct gv_fault_frame *frame);
 void gv_fault_leave(struct gv_fault_frame *frame);
 #define GV_CATCH_FAULT(frame, low_address, high_address)                                                               \
-    ((frame)->low = (low_address), (frame)->high = (high_address), (frame)->also_low = (frame)->also_high = 0,          \
+    ((frame)->low = (low_address), (frame)->high = (high_address), (frame)->also_low = (frame)->also_high = 0,         \
      gv_fault_enter(frame), sigsetjmp((frame)->jump, 0))
 
 /* Installs the handler, or puts it back on top when somebody replaced it. */

@@ -99,8 +99,7 @@ static struct gv_segment *split(struct gv_heap *heap, struct gv_segment *segment
 static struct gv_segment *find(struct gv_heap *heap, uint64_t bytes, const struct gv_gauge *gauge)
 {
     for (struct gv_segment *segment = heap->free; segment != NULL; segment = segment->next_free)
-        if (segment->bytes >= bytes &&
-            (segment->state == GV_FREE || (gauge != NULL && segment->busy_gauge == gauge)))
+        if (segment->bytes >= bytes && (segment->state == GV_FREE || (gauge != NULL && segment->busy_gauge == gauge)))
             return segment;
     return NULL;
 }
@@ -163,7 +162,8 @@ static void remove_block(struct gv_heap *heap, struct gv_heap_block *block)
     free(block);
 }
 
-CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_gauge *gauge, struct gv_segment **segment)
+CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_gauge *gauge,
+                          struct gv_segment **segment)
 {
     const uint64_t size = gv_round_up(bytes, UNIT);
     if (size < bytes || size > (1ull << 46))
@@ -213,7 +213,8 @@ void gv_heap_free(struct gv_heap *heap, struct gv_segment *segment, struct gv_ga
 void gv_heap_trim(struct gv_heap *heap, uint64_t keep_bytes)
 {
     settle(heap);
-    for (struct gv_heap_block *block = heap->blocks, *next; block != NULL && heap->reserved > keep_bytes; block = next) {
+    for (struct gv_heap_block *block = heap->blocks, *next; block != NULL && heap->reserved > keep_bytes;
+         block = next) {
         next = block->next;
         if (is_empty(block))
             remove_block(heap, block);

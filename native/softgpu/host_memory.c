@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-static CUresult allocate(struct gv_context *context, uint64_t bytes, enum gv_region_kind kind, unsigned flags, void **address)
+static CUresult allocate(struct gv_context *context, uint64_t bytes, enum gv_region_kind kind, unsigned flags,
+                         void **address)
 {
     const uint64_t size = gv_round_up(bytes, kind == GV_REGION_MANAGED ? GV_GRANULARITY : GV_SMALLEST_PAGE);
     if (size < bytes)

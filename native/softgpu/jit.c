@@ -23,8 +23,17 @@
 #include <unistd.h>
 
 static const char *const compiler_flags[] = {
-    "-std=gnu11", "-O2", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing",
-    "-fwrapv", "-fPIC", "-shared", "-fvisibility=hidden", "-w",
+    "-std=gnu11",
+    "-O2",
+    "-march=native",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-strict-aliasing",
+    "-fwrapv",
+    "-fPIC",
+    "-shared",
+    "-fvisibility=hidden",
+    "-w",
 };
 enum { FLAGS = sizeof compiler_flags / sizeof *compiler_flags };
 
@@ -66,7 +75,8 @@ static void make_key(const struct gv_jit_places *places, const char *const *text
 static void *open_cached(const char *path)
 {
     struct stat status;
-    if (lstat(path, &status) != 0 || !S_ISREG(status.st_mode) || status.st_uid != geteuid() || (status.st_mode & 022) != 0)
+    if (lstat(path, &status) != 0 || !S_ISREG(status.st_mode) || status.st_uid != geteuid() ||
+        (status.st_mode & 022) != 0)
         return NULL;
     void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (object == NULL)
@@ -112,14 +122,16 @@ static CUresult step(const char *const *arguments, const char *product, const ch
     int status = 0;
     switch (gv_process_run(arguments, output, sizeof output, &status)) {
     case GV_PROCESS_NOT_FOUND:
-        snprintf(log->error, sizeof log->error, "cannot start the %s '%s'; install it or set %s", what, arguments[0], variable);
+        snprintf(log->error, sizeof log->error, "cannot start the %s '%s'; install it or set %s", what, arguments[0],
+                 variable);
         gv_log_error("%s", log->error);
         return CUDA_ERROR_JIT_COMPILER_NOT_FOUND;
     case GV_PROCESS_FAILED:
         snprintf(log->error, sizeof log->error, "cannot start the %s '%s': %s", what, arguments[0], strerror(errno));
         gv_log_error("%s", log->error);
         return CUDA_ERROR_OPERATING_SYSTEM;
-    case GV_PROCESS_ENDED: break;
+    case GV_PROCESS_ENDED:
+        break;
     }
     /* Somebody else took the exit code: the product tells (both steps remove or never make it when they fail). */
     if ((status == 0 || status == -2) && is_there(product))

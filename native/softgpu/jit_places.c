@@ -74,8 +74,9 @@ static bool add_file(struct gv_sha256 *hash, const char *path)
 static int wanted(const struct dirent *entry)
 {
     const char *end = strrchr(entry->d_name, '.');
-    return entry->d_name[0] != '.' && (entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN || entry->d_type == DT_LNK ||
-                                       (end != NULL && (strcmp(end, ".py") == 0 || strcmp(end, ".h") == 0)));
+    return entry->d_name[0] != '.' &&
+           (entry->d_type == DT_DIR || entry->d_type == DT_UNKNOWN || entry->d_type == DT_LNK ||
+            (end != NULL && (strcmp(end, ".py") == 0 || strcmp(end, ".h") == 0)));
 }
 
 /* Contents of all .py and kernel_*.h below, in order of name. */
@@ -152,11 +153,13 @@ static bool find_cache(char *error, size_t room)
         path_of(places.cache, "%s/.cache/gpuvirt/softgpu", home);
     struct stat status;
     if (!make_folder(places.cache) || lstat(places.cache, &status) != 0 || !S_ISDIR(status.st_mode)) {
-        snprintf(error, room, "cannot make the cache folder %.900s: %s; set GPUVIRT_SOFTGPU_CACHE", places.cache, strerror(errno));
+        snprintf(error, room, "cannot make the cache folder %.900s: %s; set GPUVIRT_SOFTGPU_CACHE", places.cache,
+                 strerror(errno));
         return false;
     }
     if (status.st_uid != geteuid() || (status.st_mode & 022) != 0) {
-        snprintf(error, room, "the cache folder %.900s can be written by others; chmod 700 it or set GPUVIRT_SOFTGPU_CACHE",
+        snprintf(error, room,
+                 "the cache folder %.900s can be written by others; chmod 700 it or set GPUVIRT_SOFTGPU_CACHE",
                  places.cache);
         return false;
     }
@@ -174,7 +177,8 @@ static bool find_all(char *error, size_t room)
     else if (!exists(translator, "__main__.py"))
         path_of(translator, "%s", GV_SOURCE_TRANSLATOR);
     if (!exists(translator, "__main__.py")) {
-        snprintf(error, room, "no PTX translator in %.900s; set GPUVIRT_SOFTGPU_TRANSLATOR to the folder gpuvirt/softgpu",
+        snprintf(error, room,
+                 "no PTX translator in %.900s; set GPUVIRT_SOFTGPU_TRANSLATOR to the folder gpuvirt/softgpu",
                  translator);
         return false;
     }

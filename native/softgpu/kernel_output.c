@@ -34,8 +34,8 @@ static uint64_t take_integer(const uint8_t **at, bool is_long)
 }
 
 /* One conversion: `spec` is "%...x" without length modifiers. Returns what snprintf returns. */
-static int convert(char *out, size_t room, char *spec, size_t length, bool is_long, const uint8_t **at, const int *stars,
-                   int star_count)
+static int convert(char *out, size_t room, char *spec, size_t length, bool is_long, const uint8_t **at,
+                   const int *stars, int star_count)
 {
     const char kind = spec[length - 1];
     char full[64];
@@ -45,7 +45,12 @@ static int convert(char *out, size_t room, char *spec, size_t length, bool is_lo
      : star_count == 1 ? snprintf(out, room, full, first, __VA_ARGS__)                                                 \
                        : snprintf(out, room, full, first, second, __VA_ARGS__))
     switch (kind) {
-    case 'd': case 'i': case 'u': case 'x': case 'X': case 'o': {
+    case 'd':
+    case 'i':
+    case 'u':
+    case 'x':
+    case 'X':
+    case 'o': {
         snprintf(full, sizeof full, "%.*sll%c", (int)length - 1, spec, kind);
         uint64_t value = take_integer(at, is_long);
         if (!is_long && kind != 'd' && kind != 'i')

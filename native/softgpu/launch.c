@@ -22,11 +22,12 @@ static CUresult run_launch(struct gv_operation *operation, struct gv_stream *str
     return gv_grid_run(&launch->grid, launch->together);
 }
 
-static CUresult check_shape(const struct gv_function *function, struct gv_dim3 grid, struct gv_dim3 block, unsigned shared)
+static CUresult check_shape(const struct gv_function *function, struct gv_dim3 grid, struct gv_dim3 block,
+                            unsigned shared)
 {
     const struct gv_kernel *kernel = function->kernel;
-    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x == 0 || block.y == 0 || block.z == 0 || grid.x > INT32_MAX ||
-        grid.y > 65535 || grid.z > 65535 || block.x > 1024 || block.y > 1024 || block.z > 64)
+    if (grid.x == 0 || grid.y == 0 || grid.z == 0 || block.x == 0 || block.y == 0 || block.z == 0 ||
+        grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535 || block.x > 1024 || block.y > 1024 || block.z > 64)
         return CUDA_ERROR_INVALID_VALUE;
     const uint64_t threads = (uint64_t)block.x * block.y * block.z;
     if (threads > GV_THREADS_MOST)
@@ -99,8 +100,7 @@ static CUresult launch(CUfunction f, struct gv_dim3 grid, struct gv_dim3 block, 
     struct gv_instance *instance;
     GV_TRY(gv_function_instance(function, stream->context, &instance));
     const struct gv_kernel *kernel = function->kernel;
-    struct launch_operation *operation =
-        aligned_alloc(64, (sizeof *operation + kernel->param_bytes + 127) / 64 * 64);
+    struct launch_operation *operation = aligned_alloc(64, (sizeof *operation + kernel->param_bytes + 127) / 64 * 64);
     if (operation == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
     const CUresult result = copy_arguments(kernel, params, extra, operation->params);
@@ -146,14 +146,17 @@ static CUresult read_attributes(const CUlaunchConfig *config, bool *together)
     for (unsigned i = 0; i < config->numAttrs; i++) {
         const CUlaunchAttribute *attribute = &config->attrs[i];
         switch (attribute->id) {
-        case CU_LAUNCH_ATTRIBUTE_COOPERATIVE: *together = attribute->value.cooperative != 0; break;
+        case CU_LAUNCH_ATTRIBUTE_COOPERATIVE:
+            *together = attribute->value.cooperative != 0;
+            break;
         case CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION:
             if (attribute->value.clusterDim.x * attribute->value.clusterDim.y * attribute->value.clusterDim.z > 1)
                 return CUDA_ERROR_NOT_SUPPORTED;
             break;
         case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT:
         case CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT:
-        case CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE: return CUDA_ERROR_NOT_SUPPORTED;
+        case CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE:
+            return CUDA_ERROR_NOT_SUPPORTED;
         default:
             if ((unsigned)attribute->id >= CU_LAUNCH_ATTRIBUTE_MAX)
                 return CUDA_ERROR_INVALID_VALUE;

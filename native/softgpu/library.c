@@ -53,8 +53,9 @@ static CUresult make_library(struct gv_code *code, struct gv_library **made)
     return CUDA_SUCCESS;
 }
 
-GV_EXPORT CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit_option *jitOptions, void **jitOptionsValues,
-                                     unsigned int numJitOptions, CUlibraryOption *libraryOptions, void **libraryOptionValues,
+GV_EXPORT CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit_option *jitOptions,
+                                     void **jitOptionsValues, unsigned int numJitOptions,
+                                     CUlibraryOption *libraryOptions, void **libraryOptionValues,
                                      unsigned int numLibraryOptions)
 {
     GV_ENTER();
@@ -74,8 +75,9 @@ GV_EXPORT CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit
 }
 
 GV_EXPORT CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *fileName, CUjit_option *jitOptions,
-                                         void **jitOptionsValues, unsigned int numJitOptions, CUlibraryOption *libraryOptions,
-                                         void **libraryOptionValues, unsigned int numLibraryOptions)
+                                         void **jitOptionsValues, unsigned int numJitOptions,
+                                         CUlibraryOption *libraryOptions, void **libraryOptionValues,
+                                         unsigned int numLibraryOptions)
 {
     GV_ENTER();
     if (fileName == NULL)
@@ -83,8 +85,8 @@ GV_EXPORT CUresult cuLibraryLoadFromFile(CUlibrary *library, const char *fileNam
     char *data;
     size_t bytes;
     GV_TRY(gv_read_file(fileName, &data, &bytes));
-    const CUresult result = cuLibraryLoadData(library, data, jitOptions, jitOptionsValues, numJitOptions, libraryOptions,
-                                              libraryOptionValues, numLibraryOptions);
+    const CUresult result = cuLibraryLoadData(library, data, jitOptions, jitOptionsValues, numJitOptions,
+                                              libraryOptions, libraryOptionValues, numLibraryOptions);
     free(data);
     return result;
 }
@@ -212,7 +214,8 @@ GV_EXPORT CUresult cuLibraryGetGlobal(CUdeviceptr *dptr, size_t *bytes, CUlibrar
 
 GV_EXPORT CUresult cuLibraryGetManaged(CUdeviceptr *dptr, size_t *bytes, CUlibrary handle, const char *name)
 {
-    (void)dptr, (void)bytes, (void)name; /* PTX has no managed variables for us: .attribute(.managed) is plain .global */
+    (void)dptr, (void)bytes,
+        (void)name; /* PTX has no managed variables for us: .attribute(.managed) is plain .global */
     GV_ENTER();
     return library_of(handle) == NULL ? CUDA_ERROR_INVALID_HANDLE : CUDA_ERROR_NOT_FOUND;
 }

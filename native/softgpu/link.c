@@ -22,7 +22,8 @@ struct gv_link {
 
 static struct gv_link *link_of(CUlinkState state) { return gv_is(state, GV_LINK) ? (struct gv_link *)state : NULL; }
 
-GV_EXPORT CUresult cuLinkCreate_v2(unsigned int numOptions, CUjit_option *options, void **optionValues, CUlinkState *stateOut)
+GV_EXPORT CUresult cuLinkCreate_v2(unsigned int numOptions, CUjit_option *options, void **optionValues,
+                                   CUlinkState *stateOut)
 {
     GV_ENTER_CONTEXT(context);
     if (stateOut == NULL || (numOptions > 0 && (options == NULL || optionValues == NULL)))
@@ -52,7 +53,8 @@ GV_EXPORT CUresult cuLinkCreate_v2(unsigned int numOptions, CUjit_option *option
     return CUDA_SUCCESS;
 }
 
-GV_EXPORT CUresult cuLinkCreate(unsigned int numOptions, CUjit_option *options, void **optionValues, CUlinkState *stateOut)
+GV_EXPORT CUresult cuLinkCreate(unsigned int numOptions, CUjit_option *options, void **optionValues,
+                                CUlinkState *stateOut)
 {
     return cuLinkCreate_v2(numOptions, options, optionValues, stateOut);
 }
@@ -62,7 +64,8 @@ static void report(struct gv_link *link, const struct gv_jit_log *log)
 {
     gv_jit_report(log, link->option_count, link->options, link->own_values);
     for (unsigned i = 0; i < link->option_count; i++)
-        if (link->options[i] == CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES || link->options[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES)
+        if (link->options[i] == CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES ||
+            link->options[i] == CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES)
             link->values[i] = link->own_values[i];
 }
 

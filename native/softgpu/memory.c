@@ -57,12 +57,19 @@ static bool close_region(struct gv_region *region, void *data)
         return true;
     switch (region->kind) {
     case GV_REGION_DEVICE:
-    case GV_REGION_GLOBAL: free_region(region); break;
-    case GV_REGION_POOL: gv_pool_free(region, NULL, 0); break;
+    case GV_REGION_GLOBAL:
+        free_region(region);
+        break;
+    case GV_REGION_POOL:
+        gv_pool_free(region, NULL, 0);
+        break;
     case GV_REGION_HOST:
     case GV_REGION_REGISTERED:
-    case GV_REGION_MANAGED: gv_host_memory_free(region); break;
-    case GV_REGION_RESERVED: break; /* of the process, not of a context */
+    case GV_REGION_MANAGED:
+        gv_host_memory_free(region);
+        break;
+    case GV_REGION_RESERVED:
+        break; /* of the process, not of a context */
     }
     return true;
 }
@@ -105,9 +112,9 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
         return CUDA_SUCCESS;
     pthread_mutex_lock(&gv_memory_lock);
     struct gv_region *region = gv_region_find(dptr);
-    const bool freeable = region != NULL && region->base == dptr &&
-                          (region->kind == GV_REGION_DEVICE || region->kind == GV_REGION_POOL ||
-                           region->kind == GV_REGION_MANAGED);
+    const bool freeable =
+        region != NULL && region->base == dptr &&
+        (region->kind == GV_REGION_DEVICE || region->kind == GV_REGION_POOL || region->kind == GV_REGION_MANAGED);
     struct gv_context *owner = freeable && region->context != NULL ? region->context : context;
     pthread_mutex_unlock(&gv_memory_lock);
     if (!freeable)
@@ -152,8 +159,8 @@ GV_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CU
         base = region->base;
         bytes = region->bytes;
     }
-    const bool mapped = region != NULL && (region->kind != GV_REGION_RESERVED ||
-                                           gv_mapping_at(dptr, &base, &bytes, NULL, NULL, NULL));
+    const bool mapped =
+        region != NULL && (region->kind != GV_REGION_RESERVED || gv_mapping_at(dptr, &base, &bytes, NULL, NULL, NULL));
     pthread_mutex_unlock(&gv_memory_lock);
     if (!mapped)
         return CUDA_ERROR_NOT_FOUND;

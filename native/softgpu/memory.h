@@ -22,7 +22,7 @@ struct gv_physical {
     int fd; /* -1 when nobody can export it */
     int device;
     uint64_t bytes;
-    uint64_t inode; /* known once it was exported or imported, else 0 */
+    uint64_t inode;      /* known once it was exported or imported, else 0 */
     uint32_t references; /* handles and mappings; under gv_memory_lock */
     struct gv_physical *next_shared;
 };
@@ -54,7 +54,8 @@ struct gv_heap {
     uint64_t reserved, reserved_high, used, used_high, limit; /* bytes; limit 0: none */
 };
 /* `gauge` is that of the stream that will use the memory: pending segments of it may be used at once. NULL: none. */
-CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_gauge *gauge, struct gv_segment **segment);
+CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_gauge *gauge,
+                          struct gv_segment **segment);
 /* `gauge` NULL: free now. */
 void gv_heap_free(struct gv_heap *heap, struct gv_segment *segment, struct gv_gauge *gauge, uint64_t busy_until);
 /* Gives empty blocks back until `keep_bytes` are left. */
@@ -76,8 +77,8 @@ struct gv_region {
     uint64_t base, bytes; /* first: region.c compares them */
     enum gv_region_kind kind;
     int device;
-    unsigned flags; /* of the call that made it */
-    uint64_t id;    /* CU_POINTER_ATTRIBUTE_BUFFER_ID */
+    unsigned flags;             /* of the call that made it */
+    uint64_t id;                /* CU_POINTER_ATTRIBUTE_BUFFER_ID */
     struct gv_context *context; /* NULL: of no context (reservations, pools) */
     struct gv_segment *segment; /* DEVICE, GLOBAL, POOL */
     struct gv_heap *heap;
@@ -110,7 +111,8 @@ void gv_pools_trim(void);
 
 /* ---- mappings of handles (vmm.c), for pointer.c; under the lock ---- */
 struct gv_mapping;
-bool gv_mapping_at(uint64_t address, uint64_t *base, uint64_t *bytes, int *device, unsigned *access, unsigned *handle_types);
+bool gv_mapping_at(uint64_t address, uint64_t *base, uint64_t *bytes, int *device, unsigned *access,
+                   unsigned *handle_types);
 
 static inline uint64_t gv_round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 

@@ -48,7 +48,8 @@ static CUresult run_fill(struct gv_operation *operation, struct gv_stream *strea
     return gv_fault_error(frame.signal);
 }
 
-static CUresult fill(CUdeviceptr to, size_t pitch, uint32_t value, unsigned unit, size_t width, size_t height, CUstream hStream)
+static CUresult fill(CUdeviceptr to, size_t pitch, uint32_t value, unsigned unit, size_t width, size_t height,
+                     CUstream hStream)
 {
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));

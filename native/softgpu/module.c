@@ -11,8 +11,8 @@ static struct gv_instance *instance_of(CUmodule handle)
     return gv_is(handle, GV_MODULE) ? (struct gv_instance *)handle : NULL;
 }
 
-GV_EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int numOptions, CUjit_option *options,
-                                      void **optionValues)
+GV_EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsigned int numOptions,
+                                      CUjit_option *options, void **optionValues)
 {
     GV_ENTER_CONTEXT(context);
     if (module == NULL || image == NULL || (numOptions > 0 && (options == NULL || optionValues == NULL)))
@@ -37,7 +37,10 @@ GV_EXPORT CUresult cuModuleLoadData(CUmodule *module, const void *image)
     return cuModuleLoadDataEx(module, image, 0, NULL, NULL);
 }
 
-GV_EXPORT CUresult cuModuleLoadFatBinary(CUmodule *module, const void *fatCubin) { return cuModuleLoadData(module, fatCubin); }
+GV_EXPORT CUresult cuModuleLoadFatBinary(CUmodule *module, const void *fatCubin)
+{
+    return cuModuleLoadData(module, fatCubin);
+}
 
 GV_EXPORT CUresult cuModuleLoad(CUmodule *module, const char *fname)
 {

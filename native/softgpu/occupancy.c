@@ -5,7 +5,13 @@
 #include "launch.h"
 #include "module.h"
 
-enum { WARP = 32, WARPS_PER_SM = 64, BLOCKS_PER_SM = 32, REGISTERS_PER_SM = 65536, SHARED_PER_SM = GV_SHARED_MOST + 1024 };
+enum {
+    WARP = 32,
+    WARPS_PER_SM = 64,
+    BLOCKS_PER_SM = 32,
+    REGISTERS_PER_SM = 65536,
+    SHARED_PER_SM = GV_SHARED_MOST + 1024
+};
 
 static int smaller(int a, int b) { return a < b ? a : b; }
 
@@ -20,7 +26,8 @@ static int blocks_per_sm(const struct gv_kernel *kernel, int threads, size_t dyn
         return 0;
     blocks = smaller(blocks, (int)(SHARED_PER_SM / (shared + 1024)));
     const int registers = (int)(kernel->registers + 7) / 8 * 8 * WARP * warps;
-    return registers > 0 ? smaller(blocks, REGISTERS_PER_SM / registers > 0 ? REGISTERS_PER_SM / registers : 1) : blocks;
+    return registers > 0 ? smaller(blocks, REGISTERS_PER_SM / registers > 0 ? REGISTERS_PER_SM / registers : 1)
+                         : blocks;
 }
 
 GV_EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *numBlocks, CUfunction func, int blockSize,
@@ -45,7 +52,8 @@ GV_EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int *numBlocks, C
 /* The block size with most threads on a multiprocessor; the larger block when equal. */
 GV_EXPORT CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *minGridSize, int *blockSize, CUfunction func,
                                                              CUoccupancyB2DSize blockSizeToDynamicSMemSize,
-                                                             size_t dynamicSMemSize, int blockSizeLimit, unsigned int flags)
+                                                             size_t dynamicSMemSize, int blockSizeLimit,
+                                                             unsigned int flags)
 {
     GV_ENTER();
     const struct gv_function *function = gv_function_of(func);
@@ -73,8 +81,8 @@ GV_EXPORT CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *minGridSize, i
 }
 
 GV_EXPORT CUresult cuOccupancyMaxPotentialBlockSize(int *minGridSize, int *blockSize, CUfunction func,
-                                                    CUoccupancyB2DSize blockSizeToDynamicSMemSize, size_t dynamicSMemSize,
-                                                    int blockSizeLimit)
+                                                    CUoccupancyB2DSize blockSizeToDynamicSMemSize,
+                                                    size_t dynamicSMemSize, int blockSizeLimit)
 {
     return cuOccupancyMaxPotentialBlockSizeWithFlags(minGridSize, blockSize, func, blockSizeToDynamicSMemSize,
                                                      dynamicSMemSize, blockSizeLimit, 0);

@@ -17,7 +17,8 @@
 #define NAME_PREFIX "gpuvirt-softgpu-"
 
 pthread_mutex_t gv_memory_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct gv_physical *shared_list; /* exported or imported, by inode: an import of our own memory is the same memory */
+static struct gv_physical
+    *shared_list; /* exported or imported, by inode: an import of our own memory is the same memory */
 
 /* One descriptor per handle: the usual soft limit of 1024 is too low for a large device in 2 MiB handles. */
 static bool raise_descriptor_limit(void)

@@ -19,7 +19,7 @@ struct gv_pool {
     struct gv_pool *next;
 };
 
-static struct gv_pool *pools;                         /* all; under gv_memory_lock */
+static struct gv_pool *pools;                          /* all; under gv_memory_lock */
 static struct gv_pool *default_pool[GV_BOARD_DEVICES]; /* made at first use; under gv_memory_lock */
 static struct gv_pool *current_pool[GV_BOARD_DEVICES];
 static atomic_bool trim_wanted; /* a pool may hold more than it should: look at the next wait */
@@ -180,7 +180,8 @@ GV_EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
         plain = true;
     }
     pthread_mutex_unlock(&gv_memory_lock);
-    return plain ? cuMemFree_v2(dptr) : result; /* memory of cuMemAlloc may be freed here too; ours waits for the device */
+    return plain ? cuMemFree_v2(dptr)
+                 : result; /* memory of cuMemAlloc may be freed here too; ours waits for the device */
 }
 
 GV_EXPORT CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool_out, CUdevice dev)
@@ -268,12 +269,18 @@ GV_EXPORT CUresult cuMemPoolTrimTo(CUmemoryPool handle, size_t minBytesToKeep)
 static uint64_t get_number(const struct gv_pool *pool, CUmemPool_attribute attribute)
 {
     switch (attribute) {
-    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD: return pool->threshold;
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT: return pool->heap.reserved;
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: return pool->heap.reserved_high;
-    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT: return pool->heap.used;
-    case CU_MEMPOOL_ATTR_USED_MEM_HIGH: return pool->heap.used_high;
-    default: return pool->heap.limit; /* CU_MEMPOOL_ATTR_MAX_POOL_SIZE */
+    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD:
+        return pool->threshold;
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT:
+        return pool->heap.reserved;
+    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
+        return pool->heap.reserved_high;
+    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT:
+        return pool->heap.used;
+    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
+        return pool->heap.used_high;
+    default:
+        return pool->heap.limit; /* CU_MEMPOOL_ATTR_MAX_POOL_SIZE */
     }
 }
 
@@ -296,13 +303,27 @@ GV_EXPORT CUresult cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribut
     case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
     case CU_MEMPOOL_ATTR_USED_MEM_CURRENT:
     case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
-    case CU_MEMPOOL_ATTR_MAX_POOL_SIZE: *(cuuint64_t *)value = get_number(pool, attr); break;
-    case CU_MEMPOOL_ATTR_ALLOCATION_TYPE: *(CUmemAllocationType *)value = CU_MEM_ALLOCATION_TYPE_PINNED; break;
-    case CU_MEMPOOL_ATTR_EXPORT_HANDLE_TYPES: *(CUmemAllocationHandleType *)value = pool->handle_types; break;
-    case CU_MEMPOOL_ATTR_LOCATION_ID: *(int *)value = pool->heap.device; break;
-    case CU_MEMPOOL_ATTR_LOCATION_TYPE: *(CUmemLocationType *)value = CU_MEM_LOCATION_TYPE_DEVICE; break;
-    case CU_MEMPOOL_ATTR_HW_DECOMPRESS_ENABLED: *(int *)value = 0; break;
-    default: result = CUDA_ERROR_INVALID_VALUE; break;
+    case CU_MEMPOOL_ATTR_MAX_POOL_SIZE:
+        *(cuuint64_t *)value = get_number(pool, attr);
+        break;
+    case CU_MEMPOOL_ATTR_ALLOCATION_TYPE:
+        *(CUmemAllocationType *)value = CU_MEM_ALLOCATION_TYPE_PINNED;
+        break;
+    case CU_MEMPOOL_ATTR_EXPORT_HANDLE_TYPES:
+        *(CUmemAllocationHandleType *)value = pool->handle_types;
+        break;
+    case CU_MEMPOOL_ATTR_LOCATION_ID:
+        *(int *)value = pool->heap.device;
+        break;
+    case CU_MEMPOOL_ATTR_LOCATION_TYPE:
+        *(CUmemLocationType *)value = CU_MEM_LOCATION_TYPE_DEVICE;
+        break;
+    case CU_MEMPOOL_ATTR_HW_DECOMPRESS_ENABLED:
+        *(int *)value = 0;
+        break;
+    default:
+        result = CUDA_ERROR_INVALID_VALUE;
+        break;
     }
     pthread_mutex_unlock(&gv_memory_lock);
     return result;
@@ -335,7 +356,9 @@ GV_EXPORT CUresult cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribut
         else
             pool->heap.reserved_high = pool->heap.reserved;
         break;
-    default: result = CUDA_ERROR_INVALID_VALUE; break;
+    default:
+        result = CUDA_ERROR_INVALID_VALUE;
+        break;
     }
     pthread_mutex_unlock(&gv_memory_lock);
     return result;
@@ -367,4 +390,3 @@ GV_EXPORT CUresult cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc
     }
     return CUDA_SUCCESS;
 }
-

@@ -43,7 +43,8 @@ static int find_name(const char *name)
     return low < ROWS && strcmp(rows[low].name, name) == 0 ? low : ROWS;
 }
 
-static CUresult look_up(const char *symbol, void **pfn, int version, cuuint64_t flags, CUdriverProcAddressQueryResult *status)
+static CUresult look_up(const char *symbol, void **pfn, int version, cuuint64_t flags,
+                        CUdriverProcAddressQueryResult *status)
 {
     const cuuint64_t known = CU_GET_PROC_ADDRESS_LEGACY_STREAM | CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
     if (symbol == NULL || pfn == NULL || flags & ~known || version > GV_HEADER_VERSION)

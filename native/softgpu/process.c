@@ -80,7 +80,8 @@ enum gv_process_result gv_process_run(const char *const *arguments, char *output
     posix_spawn_file_actions_adddup2(&files, pipe_ends[1], STDERR_FILENO);
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &all); /* a program that ignores SIGCHLD must not have the compiler do so */
+    posix_spawnattr_setsigdefault(&attributes,
+                                  &all); /* a program that ignores SIGCHLD must not have the compiler do so */
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     pid_t pid;
     const int error = posix_spawnp(&pid, arguments[0], &files, &attributes, (char *const *)arguments, environment);
@@ -94,5 +95,7 @@ enum gv_process_result gv_process_run(const char *const *arguments, char *output
     }
     close(pipe_ends[0]);
     errno = error;
-    return error == 0 ? GV_PROCESS_ENDED : error == ENOENT || error == EACCES ? GV_PROCESS_NOT_FOUND : GV_PROCESS_FAILED;
+    return error == 0                           ? GV_PROCESS_ENDED
+           : error == ENOENT || error == EACCES ? GV_PROCESS_NOT_FOUND
+                                                : GV_PROCESS_FAILED;
 }

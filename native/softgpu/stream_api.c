@@ -26,7 +26,8 @@ static void destroy_thread_streams(void *first)
     own_streams = NULL;
     for (struct thread_stream *entry = first, *next; entry != NULL; entry = next) {
         next = entry->next;
-        if (atomic_load(&gv_driver.ready) && atomic_load(&entry->context->alive) && entry->context->id == entry->context_id)
+        if (atomic_load(&gv_driver.ready) && atomic_load(&entry->context->alive) &&
+            entry->context->id == entry->context_id)
             gv_stream_destroy(entry->stream);
         free(entry);
     }
@@ -193,23 +194,26 @@ GV_EXPORT CUresult cuStreamIsCapturing(CUstream hStream, CUstreamCaptureStatus *
     return CUDA_SUCCESS;
 }
 
-GV_EXPORT CUresult cuStreamGetCaptureInfo_v2(CUstream hStream, CUstreamCaptureStatus *captureStatus_out, cuuint64_t *id_out,
-                                             CUgraph *graph_out, const CUgraphNode **dependencies_out,
-                                             size_t *numDependencies_out)
+GV_EXPORT CUresult cuStreamGetCaptureInfo_v2(CUstream hStream, CUstreamCaptureStatus *captureStatus_out,
+                                             cuuint64_t *id_out, CUgraph *graph_out,
+                                             const CUgraphNode **dependencies_out, size_t *numDependencies_out)
 {
     (void)id_out, (void)graph_out, (void)dependencies_out, (void)numDependencies_out; /* set only while capturing */
     return cuStreamIsCapturing(hStream, captureStatus_out);
 }
 
-GV_EXPORT CUresult cuStreamGetCaptureInfo_v3(CUstream hStream, CUstreamCaptureStatus *captureStatus_out, cuuint64_t *id_out,
-                                             CUgraph *graph_out, const CUgraphNode **dependencies_out,
-                                             const CUgraphEdgeData **edgeData_out, size_t *numDependencies_out)
+GV_EXPORT CUresult cuStreamGetCaptureInfo_v3(CUstream hStream, CUstreamCaptureStatus *captureStatus_out,
+                                             cuuint64_t *id_out, CUgraph *graph_out,
+                                             const CUgraphNode **dependencies_out, const CUgraphEdgeData **edgeData_out,
+                                             size_t *numDependencies_out)
 {
     (void)edgeData_out;
-    return cuStreamGetCaptureInfo_v2(hStream, captureStatus_out, id_out, graph_out, dependencies_out, numDependencies_out);
+    return cuStreamGetCaptureInfo_v2(hStream, captureStatus_out, id_out, graph_out, dependencies_out,
+                                     numDependencies_out);
 }
 
-GV_EXPORT CUresult cuStreamGetCaptureInfo(CUstream hStream, CUstreamCaptureStatus *captureStatus_out, cuuint64_t *id_out)
+GV_EXPORT CUresult cuStreamGetCaptureInfo(CUstream hStream, CUstreamCaptureStatus *captureStatus_out,
+                                          cuuint64_t *id_out)
 {
     (void)id_out;
     return cuStreamIsCapturing(hStream, captureStatus_out);

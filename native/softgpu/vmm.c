@@ -61,7 +61,8 @@ static CUresult check_properties(const CUmemAllocationProp *prop)
     if (prop == NULL || prop->type != CU_MEM_ALLOCATION_TYPE_PINNED)
         return CUDA_ERROR_INVALID_VALUE;
     if (prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE)
-        return prop->location.type == CU_MEM_LOCATION_TYPE_INVALID ? CUDA_ERROR_INVALID_VALUE : CUDA_ERROR_NOT_SUPPORTED;
+        return prop->location.type == CU_MEM_LOCATION_TYPE_INVALID ? CUDA_ERROR_INVALID_VALUE
+                                                                   : CUDA_ERROR_NOT_SUPPORTED;
     if (prop->requestedHandleTypes & ~(unsigned)CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
         return CUDA_ERROR_NOT_SUPPORTED;
     return gv_check_device(prop->location.id);
@@ -130,7 +131,8 @@ GV_EXPORT CUresult cuMemAddressFree(CUdeviceptr ptr, size_t size)
     GV_ENTER();
     pthread_mutex_lock(&gv_memory_lock);
     struct gv_region *region = gv_region_find(ptr);
-    const bool exact = region != NULL && region->kind == GV_REGION_RESERVED && region->base == ptr && region->bytes == size;
+    const bool exact =
+        region != NULL && region->kind == GV_REGION_RESERVED && region->base == ptr && region->bytes == size;
     const bool in_use = exact && mapping_of(ptr, size) != NULL;
     if (exact && !in_use) {
         gv_region_remove(region);
@@ -297,7 +299,7 @@ static CUresult check_access(const CUmemAccessDesc *desc, size_t count)
     for (size_t i = 0; i < count; i++) {
         if (desc[i].location.type != CU_MEM_LOCATION_TYPE_DEVICE)
             return desc[i].location.type == CU_MEM_LOCATION_TYPE_INVALID ? CUDA_ERROR_INVALID_VALUE
-                                                                          : CUDA_ERROR_NOT_SUPPORTED;
+                                                                         : CUDA_ERROR_NOT_SUPPORTED;
         GV_TRY(gv_check_device(desc[i].location.id));
         if (desc[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE && desc[i].flags != CU_MEM_ACCESS_FLAGS_PROT_READ &&
             desc[i].flags != CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
@@ -369,7 +371,8 @@ GV_EXPORT CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *han
     return mapping != NULL ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-GV_EXPORT CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *prop, CUmemGenericAllocationHandle handle)
+GV_EXPORT CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *prop,
+                                                          CUmemGenericAllocationHandle handle)
 {
     GV_ENTER();
     const struct gv_handle *known = handle_of(handle);
@@ -406,7 +409,8 @@ GV_EXPORT CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *
         return CUDA_ERROR_INVALID_VALUE;
     struct gv_physical *physical = NULL;
     pthread_mutex_lock(&gv_memory_lock);
-    CUresult result = gv_physical_import((int)(intptr_t)osHandle, &physical); /* the descriptor itself, not its address */
+    CUresult result =
+        gv_physical_import((int)(intptr_t)osHandle, &physical); /* the descriptor itself, not its address */
     if (result == CUDA_SUCCESS) {
         CUmemAllocationProp properties;
         memset(&properties, 0, sizeof properties);
@@ -426,7 +430,8 @@ GV_EXPORT CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *
     return result;
 }
 
-bool gv_mapping_at(uint64_t address, uint64_t *base, uint64_t *bytes, int *device, unsigned *access, unsigned *handle_types)
+bool gv_mapping_at(uint64_t address, uint64_t *base, uint64_t *bytes, int *device, unsigned *access,
+                   unsigned *handle_types)
 {
     const struct gv_mapping *mapping = mapping_of(address, 1);
     if (mapping == NULL)

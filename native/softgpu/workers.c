@@ -18,10 +18,10 @@ enum { HELP_AFTER_NS = 30000, MOST_WORKERS = 256 };
 struct job {
     const struct gv_grid *grid;
     uint64_t blocks;
-    _Atomic uint64_t next;  /* block to take */
-    _Atomic int error;      /* CUresult; the first one wins */
-    bool listed;            /* in `jobs`; under `lock` */
-    int helpers;            /* at work on it; under `lock`: the starter waits for 0, the job is on its stack */
+    _Atomic uint64_t next; /* block to take */
+    _Atomic int error;     /* CUresult; the first one wins */
+    bool listed;           /* in `jobs`; under `lock` */
+    int helpers;           /* at work on it; under `lock`: the starter waits for 0, the job is on its stack */
     struct job *next_job;
 };
 
@@ -63,10 +63,14 @@ static void fail(struct job *job, CUresult error)
 static CUresult result_of(int block_result)
 {
     switch (block_result) {
-    case GV_BLOCK_DONE: return CUDA_SUCCESS;
-    case GV_BLOCK_ASSERT: return CUDA_ERROR_ASSERT;
-    case GV_BLOCK_BAD_CALL: return CUDA_ERROR_ILLEGAL_INSTRUCTION;
-    default: return CUDA_ERROR_LAUNCH_FAILED; /* trap, deadlock */
+    case GV_BLOCK_DONE:
+        return CUDA_SUCCESS;
+    case GV_BLOCK_ASSERT:
+        return CUDA_ERROR_ASSERT;
+    case GV_BLOCK_BAD_CALL:
+        return CUDA_ERROR_ILLEGAL_INSTRUCTION;
+    default:
+        return CUDA_ERROR_LAUNCH_FAILED; /* trap, deadlock */
     }
 }
 
