@@ -96,9 +96,7 @@ def measure(work: bench.Bench) -> dict[str, Any]:
     probes.build("spin", work.scratch)
     cases = {title: case(work, title, mib) for title, mib in SIZES.items()}
     print(f"{KILLS} x SIGKILL of one of two jobs on a {work.device.name}, quantum {QUANTUM_MS} ms, at random moments.")
-    print(
-        f"Time until the other completes its next launch (0 if it was on the GPU); promise: p99 <= {BOUND_MS:.0f} ms."
-    )
+    print(f"Time until the other completes its next launch (0: it was on the GPU); promise: p99 <= {BOUND_MS:.0f} ms.")
     rows = []
     for title, found in cases.items():
         states = " ".join(f"{state} {count}" for state, count in found["killed_in_state"].items())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cannot work says so in one clear line, and harms nobody else. The daemon's side of bad messages: tests/unit/gpuvirtd."""
+"""What cannot work says so in one clear line and harms nobody else. More on bad messages: tests/unit/gpuvirtd."""
 
 from __future__ import annotations
 
@@ -129,7 +129,10 @@ def test_a_wrong_token_is_refused_with_the_reason(machine: Host) -> None:
 
 def test_a_daemon_that_is_away_at_the_first_call(machine: Host) -> None:
     """The program waits for a while, then its first context fails with a reason."""
-    code = f"import time, sys; sys.path.insert(0, {str(PROGRAMS)!r}); time.sleep(1.5); import mixer; sys.exit(mixer.main())"
+    code = (
+        f"import time, sys; sys.path.insert(0, {str(PROGRAMS)!r}); time.sleep(1.5)\n"
+        "import mixer; sys.exit(mixer.main())"
+    )
     program = machine.run(sys.executable, "-c", code, options=("--quiet",), GPUVIRT_ATTACH_TIMEOUT_MS="500")
     program.child_pid()
     assert machine.daemon is not None
@@ -158,7 +161,8 @@ def test_rubbish_in_the_client_page_harms_nobody(machine: Host) -> None:
         f"import sys, random, ctypes; sys.path.insert(0, {str(PROGRAMS)!r})\n"
         "from device import *\n"
         "open_device(); mix = load_mix(); a = call(cu.cuMemAlloc, 8 << 20); launch_mix(mix, a, 1 << 20)\n"
-        "pages = [l.split()[0] for l in open('/proc/self/maps') if 'gpuvirt' in l and ' rw-s ' in l and 'client' in l]\n"
+        "lines = [l for l in open('/proc/self/maps') if ' rw-s ' in l and 'gpuvirt-client' in l]\n"
+        "pages = [l.split()[0] for l in lines]\n"
         "assert pages, open('/proc/self/maps').read()\n"
         "start, end = (int(x, 16) for x in pages[0].split('-')); random.seed(1)\n"
         "for _ in range(200):\n"

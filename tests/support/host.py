@@ -107,10 +107,8 @@ class Program:
 
     def stop(self) -> None:
         self.kill(signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(3.0)
-        except subprocess.TimeoutExpired:
-            pass
         self.kill()
         self._process.wait(10.0)
 
