@@ -141,10 +141,7 @@ GV_COLD double gv_from_u64(uint64_t value, uint32_t digits, int mode)
 GV_FN float gv_f32_from_u64(uint64_t value, int mode) { return (float)gv_from_u64(value, 24, mode); }
 GV_FN double gv_f64_from_u64(uint64_t value, int mode) { return gv_from_u64(value, 53, mode); }
 
-GV_FN float gv_ftz(float value)
-{
-    return (gv_u32(value) & 0x7f800000u) ? value : gv_f32(gv_u32(value) & 0x80000000u);
-}
+GV_FN float gv_ftz(float value) { return (gv_u32(value) & 0x7f800000u) ? value : gv_f32(gv_u32(value) & 0x80000000u); }
 
 GV_FN float gv_sat_f32(float value) { return value > 0.0f ? (value < 1.0f ? value : 1.0f) : 0.0f; }
 GV_FN double gv_sat_f64(double value) { return value > 0.0 ? (value < 1.0 ? value : 1.0) : 0.0; }

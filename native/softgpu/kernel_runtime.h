@@ -77,7 +77,10 @@ GV_FN uint64_t gv_u64(double value)
     {                                                                                                                  \
         return b >= bits ? 0 : (uint##bits##_t)(a << b);                                                               \
     }                                                                                                                  \
-    GV_FN uint##bits##_t gv_shr_u##bits(uint##bits##_t a, uint32_t b) { return b >= bits ? 0 : (uint##bits##_t)(a >> b); } \
+    GV_FN uint##bits##_t gv_shr_u##bits(uint##bits##_t a, uint32_t b)                                                  \
+    {                                                                                                                  \
+        return b >= bits ? 0 : (uint##bits##_t)(a >> b);                                                               \
+    }                                                                                                                  \
     GV_FN int##bits##_t gv_shr_s##bits(int##bits##_t a, uint32_t b)                                                    \
     {                                                                                                                  \
         return (int##bits##_t)(a >> (b >= bits ? bits - 1 : b));                                                       \
@@ -90,12 +93,15 @@ GV_SHIFTS(64)
 #define GV_DIVISIONS(bits, min)                                                                                        \
     GV_FN uint##bits##_t gv_div_u##bits(uint##bits##_t a, uint##bits##_t b)                                            \
     {                                                                                                                  \
-        return b ? (uint##bits##_t)(a / b) : (uint##bits##_t)-1;                                                       \
+        return b ? (uint##bits##_t)(a / b) : (uint##bits##_t) - 1;                                                     \
     }                                                                                                                  \
-    GV_FN uint##bits##_t gv_rem_u##bits(uint##bits##_t a, uint##bits##_t b) { return b ? (uint##bits##_t)(a % b) : a; } \
+    GV_FN uint##bits##_t gv_rem_u##bits(uint##bits##_t a, uint##bits##_t b)                                            \
+    {                                                                                                                  \
+        return b ? (uint##bits##_t)(a % b) : a;                                                                        \
+    }                                                                                                                  \
     GV_FN int##bits##_t gv_div_s##bits(int##bits##_t a, int##bits##_t b)                                               \
     {                                                                                                                  \
-        return !b ? (int##bits##_t)-1 : b == -1 ? (int##bits##_t)(0 - (uint##bits##_t)a) : (int##bits##_t)(a / b);      \
+        return !b ? (int##bits##_t) - 1 : b == -1 ? (int##bits##_t)(0 - (uint##bits##_t)a) : (int##bits##_t)(a / b);   \
     }                                                                                                                  \
     GV_FN int##bits##_t gv_rem_s##bits(int##bits##_t a, int##bits##_t b)                                               \
     {                                                                                                                  \
@@ -116,7 +122,10 @@ GV_FN uint32_t gv_brev_32(uint32_t a)
     return __builtin_bswap32(a);
 }
 
-GV_FN uint64_t gv_brev_64(uint64_t a) { return (uint64_t)gv_brev_32((uint32_t)a) << 32 | gv_brev_32((uint32_t)(a >> 32)); }
+GV_FN uint64_t gv_brev_64(uint64_t a)
+{
+    return (uint64_t)gv_brev_32((uint32_t)a) << 32 | gv_brev_32((uint32_t)(a >> 32));
+}
 
 /* Position of the highest bit that differs from the sign (signed) or is set (unsigned); all ones if there is none. */
 GV_FN uint32_t gv_bfind_u64(uint64_t a) { return a ? 63 - gv_clz_64(a) : 0xffffffffu; }
@@ -242,7 +251,8 @@ struct gv_function {
 };
 
 /* The function behind a device pointer, or NULL if it is none of this module or has another signature. */
-GV_FN void (*gv_find_function(const struct gv_function *table, uint32_t count, uint64_t pointer, uint32_t signature))(void)
+GV_FN void (*gv_find_function(const struct gv_function *table, uint32_t count, uint64_t pointer,
+                              uint32_t signature))(void)
 {
     uint64_t offset = pointer - (uint64_t)(uintptr_t)table;
     if (offset >= count * sizeof *table || offset % sizeof *table)

@@ -178,7 +178,8 @@ GV_FN void gv_match(struct gv_warp *warp, uint32_t members, uint32_t kind)
 {
     uint64_t results[32];
     uint32_t flags = 0;
-    GV_EACH(lane, members) {
+    GV_EACH(lane, members)
+    {
         uint32_t same = 0;
         GV_EACH(other, members) same |= warp->value[other] == warp->value[lane] ? 1u << other : 0;
         results[lane] = kind == GV_MATCH_ANY || same == members ? same : 0;
@@ -244,7 +245,8 @@ GV_FN uint32_t gv_resolve_warp(struct gv_warp *warp)
     if (ready)
         return ready;
     /* Nobody else can move, so those that wait at one place without naming members are what a GPU calls converged. */
-    GV_EACH(lane, warp->waiting) {
+    GV_EACH(lane, warp->waiting)
+    {
         if (warp->key[lane] & 1)
             continue;
         ready = gv_same_key(warp, warp->waiting, warp->key[lane]);
@@ -262,7 +264,8 @@ GV_INLINE int gv_run_warp(struct gv_schedule *schedule, uint32_t number, gv_step
     /* Lanes may also become ready because another one has ended, so waiting lanes are looked at even if none ran. */
     do {
         uint32_t waiting = warp->waiting;
-        GV_EACH(lane, warp->ready) {
+        GV_EACH(lane, warp->ready)
+        {
             struct gv_frame *frame = gv_frame_at(block, stride, number * 32 + lane);
             int result;
             while ((result = step(block, frame, warp, lane)) == GV_ARRIVE) {
@@ -304,7 +307,8 @@ GV_FN int gv_release_barriers(struct gv_schedule *schedule)
         released = 1;
         for (uint32_t number = 0; number * 32 < schedule->count; number++) {
             struct gv_warp *warp = gv_warp_at(schedule->block, schedule->stride, schedule->count, number);
-            GV_EACH(lane, warp->live & ~warp->waiting & ~warp->ready) {
+            GV_EACH(lane, warp->live & ~warp->waiting & ~warp->ready)
+            {
                 struct gv_frame *frame = gv_frame_at(schedule->block, schedule->stride, number * 32 + lane);
                 if ((frame->barrier & 15) != id)
                     continue;
