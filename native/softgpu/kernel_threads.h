@@ -264,7 +264,8 @@ GV_INLINE int gv_run_warp(struct gv_schedule *schedule, uint32_t number, gv_step
     /* Lanes may also become ready because another one has ended, so waiting lanes are looked at even if none ran. */
     do {
         uint32_t waiting = warp->waiting;
-        GV_EACH(lane, warp->ready) {
+        GV_EACH(lane, warp->ready)
+        {
             struct gv_frame *frame = gv_frame_at(block, stride, number * 32 + lane);
             int result;
             while ((result = step(block, frame, warp, lane)) == GV_ARRIVE) {

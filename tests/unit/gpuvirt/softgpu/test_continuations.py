@@ -49,7 +49,8 @@ class Writer:
         for _ in range(self.random.randrange(2, 6)):
             kind = self.random.random()
             if kind < 0.2:
-                self.lines.append("WAIT")
+                guard = f"@%p{self.random.randrange(3)} " if self.random.random() < 0.3 else ""
+                self.lines.append("WAIT" + guard)
             elif kind < 0.3 and depth:
                 self.labels += 1
                 end = f"E{self.labels}"
@@ -74,7 +75,8 @@ def kernel(seed: int, kind: str) -> str:
     writer = Writer(seed)
     for _ in range(3):
         writer.block(3)
-    body = "\n".join(WAITS[kind] if line == "WAIT" else line for line in writer.lines)
+    lines = [line if line[:4] != "WAIT" else line[4:] + WAITS[kind] if WAITS[kind] else "" for line in writer.lines]
+    body = "\n".join(lines)
     start = "\n".join(f"mad.lo.u32 %r{n}, %tid, {2 * n + 3}, {n * n};" for n in range(8))
     end = "\n".join(f"mad.lo.u32 %mask, %mask, 31, %r{n};" for n in range(8))
     return f"""
