@@ -33,7 +33,8 @@ PART, REAL_PART = (
     0.55,
 )  # of the device's memory, for each program; a real one has more than host memory likes to swap
 REAL_STEPS = ("--steps", "600")  # of heat.py, which is much faster there
-QUANTUM_MS = 1000
+QUANTUM_MS, QUICK_QUANTUM_MS = 1000, 250
+QUICK_TRAIN, QUICK_HEAT = ("--steps", "35"), ("--steps", "20")
 SWITCHES = 4  # at least so many, else the jobs did not share
 LIMIT = 150.0  # seconds for any one phase
 
@@ -45,11 +46,14 @@ class Failed(Exception):
 class Demo:
     """One run: the device, the two jobs and what they did."""
 
-    def __init__(self, device: Device, scratch: Path, interrupts: Interrupts, screen: Screen, quantum_ms: int) -> None:
-        self.device, self.scratch, self.quantum_ms = device, scratch, quantum_ms
+    def __init__(self, device: Device, scratch: Path, interrupts: Interrupts, screen: Screen, quick: bool) -> None:
+        self.device, self.scratch = device, scratch
         self.interrupts, self.screen = interrupts, screen
+        self.quantum_ms = QUICK_QUANTUM_MS if quick else QUANTUM_MS
         real = device.drivers is None
-        self.jobs = demo_jobs(int(device.memory * (REAL_PART if real else PART)), heat=REAL_STEPS if real else ())
+        memory = int(device.memory * (REAL_PART if real else PART))
+        train, heat = ((), REAL_STEPS) if real else (QUICK_TRAIN, QUICK_HEAT) if quick else ((), ())
+        self.jobs = demo_jobs(memory, train, heat)
         self.results: dict[str, Any] = {"device_memory_bytes": device.memory, "job_memory_bytes": self.jobs[0].memory}
 
     def _start(self, children: Children, job: Job, file: Path, *extra: str) -> Child:
@@ -174,14 +178,17 @@ def main() -> int:
     parser.add_argument(
         "--real", action="store_true", help="use the NVIDIA GPU of this machine instead of the soft GPU"
     )
-    parser.add_argument("--quantum", type=int, default=QUANTUM_MS, metavar="MS", help="length of a turn (default 1000)")
+    parser.add_argument("--quick", action="store_true", help="a fifth of the work and shorter turns, for tests")
+    parser.add_argument(
+        "--scratch", type=Path, metavar="DIR", help="where the temporary folder goes (default /dev/shm)"
+    )
     options = parser.parse_args()
     interrupts = Interrupts()
     screen = Screen()
     try:
-        with Scratch("gpuvirt-demo-", room=3 * SOFT_MEMORY) as scratch:
+        with Scratch("gpuvirt-demo-", 3 * SOFT_MEMORY, options.scratch) as scratch:
             device = real_gpu() if options.real else soft_gpu(scratch, SOFT_MEMORY)
-            demo = Demo(device, scratch, interrupts, screen, options.quantum)
+            demo = Demo(device, scratch, interrupts, screen, options.quick)
             try:
                 demo.run()
                 demo.results["verdict"] = "OK"

@@ -28,11 +28,10 @@ def clean(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class Scratch:
-    """A private folder in memory (or on disk where /dev/shm has less than `room` bytes), removed at the end."""
+    """A private folder, removed at the end: in `place`, or in memory, or on disk when /dev/shm has not `room` bytes."""
 
-    def __init__(self, prefix: str, room: int = 0) -> None:
-        place: Path | None = None
-        if os.access(SHARED_MEMORY, os.W_OK):
+    def __init__(self, prefix: str, room: int = 0, place: Path | None = None) -> None:
+        if place is None and os.access(SHARED_MEMORY, os.W_OK):
             state = os.statvfs(SHARED_MEMORY)
             if state.f_bavail * state.f_frsize >= room:
                 place = SHARED_MEMORY

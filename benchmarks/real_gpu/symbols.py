@@ -6,6 +6,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import subprocess
 import tempfile
 from pathlib import Path
@@ -43,7 +44,7 @@ def pointers() -> dict[str, Any]:
         ctypes.c_uint64,
         ctypes.POINTER(ctypes.c_int),
     ]
-    names = sorted(name for name in dir(driver) if name.startswith("cu") and callable(getattr(driver, name)))
+    names = sorted(name for name in dir(driver) if re.match("cu[A-Z]", name) and callable(getattr(driver, name)))
     found: dict[str, Any] = {"driver_version": version, "names": len(names)}
     for flag, title, tails in (
         (LEGACY_STREAM, "legacy stream", ("",)),
