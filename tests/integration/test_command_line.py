@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import sys
 
-
 from gpuvirt.cli import gpus, ps
 from support.host import BIN, Host
 
