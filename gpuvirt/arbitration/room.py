@@ -53,6 +53,8 @@ def send_restore(gpu: Gpu, contender: Contender, client: Client, now: int, out: 
     """RESTORE with what is needed and some slack, if there is plenty. The promise counts from now on."""
     need = max(client.charged, client.allowance)
     spare = max(0, ledger.free(gpu) - client.shortfall - _owed(contender, client))
+    if gpu.penalty:
+        spare = 0  # the ledger was wrong a moment ago: nothing beyond the need
     alone = len(gpu.clients()) == 1
     extra = spare if alone else min(spare, int(client.charged * gpu.rules.slack))
     allowance = need + extra

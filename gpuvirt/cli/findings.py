@@ -230,16 +230,19 @@ def preload_in(attachment: environment.Attachment) -> Finding:
 
 
 def compiler(patient: Patient) -> Finding | None:
-    """The soft GPU compiles kernels."""
+    """The soft GPU translates kernels with a Python and compiles them with a C compiler."""
     if not patient.soft:
         return None
-    name = os.environ.get("CC", "cc")
-    found = shutil.which(name)
-    if found is None:
-        return Finding(
-            "compiler", FAIL, f"'{name}' is not there; the soft GPU needs it", "install a C compiler (gcc or clang)"
-        )
-    return Finding("compiler", OK, found)
+    tools = {
+        os.environ.get(
+            "GPUVIRT_SOFTGPU_CC", "cc"
+        ): "install a C compiler (gcc or clang), or name one in GPUVIRT_SOFTGPU_CC",
+        os.environ.get("GPUVIRT_SOFTGPU_PYTHON", "python3"): "name a Python in GPUVIRT_SOFTGPU_PYTHON",
+    }
+    for tool, fix in tools.items():
+        if shutil.which(tool) is None:
+            return Finding("compiler", FAIL, f"the soft GPU needs '{tool}', which is not there", fix)
+    return Finding("compiler", OK, " and ".join(str(shutil.which(tool)) for tool in tools))
 
 
 def shared_memory(patient: Patient) -> Finding:

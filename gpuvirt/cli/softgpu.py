@@ -25,6 +25,7 @@ from gpuvirt.units import format_size, parse_size
 BOARD = "GPUVIRT_SOFTGPU_BOARD"
 MEMORY = "GPUVIRT_SOFTGPU_MEMORY"
 DEVICES = "GPUVIRT_SOFTGPU_DEVICES"
+PYTHON = "GPUVIRT_SOFTGPU_PYTHON"
 BOARD_MAGIC = b"BVSG"  # GV_BOARD_MAGIC of native/softgpu/board.h
 DEVICES_MAX = 16
 MEMORY_UNIT = 2 << 20  # bytes: device memory comes in whole pages of this size
@@ -63,6 +64,8 @@ def variables(board: Path, memory: int | None, devices: int | None, environ: Map
     soft = str(folder())
     others = [entry for entry in environ.get("LD_LIBRARY_PATH", "").split(":") if entry and entry != soft]
     result = {"LD_LIBRARY_PATH": ":".join([soft, *others]), BOARD: str(board)}
+    if PYTHON not in environ:
+        result[PYTHON] = sys.executable  # the one in PATH may be too old to translate kernels
     if memory is not None:
         result[MEMORY] = str(memory)
     if devices is not None:

@@ -38,7 +38,8 @@ class FunctionEmitter:
         self._temps = 0
         self._current = 0
         self._live = Liveness(function)
-        self._after: dict[int, list[str]] = {}
+        self._after: dict[int, list[str]] = {}  # wait -> registers to load when it is over
+        self._unsaved: dict[int, list[str]] = {}  # wait -> registers to save before it
         self._floats = float_registers(function)
         self.shared: dict[int, int] = {}
         self.static_shared = 0  # bytes; the dynamic part starts there
@@ -263,7 +264,8 @@ class FunctionEmitter:
         for register in live:
             self.saved.setdefault(register, self.c_type(register))
         self.lines += setup
-        self.emit(f"C->f.pc = {self.waits};" + "".join(f" C->{r} = {r};" for r in live))
+        changed = self._unsaved[self._current]
+        self.emit(f"C->f.pc = {self.waits};" + "".join(f" C->{r} = {r};" for r in changed))
         self.emit("waiting++; goto next;" if self.mode == PHASES else f"return {result};")
         self.emit(f"W{self.waits}:;" + "".join(f" {r} = C->{r};" for r in live))
 
@@ -295,6 +297,7 @@ class FunctionEmitter:
         if self.mode in (PHASES, SCHEDULE):
             waits = {n for n, i in enumerate(body) if i.base in WAITING}
             self._after = self._live.after(waits)
+            self._unsaved = self._live.unsaved(self._after)
         for number, instruction in enumerate(body):
             self._current = number
             self.instruction = instruction

@@ -159,6 +159,52 @@ class Liveness:
                 live = self._transfer(index, live)
         return result
 
+    def unsaved(self, waits: dict[int, list[str]]) -> dict[int, list[str]]:
+        """For each wait: those of its live registers whose saved copy may differ from the register.
+
+        Forward dataflow. A wait leaves copy and register equal for all registers live after it; writing a register
+        makes them differ. A register that stays as it is from one wait to the next is stored once and, where nothing
+        reads it in between, not even loaded: this is most of the cost of a barrier.
+        """
+        live = {index: self._set(names) for index, names in waits.items()}
+        everything = (1 << len(self.names)) - 1
+        count = len(self._starts)
+        before: list[list[int]] = [[] for _ in range(count)]
+        for number, following in enumerate(self._next):
+            for target in following:
+                before[target].append(number)
+        out = [everything] * count
+        changed = True
+        while changed:
+            changed = False
+            for number in range(count):
+                same = self._same_at_end(number, self._same_at_start(number, before, out), live, None)
+                if same != out[number]:
+                    out[number] = same
+                    changed = True
+        result: dict[int, list[str]] = {}
+        for number in range(count):
+            self._same_at_end(number, self._same_at_start(number, before, out), live, result)
+        return result
+
+    def _same_at_start(self, number: int, before: list[list[int]], out: list[int]) -> int:
+        if number == 0 or not before[number]:
+            return 0
+        same = out[before[number][0]]
+        for previous in before[number][1:]:
+            same &= out[previous]
+        return same
+
+    def _same_at_end(self, number: int, same: int, live: dict[int, int], result: dict[int, list[str]] | None) -> int:
+        """Registers equal to their saved copies at the end of a block; fills `result` for the waits in it."""
+        for index in range(self._starts[number], self._ends[number]):
+            if index in live:
+                if result is not None:
+                    result[index] = self.expand(live[index] & ~same)
+                same = same & live[index] if self._body[index].guard else live[index]
+            same &= ~self._def[index]
+        return same
+
     def peak(self) -> int:
         """Largest number of registers live at the start of a block."""
         return max((bin(live).count("1") for live in self._in), default=0)

@@ -200,11 +200,12 @@ def _schedule_kernel(e: FunctionEmitter) -> list[str]:
     """A kernel with other waits: a step function for kernel_threads.h."""
     name = e.name
     size = f"sizeof(struct {name}_frame)"
+    step = "const struct gv_block *B, struct gv_frame *F, struct gv_warp *W, uint32_t lane"
     lines = _frame(e)
     lines.append(f"static uint64_t {name}_scratch(uint32_t threads) {{ return gv_scratch(threads, {size}); }}")
-    lines.append(f"static int {name}_step(struct gv_frame *F, struct gv_warp *W, uint32_t lane) {{")
+    lines.append(f"static int {name}_step({step}) {{")
     lines.append(f"struct {name}_frame *const C = (struct {name}_frame *)(void *)F; (void)W; (void)lane;")
-    lines.append("const struct gv_thread *const T = &C->f.t; const struct gv_block *const B = T->block;")
+    lines.append("const struct gv_thread *const T = &C->f.t; (void)T;")
     lines += [_BASES, *_constants(e), *_registers(e), _resumes(e), *e.lines, "}"]
     lines.append(f"static int {name}_run(const struct gv_block *B) {{")
     lines += _zero_reserved(e)

@@ -282,13 +282,12 @@ GV_FN void (*gv_find_function(const struct gv_function *table, uint32_t count, u
 
 GV_FN gv_u128 gv_cas_128(uint64_t address, gv_u128 expected, gv_u128 desired)
 {
-    __sync_synchronize();
     gv_u128 *at = (gv_u128 *)(uintptr_t)address;
-    gv_u128 old = *at;
 #if defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_16)
     return __sync_val_compare_and_swap(at, expected, desired);
 #else
-    if (old == expected) /* without a 16-byte instruction: atomic within the block only */
+    gv_u128 old = *at; /* without a 16-byte instruction: atomic within the block only */
+    if (old == expected)
         *at = desired;
     return old;
 #endif

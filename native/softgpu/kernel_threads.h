@@ -61,7 +61,7 @@ struct gv_warp {
 #define GV_KEY(mask, kind) ((uint64_t)(mask) << 32 | (kind) << 1 | 1)
 #define GV_KEY_AT(pc, kind) ((uint64_t)(pc) << 32 | (kind) << 1)
 
-typedef int (*gv_step)(struct gv_frame *frame, struct gv_warp *warp, uint32_t lane);
+typedef int (*gv_step)(const struct gv_block *block, struct gv_frame *frame, struct gv_warp *warp, uint32_t lane);
 
 GV_FN uint32_t gv_threads(const struct gv_block *block) { return block->block.x * block->block.y * block->block.z; }
 
@@ -258,19 +258,22 @@ GV_FN uint32_t gv_resolve_warp(struct gv_warp *warp)
 
 GV_INLINE int gv_run_warp(struct gv_schedule *schedule, uint32_t number, gv_step step)
 {
-    struct gv_warp *warp = gv_warp_at(schedule->block, schedule->stride, schedule->count, number);
+    const struct gv_block *block = schedule->block;
+    const size_t stride = schedule->stride;
+    struct gv_warp *warp = gv_warp_at(block, stride, schedule->count, number);
     /* Lanes may also become ready because another one has ended, so waiting lanes are looked at even if none ran. */
     do {
+        uint32_t waiting = warp->waiting;
         GV_EACH(lane, warp->ready)
         {
-            struct gv_frame *frame = gv_frame_at(schedule->block, schedule->stride, number * 32 + lane);
+            struct gv_frame *frame = gv_frame_at(block, stride, number * 32 + lane);
             int result;
-            while ((result = step(frame, warp, lane)) == GV_ARRIVE) {
+            while ((result = step(block, frame, warp, lane)) == GV_ARRIVE) {
                 schedule->barriers[frame->barrier & 15].arrived++;
                 schedule->barriers[frame->barrier & 15].expected = frame->expected;
             }
             if (result == GV_WARP) {
-                warp->waiting |= 1u << lane;
+                waiting |= 1u << lane;
             } else if (result == GV_BARRIER) {
                 schedule->barriers[frame->barrier & 15].waiting++;
                 schedule->barriers[frame->barrier & 15].expected = frame->expected;
@@ -282,7 +285,8 @@ GV_INLINE int gv_run_warp(struct gv_schedule *schedule, uint32_t number, gv_step
                 return result;
             }
         }
-        warp->ready = warp->waiting ? gv_resolve_warp(warp) : 0;
+        warp->waiting = waiting;
+        warp->ready = waiting ? gv_resolve_warp(warp) : 0;
         warp->waiting &= ~warp->ready;
     } while (warp->ready);
     return GV_BLOCK_DONE;

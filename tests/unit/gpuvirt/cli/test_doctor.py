@@ -109,7 +109,7 @@ def test_driver_without_entry_points(shim_library: Path) -> None:
 
 def test_compiler_is_for_the_soft_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert findings.compiler(Patient(soft=False)) is None
-    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setenv("GPUVIRT_SOFTGPU_CC", "no-such-compiler")
     found = findings.compiler(Patient(soft=True))
     assert found is not None
     assert (found.state, "no-such-compiler" in found.message) == (FAIL, True)

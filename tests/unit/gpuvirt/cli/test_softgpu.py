@@ -25,8 +25,9 @@ RUN = (sys.executable, "-m", "gpuvirt.cli.main")
 @pytest.fixture
 def built() -> Path:
     try:
+        paths.library("softgpu/libnvidia-ml.so.1")
         return softgpu.folder()
-    except DriverUnavailable as error:
+    except (DriverUnavailable, FileNotFoundError) as error:
         pytest.skip(str(error))
 
 
@@ -47,6 +48,7 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result == {
         "LD_LIBRARY_PATH": "/g/lib/softgpu:/x",
         "GPUVIRT_SOFTGPU_BOARD": "/b",
+        "GPUVIRT_SOFTGPU_PYTHON": sys.executable,
         "GPUVIRT_SOFTGPU_MEMORY": str(1 << 29),
         "GPUVIRT_SOFTGPU_DEVICES": "2",
     }

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state database survives restarts; a broken one is kept and replaced."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+
+import pytest
+from gpuvirtd.state import State, StoredClient, StoredJob
+
+JOB = StoredJob("j1", "t" * 32, "train", 1000, 100, None, ["python", "a b.py"], 12, 34, 5.5)
+CLIENT = StoredClient(13, 35, "j1", "GPU-x")
+
+
+def test_jobs_and_clients_come_back(tmp_path):
+    path = tmp_path / "state.db"
+    state = State(path)
+    assert state.next_generation() == 1
+    state.put_job(JOB)
+    state.put_client(CLIENT)
+    state.close()
+    state = State(path)
+    assert state.next_generation() == 2
+    assert state.jobs() == [JOB]
+    assert state.clients() == [CLIENT]
+    state.remove_client(CLIENT)
+    assert state.clients() == []
+    state.put_client(CLIENT)
+    state.remove_job("j1")
+    assert (state.jobs(), state.clients()) == ([], [])
+    state.close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_what_was_acknowledged_is_there_without_a_close(tmp_path):
+    state = State(tmp_path / "state.db")
+    state.put_job(JOB)
+    again = State(tmp_path / "state.db")
+    assert again.jobs() == [JOB]
+
+
+@pytest.mark.parametrize("kind", ["rubbish", "header", "schema"])
+def test_broken_database_is_kept_and_replaced(tmp_path, kind):
+    path = tmp_path / "state.db"
+    state = State(path)
+    state.put_job(JOB)
+    state.close()
+    if kind == "schema":
+        database = sqlite3.connect(path)
+        database.execute("PRAGMA user_version=99")
+        database.close()
+    else:
+        data = bytearray(path.read_bytes())
+        data[: len(data) if kind == "rubbish" else 20] = b"\xa5" * (len(data) if kind == "rubbish" else 20)
+        path.write_bytes(data)
+    state = State(path)
+    assert "is kept as" in state.note
+    assert state.jobs() == []
+    assert state.next_generation() > 1_000_000  # above any that was given out before
+    assert list(tmp_path.glob("state.db.corrupt-*"))
+
+
+def test_everything_of_an_earlier_boot_is_forgotten(tmp_path, monkeypatch):
+    state = State(tmp_path / "state.db")
+    state.next_generation()
+    state.put_job(JOB)
+    monkeypatch.setattr("gpuvirtd.state.boot_id", lambda: "another boot")
+    assert state.next_generation() == 2
+    assert state.jobs() == []
