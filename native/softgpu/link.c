@@ -163,6 +163,7 @@ GV_EXPORT CUresult cuLinkComplete(CUlinkState state, void **cubinOut, size_t *si
         memcpy(image->magic, GV_LINKED_MAGIC, sizeof GV_LINKED_MAGIC);
         image->bytes = sizeof *image + link->bytes;
         image->count = link->count;
+        image->register_limit = gv_register_limit(NULL, link->option_count, link->options, link->own_values);
         memcpy(image + 1, link->texts, link->bytes);
         struct gv_jit_log log;
         struct gv_code *code;

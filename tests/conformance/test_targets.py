@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs every file of cases/ against each driver there is: soft GPU, shim over soft GPU, real GPU.
 
-A case that differs on a real GPU is a bug of the soft GPU. Each file runs in a process of its own with the driver chosen by
-the environment alone, as users choose it.
+A case that differs on a real GPU is a bug of the soft GPU. Each file runs in a process of its own with the driver
+chosen by the environment alone, as users choose it.
 """
 
 from __future__ import annotations
