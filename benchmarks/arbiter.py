@@ -10,7 +10,7 @@ from typing import Any
 from harness import bench, probes, record, turns
 from harness.daemon import Daemon
 
-QUANTUM_MS, SECONDS, GAP_US, MEMORY_MIB = 50, 8.0, 5000, 16
+QUANTUM_MS, SECONDS, GAP_US, MEMORY_MIB = 50, 8.0, 300, 16
 
 
 def case(work: bench.Bench, title: str, weights: dict[str, int]) -> dict[str, Any]:

@@ -33,6 +33,9 @@ def measure(work: bench.Bench) -> dict[str, Any]:
             for key, numbers in probes.answer(child).items():
                 values[key] += numbers
 
+    busy = sum(float(row["busy_s"]) for row in daemon.jobs())
+    if busy == 0.0:
+        raise probes.ProbeFailed("the shim reported no work: it was not in the way")
     rows, results = [], {}
     for key, title in (("launch_ns", "launch, asynchronous"), ("round_trip_ns", "launch and wait")):
         without, governed = (record.spread(found[way][key]) for way in ("without shim", "with shim"))
@@ -46,7 +49,13 @@ def measure(work: bench.Bench) -> dict[str, Any]:
         found["without shim"]["launch_ns"][:SAMPLES]
     )
     print(f"first round against the others, without shim: {noise:+.0f} ns (the noise of this machine)")
-    return {**results, "noise_ns": noise, "rounds": ROUNDS, "samples_per_round": SAMPLES}
+    return {
+        **results,
+        "noise_ns": noise,
+        "busy_s_seen_by_shim": busy,
+        "rounds": ROUNDS,
+        "samples_per_round": SAMPLES,
+    }
 
 
 if __name__ == "__main__":

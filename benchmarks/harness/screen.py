@@ -21,7 +21,7 @@ class Screen:
         self._lock = threading.Lock()
         self._looked = 0.0
         self._said = 0.0
-        self._state: tuple[object, ...] = ()
+        self._holder = ""
 
     @property
     def elapsed(self) -> float:
@@ -50,17 +50,17 @@ class Screen:
         return time.monotonic() - self._looked >= CHANGE
 
     def status(self, jobs: Sequence[dict[str, Any]]) -> None:
-        """Says who holds the GPU and what is resident, when that has changed or was not said for a while."""
+        """Says who holds the GPU and what is resident, when the holder has changed or it was not said for a while."""
         now = time.monotonic()
         self._looked = now
-        state = tuple((job["name"], job["state"], job["switches"]) for job in jobs)
-        if not jobs or (state == self._state and now - self._said < REPEAT):
+        jobs = sorted((job for job in jobs if job["state"] != "ended"), key=lambda job: str(job["name"]))
+        holder = next((str(job["name"]) for job in jobs if job["state"] == "running"), "")
+        changed = holder not in ("", self._holder)
+        if not jobs or not (changed or now - self._said >= REPEAT):
             return
-        self._state, self._said = state, now
-        holder = next((job["name"] for job in jobs if job["state"] == "running"), None)
-        parts = [f"{holder} has the GPU" if holder else "nobody has the GPU"]
+        self._holder, self._said = holder or self._holder, now
+        parts = [f"{holder} has the GPU" if holder else "nobody runs on the GPU"]
         for job in jobs:
-            resident, charged = job["resident"] >> 20, job["charged"] >> 20
-            parts.append(f"{job['name']}: {job['state']}, {resident} of {charged} MiB on the device")
-        parts.append(f"{sum(int(job['switches']) for job in jobs)} switches")
+            resident, charged = int(job["resident"]) >> 20, int(job["charged"]) >> 20
+            parts.append(f"{job['name']} {job['state']}: {resident} of {charged} MiB on the device")
         self.line("gpu", "; ".join(parts))

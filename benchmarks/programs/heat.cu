@@ -16,6 +16,11 @@ __device__ __forceinline__ u32 mixed(u32 x)
     return x ^ (x >> 16);
 }
 
+__device__ __forceinline__ u32 below(u32 key, u32 limit) /* a hash of `key` in [0, limit); no division */
+{
+    return (u32)((u64)mixed(key) * limit >> 32);
+}
+
 /* A cold block with a few hot balls; conductivity differs from layer to layer and a little from cell to cell. */
 extern "C" __global__ void prepare(float *heat, float *conductivity, int nx, int ny, int nz, int z0, int balls, u32 seed)
 {
@@ -26,8 +31,8 @@ extern "C" __global__ void prepare(float *heat, float *conductivity, int nx, int
     float value = 0.0f;
     for (int ball = 0; ball < balls; ball++) {
         const u32 key = seed * 977u + ball * 4u;
-        const float dx = x - (float)(mixed(key) % (u32)nx), dy = y - (float)(mixed(key + 1) % (u32)ny);
-        const float dz = z - (float)(mixed(key + 2) % (u32)nz), radius = 0.05f * nx + mixed(key + 3) % (u32)(nx / 8 + 1);
+        const float dx = x - (float)below(key, nx), dy = y - (float)below(key + 1, ny), dz = z - (float)below(key + 2, nz);
+        const float radius = 0.05f * nx + below(key + 3, nx / 8 + 1);
         if (dx * dx + dy * dy + dz * dz < radius * radius)
             value = 100.0f;
     }

@@ -163,7 +163,7 @@ def solve(options: argparse.Namespace, report: console.Report) -> None:
 def main() -> int:
     """Exit code 0, or 3 when CUDA failed."""
     parser = console.parser(__doc__ or "", memory="358M")
-    parser.add_argument("--steps", type=console.count, default=100, metavar="N", help="time steps (default 100)")
+    parser.add_argument("--steps", type=console.count, default=60, metavar="N", help="time steps (default 60)")
     parser.add_argument("--slab", type=console.count, default=32, metavar="N", help="planes of a launch (default 32)")
     parser.add_argument(
         "--every", type=console.count, metavar="N", help="steps between lines (default: 20 lines in all)"

@@ -285,7 +285,7 @@ def main() -> int:
     add("--steps", type=console.count, metavar="N", help="batches to train on (default: one epoch)")
     add("--batch", type=console.count, default=512, metavar="N", help="samples in a batch (default 512)")
     add("--features", type=console.count, default=1024, metavar="N", help="of a sample (default 1024)")
-    add("--hidden", type=console.count, default=256, metavar="N", help="width of the hidden layers (default 256)")
+    add("--hidden", type=console.count, default=192, metavar="N", help="width of the hidden layers (default 192)")
     add("--rate", type=float, default=0.001, help="learning rate (default 0.001)")
     add("--every", type=console.count, metavar="N", help="steps between lines (default: 20 lines in all)")
     options = parser.parse_args()

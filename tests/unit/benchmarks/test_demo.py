@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PHASES = {
     "side by side": r"train +\| device:",
     "alone": r"train +\| step",
-    "together": r"gpu +\| .*switches",
+    "together": r"gpu +\| .* on the device",
 }
 
 

@@ -27,13 +27,13 @@ BATCH, CLASSES = 96, 16
 @pytest.fixture(scope="module")
 def train() -> Any:
     """train_mlp.cu."""
-    return launcher.Module(nvrtc.ptx_of_source((PROGRAMS / "train_mlp.cu").read_text(), 80))
+    return launcher.Module(nvrtc.ptx_of(str(PROGRAMS / "train_mlp.cu"), 80))
 
 
 @pytest.fixture(scope="module")
 def heat() -> Any:
     """heat.cu."""
-    return launcher.Module(nvrtc.ptx_of_source((PROGRAMS / "heat.cu").read_text(), 80))
+    return launcher.Module(nvrtc.ptx_of(str(PROGRAMS / "heat.cu"), 80))
 
 
 @pytest.fixture
