@@ -115,6 +115,11 @@ GV_EXPORT CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void
         return CUDA_ERROR_INVALID_VALUE;
     if (size > sizeof(struct gv_linked) && memcmp(data, GV_LINKED_MAGIC, sizeof GV_LINKED_MAGIC) == 0)
         return add_linked(link, data);
+    if (type ==
+        CU_JIT_INPUT_LIBRARY) { /* only asked for what is missing; what then is missing is named by the translator */
+        gv_log_detail("%s: a library of machine code is not searched", name != NULL ? name : "library");
+        return CUDA_SUCCESS;
+    }
     if (type != CU_JIT_INPUT_PTX)
         return refuse(link, type, name);
     return add_text(link, data, size, name);

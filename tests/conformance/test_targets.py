@@ -23,8 +23,8 @@ CASES = Path(__file__).parent / "cases"
 FILES = sorted(path.name for path in CASES.glob("case_*.py"))
 
 
-# Where the shim still differs from the driver beneath it: (file, test, what it should do). Each must fail; delete it when
-# it does not.
+# Where the shim still differs from the driver beneath it: (file, test, what it should do). Each must fail; delete it
+# when it does not.
 SHIM_DIFFERS = [
     ("case_kernels.py", "test_failure_is_sticky", "cuMemAlloc in a failed context answers with that failure"),
     ("case_memory.py", "test_pool_keeps_what_the_threshold_says", "pools report what they reserve"),
