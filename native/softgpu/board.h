@@ -103,6 +103,9 @@ struct gv_board {
  * Returns NULL and logs one line when it cannot. */
 struct gv_board *gv_board_open(void);
 
+/* The same without the memory of having done so: gv_board_open's part. */
+struct gv_board *gv_board_map(void);
+
 /* The record of this process, claimed on first use; its number, or -1 when all are taken. */
 int gv_board_claim(struct gv_board *board);
 /* After fork: the child has no record. */

@@ -110,6 +110,17 @@ void gv_code_release(struct gv_code *code)
     pthread_mutex_unlock(&lock);
 }
 
+uint32_t gv_register_limit(const void *image, unsigned count, const CUjit_option *options, void *const *values)
+{
+    uint64_t limit = 0;
+    if (image != NULL && memcmp(image, GV_LINKED_MAGIC, sizeof GV_LINKED_MAGIC) == 0)
+        limit = ((const struct gv_linked *)image)->register_limit;
+    for (unsigned i = 0; i < count; i++)
+        if (options[i] == CU_JIT_MAX_REGISTERS)
+            limit = (uint32_t)(uintptr_t)values[i];
+    return (uint32_t)limit;
+}
+
 static void report_one(const char *text, char *buffer, size_t room, void **length)
 {
     size_t used = 0;

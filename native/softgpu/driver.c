@@ -94,3 +94,18 @@ GV_EXPORT CUresult cuGetExportTable(const void **ppExportTable, const CUuuid *pE
     *ppExportTable = NULL;
     return CUDA_ERROR_NOT_FOUND;
 }
+
+/* cudaProfiler.h: documented to have no effect when no profiler is attached, which is always so here. */
+GV_EXPORT CUresult cuProfilerStart(void);
+GV_EXPORT CUresult cuProfilerStart(void)
+{
+    GV_ENTER_CONTEXT(context);
+    return CUDA_SUCCESS;
+}
+
+GV_EXPORT CUresult cuProfilerStop(void);
+GV_EXPORT CUresult cuProfilerStop(void)
+{
+    GV_ENTER_CONTEXT(context);
+    return CUDA_SUCCESS;
+}

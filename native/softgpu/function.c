@@ -18,6 +18,16 @@ CUresult gv_function_instance(struct gv_function *function, struct gv_context *c
     return (*instance)->context == context ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
 }
 
+/* The user's constants: of the whole module, since the translator does not tell which kernel uses which. */
+static uint64_t constant_bytes(const struct gv_function *function)
+{
+    const struct gv_module *module = function->module;
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < module->global_count; i++)
+        bytes += module->globals[i].constant ? module->globals[i].size : 0;
+    return bytes;
+}
+
 static CUresult get_attribute(const struct gv_function *function, CUfunction_attribute attribute, int *value)
 {
     const struct gv_kernel *kernel = function->kernel;
@@ -29,13 +39,15 @@ static CUresult get_attribute(const struct gv_function *function, CUfunction_att
         *value = (int)kernel->static_shared;
         break;
     case CU_FUNC_ATTRIBUTE_CONST_SIZE_BYTES:
-        *value = 0;
+        *value = (int)constant_bytes(function);
         break;
     case CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES:
         *value = (int)kernel->local_bytes;
         break;
     case CU_FUNC_ATTRIBUTE_NUM_REGS:
-        *value = (int)kernel->registers;
+        *value = (int)(function->register_limit > 0 && function->register_limit < kernel->registers
+                           ? function->register_limit
+                           : kernel->registers);
         break;
     case CU_FUNC_ATTRIBUTE_PTX_VERSION:
     case CU_FUNC_ATTRIBUTE_BINARY_VERSION:

@@ -8,12 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct gv_function *gv_function_new(enum gv_kind kind, const struct gv_module *module, uint32_t number)
+struct gv_function *gv_function_new(enum gv_kind kind, const struct gv_module *module, uint32_t number,
+                                    uint32_t register_limit)
 {
     struct gv_function *function = gv_object_new(kind, sizeof *function);
     if (function != NULL) {
         function->kernel = &module->kernels[number];
+        function->module = module;
         function->number = number;
+        function->register_limit = register_limit;
         function->instance = NULL;
         function->library = NULL;
         function->dynamic_shared_max = 0;
@@ -65,7 +68,7 @@ static CUresult fill(struct gv_instance *instance)
     if (instance->globals == NULL || instance->functions == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
     for (uint32_t i = 0; i < module->kernel_count; i++) {
-        instance->functions[i] = gv_function_new(GV_FUNCTION, module, i);
+        instance->functions[i] = gv_function_new(GV_FUNCTION, module, i, instance->register_limit);
         if (instance->functions[i] == NULL)
             return CUDA_ERROR_OUT_OF_MEMORY;
         instance->functions[i]->instance = instance;
@@ -75,7 +78,7 @@ static CUresult fill(struct gv_instance *instance)
 }
 
 CUresult gv_instance_create(struct gv_context *context, struct gv_code *code, struct gv_library *library,
-                            struct gv_instance **instance)
+                            uint32_t register_limit, struct gv_instance **instance)
 {
     struct gv_instance *made = gv_object_new(GV_MODULE, sizeof *made);
     if (made == NULL)
@@ -83,6 +86,7 @@ CUresult gv_instance_create(struct gv_context *context, struct gv_code *code, st
     made->context = context;
     made->code = code;
     made->library = library;
+    made->register_limit = register_limit;
     made->memory = 0;
     made->globals = NULL;
     made->functions = NULL;

@@ -30,10 +30,8 @@ static CUresult check_shape(const struct gv_function *function, struct gv_dim3 g
         grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535 || block.x > 1024 || block.y > 1024 || block.z > 64)
         return CUDA_ERROR_INVALID_VALUE;
     const uint64_t threads = (uint64_t)block.x * block.y * block.z;
-    if (threads > GV_THREADS_MOST)
+    if (threads > GV_THREADS_MOST || threads > kernel->max_threads)
         return CUDA_ERROR_INVALID_VALUE;
-    if (threads > kernel->max_threads)
-        return CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES;
     const uint32_t *required = kernel->required_threads;
     if (required[0] != 0 && (required[0] != block.x || required[1] != block.y || required[2] != block.z))
         return CUDA_ERROR_INVALID_VALUE;

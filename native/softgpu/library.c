@@ -27,7 +27,7 @@ static void free_library(struct gv_library *library)
     gv_object_free(library, GV_LIBRARY);
 }
 
-static CUresult make_library(struct gv_code *code, struct gv_library **made)
+static CUresult make_library(struct gv_code *code, uint32_t register_limit, struct gv_library **made)
 {
     struct gv_library *library = gv_object_new(GV_LIBRARY, sizeof *library);
     if (library == NULL) {
@@ -35,12 +35,13 @@ static CUresult make_library(struct gv_code *code, struct gv_library **made)
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     library->code = code;
+    library->register_limit = register_limit;
     atomic_store(&library->instances, NULL);
     pthread_mutex_init(&library->lock, NULL);
     library->kernels = calloc(code->module->kernel_count + 1, sizeof *library->kernels);
     bool complete = library->kernels != NULL;
     for (uint32_t i = 0; complete && i < code->module->kernel_count; i++) {
-        library->kernels[i] = gv_function_new(GV_KERNEL, code->module, i);
+        library->kernels[i] = gv_function_new(GV_KERNEL, code->module, i, register_limit);
         complete = library->kernels[i] != NULL;
         if (complete)
             library->kernels[i]->library = library;
@@ -69,7 +70,7 @@ GV_EXPORT CUresult cuLibraryLoadData(CUlibrary *library, const void *code, CUjit
     gv_jit_report(&log, numJitOptions, jitOptions, jitOptionsValues);
     GV_TRY(result);
     struct gv_library *made;
-    GV_TRY(make_library(loaded, &made));
+    GV_TRY(make_library(loaded, gv_register_limit(code, numJitOptions, jitOptions, jitOptionsValues), &made));
     *library = (CUlibrary)made;
     return CUDA_SUCCESS;
 }
@@ -105,7 +106,7 @@ CUresult gv_library_instance(struct gv_library *library, struct gv_context *cont
     while (found != NULL && found->context != context)
         found = found->next_of_library;
     if (found == NULL) {
-        result = gv_instance_create(context, library->code, library, &found);
+        result = gv_instance_create(context, library->code, library, library->register_limit, &found);
         if (result == CUDA_SUCCESS) {
             found->next_of_library = atomic_load(&library->instances);
             /* release: a reader without the lock sees the instance complete */

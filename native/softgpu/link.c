@@ -115,6 +115,11 @@ GV_EXPORT CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void
         return CUDA_ERROR_INVALID_VALUE;
     if (size > sizeof(struct gv_linked) && memcmp(data, GV_LINKED_MAGIC, sizeof GV_LINKED_MAGIC) == 0)
         return add_linked(link, data);
+    if (type ==
+        CU_JIT_INPUT_LIBRARY) { /* only asked for what is missing; what then is missing is named by the translator */
+        gv_log_detail("%s: a library of machine code is not searched", name != NULL ? name : "library");
+        return CUDA_SUCCESS;
+    }
     if (type != CU_JIT_INPUT_PTX)
         return refuse(link, type, name);
     return add_text(link, data, size, name);
@@ -163,6 +168,7 @@ GV_EXPORT CUresult cuLinkComplete(CUlinkState state, void **cubinOut, size_t *si
         memcpy(image->magic, GV_LINKED_MAGIC, sizeof GV_LINKED_MAGIC);
         image->bytes = sizeof *image + link->bytes;
         image->count = link->count;
+        image->register_limit = gv_register_limit(NULL, link->option_count, link->options, link->own_values);
         memcpy(image + 1, link->texts, link->bytes);
         struct gv_jit_log log;
         struct gv_code *code;

@@ -23,7 +23,8 @@ GV_EXPORT CUresult cuModuleLoadDataEx(CUmodule *module, const void *image, unsig
     gv_jit_report(&log, numOptions, options, optionValues);
     GV_TRY(loaded);
     struct gv_instance *instance;
-    const CUresult result = gv_instance_create(context, code, NULL, &instance);
+    const CUresult result =
+        gv_instance_create(context, code, NULL, gv_register_limit(image, numOptions, options, optionValues), &instance);
     if (result != CUDA_SUCCESS) {
         gv_code_release(code);
         return result;

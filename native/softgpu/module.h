@@ -26,10 +26,12 @@ struct gv_code {
 struct gv_function {
     struct gv_object object; /* GV_FUNCTION or GV_KERNEL */
     const struct gv_kernel *kernel;
+    const struct gv_module *module;
     uint32_t number;              /* in the module's table */
     struct gv_instance *instance; /* of a GV_FUNCTION, else NULL */
     struct gv_library *library;   /* of a GV_KERNEL, or of an instance that a library made, else NULL */
     int dynamic_shared_max;       /* CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES */
+    uint32_t register_limit;      /* CU_JIT_MAX_REGISTERS of the load or link; 0: none */
     int carveout;                 /* a hint: kept, not used */
     uint32_t block[3];            /* cuFuncSetBlockShape */
 };
@@ -39,8 +41,9 @@ struct gv_instance {
     struct gv_context *context;
     struct gv_code *code;
     struct gv_library *library; /* NULL when loaded by cuModule* */
-    CUdeviceptr memory;         /* of all its variables; 0: none */
-    void **globals;             /* where each is: gv_block.globals */
+    uint32_t register_limit;
+    CUdeviceptr memory; /* of all its variables; 0: none */
+    void **globals;     /* where each is: gv_block.globals */
     struct gv_function **functions;
     struct gv_instance *next;            /* context->instances */
     struct gv_instance *next_of_library; /* library->instances */
@@ -50,6 +53,7 @@ struct gv_library {
     struct gv_object object;
     struct gv_code *code;
     struct gv_function **kernels;
+    uint32_t register_limit;
     _Atomic(struct gv_instance *) instances; /* only grows while loaded; under `lock` for writers */
     pthread_mutex_t lock;
 };
@@ -62,6 +66,10 @@ struct gv_jit_log {
 /* Copies the logs to where the options say, and writes their lengths back. */
 void gv_jit_report(const struct gv_jit_log *log, unsigned count, CUjit_option *options, void **values);
 
+/* CU_JIT_MAX_REGISTERS of a load, or of the link that made the image; 0: none. Bounds what is reported: our registers are
+ * an estimate, and spilling costs nothing here. */
+uint32_t gv_register_limit(const void *image, unsigned count, const CUjit_option *options, void *const *values);
+
 /* PTX text, or what cuLinkComplete made. */
 CUresult gv_code_load(const void *image, struct gv_jit_log *log, struct gv_code **code);
 void gv_code_release(struct gv_code *code);
@@ -73,12 +81,13 @@ CUresult gv_jit_open(const char *const *texts, size_t count, struct gv_jit_log *
 #define GV_LINKED_MAGIC "GVPTX01"
 struct gv_linked {
     char magic[8];
-    uint64_t bytes; /* of the whole image */
-    uint64_t count; /* texts follow, each ended by NUL */
+    uint64_t bytes;          /* of the whole image */
+    uint64_t register_limit; /* CU_JIT_MAX_REGISTERS; 0: none */
+    uint64_t count;          /* texts follow, each ended by NUL */
 };
 
 CUresult gv_instance_create(struct gv_context *context, struct gv_code *code, struct gv_library *library,
-                            struct gv_instance **instance);
+                            uint32_t register_limit, struct gv_instance **instance);
 void gv_instance_destroy(struct gv_instance *instance);
 void gv_instances_close(struct gv_context *context);
 /* The library's instance in a context, made at first use. */
@@ -86,7 +95,8 @@ CUresult gv_library_instance(struct gv_library *library, struct gv_context *cont
 /* A library's module ends with its context. */
 void gv_library_forget(struct gv_library *library, struct gv_instance *instance);
 
-struct gv_function *gv_function_new(enum gv_kind kind, const struct gv_module *module, uint32_t number);
+struct gv_function *gv_function_new(enum gv_kind kind, const struct gv_module *module, uint32_t number,
+                                    uint32_t register_limit);
 /* A CUfunction, or a CUkernel cast to one. NULL: neither. */
 struct gv_function *gv_function_of(CUfunction handle);
 CUresult gv_function_instance(struct gv_function *function, struct gv_context *context, struct gv_instance **instance);

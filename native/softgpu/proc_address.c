@@ -43,14 +43,31 @@ static int find_name(const char *name)
     return low < ROWS && strcmp(rows[low].name, name) == 0 ? low : ROWS;
 }
 
+/* Of cudaProfiler.h, which is not among the headers that the table is made from. */
+CUresult cuProfilerStart(void);
+CUresult cuProfilerStop(void);
+
+static void *profiler_function(const char *symbol, int version)
+{
+    if (version < 4000)
+        return NULL;
+    return strcmp(symbol, "cuProfilerStart") == 0  ? (void *)cuProfilerStart
+           : strcmp(symbol, "cuProfilerStop") == 0 ? (void *)cuProfilerStop
+                                                   : NULL;
+}
+
 static CUresult look_up(const char *symbol, void **pfn, int version, cuuint64_t flags,
                         CUdriverProcAddressQueryResult *status)
 {
     const cuuint64_t known = CU_GET_PROC_ADDRESS_LEGACY_STREAM | CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
     if (symbol == NULL || pfn == NULL || flags & ~known || version > GV_HEADER_VERSION)
         return CUDA_ERROR_INVALID_VALUE;
-    *pfn = NULL;
     *status = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
+    *pfn = profiler_function(symbol, version);
+    if (*pfn != NULL) {
+        *status = CU_GET_PROC_ADDRESS_SUCCESS;
+        return CUDA_SUCCESS;
+    }
     const struct row *best = NULL;
     const bool per_thread = flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
     for (int i = find_name(symbol); i < ROWS && strcmp(rows[i].name, symbol) == 0; i++) {

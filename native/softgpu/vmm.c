@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Virtual memory management: reserve, create, map, set access, unmap, release, export, import.
+ * Virtual memory management: reserve, map, set access, unmap. Handles are in vmm_handle.c.
  *
  *     reservation   mmap(PROT_NONE, NORESERVE)
  *     mapping       mmap(MAP_FIXED | MAP_SHARED, PROT_NONE) of the handle's memfd: not accessible yet
@@ -10,21 +10,13 @@
  * Memory goes back to the device when handles, mappings, and other processes' imports are gone. All devices of a process
  * share its address space: access is the union of what the locations were given.
  */
-#include "memory.h"
+#include "vmm.h"
 
 #include <errno.h>
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-
-struct gv_handle {
-    struct gv_object object;
-    struct gv_physical *physical;
-    uint32_t references; /* cuMemCreate, cuMemRetainAllocationHandle; under gv_memory_lock. > 0 holds `physical` once */
-    uint32_t mappings;   /* each holds `physical` once */
-    CUmemAllocationProp properties;
-};
 
 struct gv_mapping {
     uint64_t base, bytes; /* first: compare */
@@ -49,41 +41,11 @@ static struct gv_mapping *mapping_of(uint64_t address, uint64_t bytes)
     return node == NULL ? NULL : *node;
 }
 
-static bool is_aligned(uint64_t value, uint64_t unit) { return value % unit == 0; }
-
-static struct gv_handle *handle_of(CUmemGenericAllocationHandle handle)
-{
-    return gv_is((void *)handle, GV_HANDLE) ? (struct gv_handle *)handle : NULL;
-}
-
-static CUresult check_properties(const CUmemAllocationProp *prop)
-{
-    if (prop == NULL || prop->type != CU_MEM_ALLOCATION_TYPE_PINNED)
-        return CUDA_ERROR_INVALID_VALUE;
-    if (prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE)
-        return prop->location.type == CU_MEM_LOCATION_TYPE_INVALID ? CUDA_ERROR_INVALID_VALUE
-                                                                   : CUDA_ERROR_NOT_SUPPORTED;
-    if (prop->requestedHandleTypes & ~(unsigned)CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
-        return CUDA_ERROR_NOT_SUPPORTED;
-    return gv_check_device(prop->location.id);
-}
-
-GV_EXPORT CUresult cuMemGetAllocationGranularity(size_t *granularity, const CUmemAllocationProp *prop,
-                                                 CUmemAllocationGranularity_flags option)
-{
-    GV_ENTER();
-    if (granularity == NULL || (unsigned)option > CU_MEM_ALLOC_GRANULARITY_RECOMMENDED)
-        return CUDA_ERROR_INVALID_VALUE;
-    GV_TRY(check_properties(prop));
-    *granularity = GV_GRANULARITY;
-    return CUDA_SUCCESS;
-}
-
 /* Reserves `size` bytes aligned to `alignment`, at `hint` if that is free. */
 static void *reserve(size_t size, size_t alignment, uint64_t hint)
 {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    if (hint != 0 && is_aligned(hint, alignment)) {
+    if (hint != 0 && gv_is_aligned(hint, alignment)) {
         void *exact = mmap((void *)hint, size, PROT_NONE, flags | MAP_FIXED_NOREPLACE, -1, 0);
         if (exact == (void *)hint)
             return exact;
@@ -105,8 +67,8 @@ GV_EXPORT CUresult cuMemAddressReserve(CUdeviceptr *ptr, size_t size, size_t ali
                                        unsigned long long flags)
 {
     GV_ENTER();
-    if (ptr == NULL || size == 0 || flags != 0 || !is_aligned(size, GV_SMALLEST_PAGE) ||
-        !is_aligned(addr, GV_SMALLEST_PAGE) || (alignment & (alignment - 1)) != 0)
+    if (ptr == NULL || size == 0 || flags != 0 || !gv_is_aligned(size, GV_SMALLEST_PAGE) ||
+        !gv_is_aligned(addr, GV_SMALLEST_PAGE) || (alignment & (alignment - 1)) != 0)
         return CUDA_ERROR_INVALID_VALUE;
     if (alignment < GV_GRANULARITY)
         alignment = GV_GRANULARITY; /* so that handles can be mapped at its start */
@@ -142,73 +104,19 @@ GV_EXPORT CUresult cuMemAddressFree(CUdeviceptr ptr, size_t size)
     return exact && !in_use ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
-static struct gv_handle *new_handle(struct gv_physical *physical, const CUmemAllocationProp *properties)
-{
-    struct gv_handle *handle = gv_object_new(GV_HANDLE, sizeof *handle);
-    if (handle != NULL) {
-        handle->physical = physical;
-        handle->references = 1;
-        handle->mappings = 0;
-        handle->properties = *properties;
-    }
-    return handle;
-}
-
-/* Under the lock: one holder less. */
-static void drop_handle(struct gv_handle *handle, uint32_t *counter)
-{
-    const bool last = --*counter == 0;
-    if (counter == &handle->mappings || last)
-        gv_physical_release(handle->physical);
-    if (handle->references == 0 && handle->mappings == 0)
-        gv_object_free(handle, GV_HANDLE);
-}
-
-GV_EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size, const CUmemAllocationProp *prop,
-                               unsigned long long flags)
-{
-    GV_ENTER();
-    if (handle == NULL || flags != 0 || size == 0 || !is_aligned(size, GV_GRANULARITY))
-        return CUDA_ERROR_INVALID_VALUE;
-    GV_TRY(check_properties(prop));
-    struct gv_physical *physical;
-    GV_TRY(gv_physical_create(prop->location.id, size, &physical));
-    struct gv_handle *made = new_handle(physical, prop);
-    if (made == NULL) {
-        pthread_mutex_lock(&gv_memory_lock);
-        gv_physical_release(physical);
-        pthread_mutex_unlock(&gv_memory_lock);
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    *handle = (CUmemGenericAllocationHandle)made;
-    return CUDA_SUCCESS;
-}
-
-GV_EXPORT CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
-{
-    GV_ENTER();
-    pthread_mutex_lock(&gv_memory_lock);
-    struct gv_handle *known = handle_of(handle);
-    const bool held = known != NULL && known->references > 0; /* else it lives on by its mappings only */
-    if (held)
-        drop_handle(known, &known->references);
-    pthread_mutex_unlock(&gv_memory_lock);
-    return held ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
 GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle,
                             unsigned long long flags)
 {
     GV_ENTER();
-    if (ptr == 0 || size == 0 || offset != 0 || flags != 0 || !is_aligned(ptr, GV_GRANULARITY) ||
-        !is_aligned(size, GV_GRANULARITY))
+    if (ptr == 0 || size == 0 || offset != 0 || flags != 0 || !gv_is_aligned(ptr, GV_GRANULARITY) ||
+        !gv_is_aligned(size, GV_GRANULARITY))
         return CUDA_ERROR_INVALID_VALUE;
     CUresult result = CUDA_ERROR_INVALID_VALUE;
     struct gv_mapping *mapping = calloc(1, sizeof *mapping);
     if (mapping == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
     pthread_mutex_lock(&gv_memory_lock);
-    struct gv_handle *known = handle_of(handle);
+    struct gv_handle *known = gv_handle_of(handle);
     const struct gv_region *region = gv_region_find(ptr);
     const bool fits = known != NULL && known->references > 0 && size <= known->physical->bytes && region != NULL &&
                       region->kind == GV_REGION_RESERVED && size <= region->base + region->bytes - ptr &&
@@ -254,7 +162,7 @@ static void forget_mapping(struct gv_mapping *mapping)
     struct gv_handle *handle = mapping->handle;
     tdelete(mapping, &mappings, compare);
     free(mapping);
-    drop_handle(handle, &handle->mappings);
+    gv_handle_drop(handle, &handle->mappings);
 }
 
 GV_EXPORT CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
@@ -369,65 +277,6 @@ GV_EXPORT CUresult cuMemRetainAllocationHandle(CUmemGenericAllocationHandle *han
     }
     pthread_mutex_unlock(&gv_memory_lock);
     return mapping != NULL ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
-GV_EXPORT CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *prop,
-                                                          CUmemGenericAllocationHandle handle)
-{
-    GV_ENTER();
-    const struct gv_handle *known = handle_of(handle);
-    if (prop == NULL || known == NULL)
-        return CUDA_ERROR_INVALID_VALUE;
-    *prop = known->properties;
-    return CUDA_SUCCESS;
-}
-
-GV_EXPORT CUresult cuMemExportToShareableHandle(void *shareableHandle, CUmemGenericAllocationHandle handle,
-                                                CUmemAllocationHandleType handleType, unsigned long long flags)
-{
-    GV_ENTER();
-    if (shareableHandle == NULL || flags != 0 || handleType != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
-        return CUDA_ERROR_INVALID_VALUE;
-    CUresult result = CUDA_ERROR_INVALID_VALUE;
-    pthread_mutex_lock(&gv_memory_lock);
-    struct gv_handle *known = handle_of(handle);
-    if (known != NULL && known->properties.requestedHandleTypes & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
-        int fd = -1;
-        result = gv_physical_export(known->physical, &fd);
-        if (result == CUDA_SUCCESS)
-            memcpy(shareableHandle, &fd, sizeof fd);
-    }
-    pthread_mutex_unlock(&gv_memory_lock);
-    return result;
-}
-
-GV_EXPORT CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *handle, void *osHandle,
-                                                  CUmemAllocationHandleType shHandleType)
-{
-    GV_ENTER();
-    if (handle == NULL || shHandleType != CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
-        return CUDA_ERROR_INVALID_VALUE;
-    struct gv_physical *physical = NULL;
-    pthread_mutex_lock(&gv_memory_lock);
-    CUresult result =
-        gv_physical_import((int)(intptr_t)osHandle, &physical); /* the descriptor itself, not its address */
-    if (result == CUDA_SUCCESS) {
-        CUmemAllocationProp properties;
-        memset(&properties, 0, sizeof properties);
-        properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-        properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-        properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-        properties.location.id = physical->device;
-        struct gv_handle *made = new_handle(physical, &properties);
-        if (made != NULL) {
-            *handle = (CUmemGenericAllocationHandle)made;
-        } else {
-            gv_physical_release(physical);
-            result = CUDA_ERROR_OUT_OF_MEMORY;
-        }
-    }
-    pthread_mutex_unlock(&gv_memory_lock);
-    return result;
 }
 
 bool gv_mapping_at(uint64_t address, uint64_t *base, uint64_t *bytes, int *device, unsigned *access,

@@ -17,7 +17,7 @@ Call = Callable[..., Any]
 def test_vector_addition(context: Any, kernel: Call, driver_call: Call) -> None:
     n = 100_003
     x = np.random.default_rng(1).random(n, dtype=np.float32)
-    y = np.zeros_like(x)
+    y: Any = np.zeros_like(x)
     on_x, on_y = driver_call(cu.cuMemAlloc, x.nbytes), driver_call(cu.cuMemAlloc, y.nbytes)
     driver_call(cu.cuMemcpyHtoD, on_x, x.ctypes.data, x.nbytes)
     driver_call(cu.cuMemsetD8, on_y, 0, y.nbytes)
@@ -29,8 +29,8 @@ def test_vector_addition(context: Any, kernel: Call, driver_call: Call) -> None:
 
 
 def test_shared_memory_and_atomics(context: Any, kernel: Call, driver_call: Call) -> None:
-    x = np.arange(64 * 256, dtype=np.int32)
-    out = np.zeros(1, dtype=np.int32)
+    x: Any = np.arange(64 * 256, dtype=np.int32)
+    out: Any = np.zeros(1, dtype=np.int32)
     on_x, on_out = driver_call(cu.cuMemAlloc, x.nbytes), driver_call(cu.cuMemAlloc, 4)
     driver_call(cu.cuMemcpyHtoD, on_x, x.ctypes.data, x.nbytes)
     driver_call(cu.cuMemsetD32, on_out, 0, 1)
@@ -46,7 +46,7 @@ def test_variables(context: Any, ptx: bytes, driver_call: Call, driver_result: C
     driver_call(cu.cuLaunchKernel, count, 1, 1, 1, 8, 1, 1, 0, 0, 0, 0)
     address, size = driver_call(cu.cuModuleGetGlobal, module, b"counter")
     assert size == 4
-    value = np.zeros(1, dtype=np.int32)
+    value: Any = np.zeros(1, dtype=np.int32)
     driver_call(cu.cuMemcpyDtoH, value.ctypes.data, address, 4)
     assert value[0] == 5 + 2 * (1 + 2 + 3 + 4)
     assert driver_result(cu.cuModuleGetGlobal, module, b"no such") == "NOT_FOUND"
@@ -64,7 +64,7 @@ def test_library(context: Any, ptx: bytes, driver_call: Call) -> None:
         config.gridDimX = config.gridDimY = config.gridDimZ = 1
         config.blockDimX = config.blockDimY = config.blockDimZ = 1
         driver_call(cu.cuLaunchKernelEx, config, handle, ((at, 40 + number), (None, ctypes.c_uint32)), 0)
-        value = np.zeros(1, dtype=np.uint32)
+        value: Any = np.zeros(1, dtype=np.uint32)
         driver_call(cu.cuMemcpyDtoH, value.ctypes.data, at, 4)
         assert value[0] == 40 + number
     driver_call(cu.cuLibraryUnload, library)

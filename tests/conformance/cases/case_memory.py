@@ -39,8 +39,8 @@ def test_free_memory_is_counted(context: Any, driver_call: Call) -> None:
 
 
 def test_copies(context: Any, driver_call: Call, driver_result: Call) -> None:
-    source = np.arange(100_000, dtype=np.uint32)
-    back = np.zeros_like(source)
+    source: Any = np.arange(100_000, dtype=np.uint32)
+    back: Any = np.zeros_like(source)
     one = driver_call(cu.cuMemAlloc, source.nbytes)
     two = driver_call(cu.cuMemAlloc, source.nbytes)
     driver_call(cu.cuMemcpyHtoD, one, source.ctypes.data, source.nbytes)
@@ -57,8 +57,8 @@ def test_copies(context: Any, driver_call: Call, driver_result: Call) -> None:
 
 
 def test_plane(context: Any, driver_call: Call) -> None:
-    source = np.arange(50 * 37, dtype=np.uint8).reshape(50, 37)
-    back = np.zeros_like(source)
+    source: Any = np.arange(50 * 37, dtype=np.uint8).reshape(50, 37)
+    back: Any = np.zeros_like(source)
     pointer, pitch = driver_call(cu.cuMemAllocPitch, 37, 50, 4)
     assert pitch >= 37
     plane = cu.CUDA_MEMCPY2D()
@@ -80,7 +80,7 @@ def test_pinned_memory(context: Any, driver_call: Call, driver_result: Call) -> 
     kind = driver_call(cu.cuPointerGetAttribute, Pointer.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, int(pinned))
     assert int(kind) == int(cu.CUmemorytype.CU_MEMORYTYPE_HOST)
     driver_call(cu.cuMemFreeHost, pinned)
-    own = np.zeros(1 << 16, dtype=np.uint8)
+    own: Any = np.zeros(1 << 16, dtype=np.uint8)
     driver_call(cu.cuMemHostRegister, own.ctypes.data, own.nbytes, 0)
     assert driver_result(cu.cuMemHostRegister, own.ctypes.data, own.nbytes, 0) == "HOST_MEMORY_ALREADY_REGISTERED"
     driver_call(cu.cuMemHostUnregister, own.ctypes.data)
@@ -97,7 +97,7 @@ def test_pointer_attributes(context: Any, driver_call: Call, driver_result: Call
     assert int(attribute(Pointer.CU_POINTER_ATTRIBUTE_RANGE_START_ADDR)) == int(pointer)
     assert int(attribute(Pointer.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL)) == 0
     assert not attribute(Pointer.CU_POINTER_ATTRIBUTE_IS_MANAGED)
-    plain = np.zeros(4)
+    plain: Any = np.zeros(4)
     kind = Pointer.CU_POINTER_ATTRIBUTE_MEMORY_TYPE
     assert driver_result(cu.cuPointerGetAttribute, kind, plain.ctypes.data) == "INVALID_VALUE"
 

@@ -40,12 +40,12 @@ def grain(context: Any, driver_call: Call) -> int:
 
 
 def write(driver_call: Call, address: int, value: int) -> None:
-    data = np.array([value], dtype=np.uint32)
+    data: Any = np.array([value], dtype=np.uint32)
     driver_call(cu.cuMemcpyHtoD, address, data.ctypes.data, 4)
 
 
 def read(driver_call: Call, address: int) -> int:
-    data = np.zeros(1, dtype=np.uint32)
+    data: Any = np.zeros(1, dtype=np.uint32)
     driver_call(cu.cuMemcpyDtoH, data.ctypes.data, address, 4)
     return int(data[0])
 
@@ -105,8 +105,8 @@ def test_one_access_call_spans_handles(grain: int, driver_call: Call) -> None:
         driver_call(cu.cuMemMap, area + number * grain, grain, 0, handle, 0)
         driver_call(cu.cuMemRelease, handle)
     driver_call(cu.cuMemSetAccess, area, 3 * grain, access(), 1)
-    data = np.arange(3 * grain // 4, dtype=np.uint32)
-    back = np.zeros_like(data)
+    data: Any = np.arange(3 * grain // 4, dtype=np.uint32)
+    back: Any = np.zeros_like(data)
     driver_call(cu.cuMemcpyHtoD, area, data.ctypes.data, data.nbytes)
     driver_call(cu.cuMemcpyDtoH, back.ctypes.data, area, data.nbytes)
     assert np.array_equal(data, back)

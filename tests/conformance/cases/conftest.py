@@ -57,7 +57,7 @@ def ptx() -> bytes:
     (error,) = nvrtc.nvrtcCompileProgram(program, 1, [b"--gpu-architecture=compute_75"])
     assert error == nvrtc.nvrtcResult.NVRTC_SUCCESS
     _, size = nvrtc.nvrtcGetPTXSize(program)
-    text = b" " * size
+    text: bytes = b" " * int(size)
     nvrtc.nvrtcGetPTX(program, text)
     return text
 

@@ -2,8 +2,8 @@
  *
  * The board alone: budget over processes, death of a process with and without the lock, shared memory, utilisation.
  */
-#include "../check.h"
 #include "../../../native/softgpu/board.h"
+#include "../check.h"
 
 #include <signal.h>
 #include <string.h>

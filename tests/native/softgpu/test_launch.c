@@ -57,9 +57,10 @@ static void bad_modules(void)
     EXPECT(CUDA_ERROR_NO_BINARY_FOR_GPU, cuModuleLoadData(&module, "\177ELF\2\1\1"));
     EXPECT(CUDA_ERROR_INVALID_IMAGE, cuModuleLoadData(&module, "something else"));
     EXPECT(CUDA_ERROR_INVALID_PTX,
-           cuModuleLoadDataEx(&module,
-                              ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry k() { frobnicate.u32 1; ret; }\n", 2,
-                              options, values));
+           cuModuleLoadDataEx(
+               &module,
+               ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry k() { frobnicate.u32 1; ret; }\n", 2,
+               options, values));
     CHECK(strstr(log, "frobnicate") != NULL);
     CHECK_EQUAL((size_t)values[1], strlen(log) + 1);
     EXPECT(CUDA_ERROR_FILE_NOT_FOUND, cuModuleLoad(&module, "/nowhere/file.ptx"));
@@ -131,7 +132,8 @@ static void libraries(CUcontext primary)
     OK(cuLibraryGetGlobal(&here, NULL, library, "variable"));
     uint32_t value = 9;
     void *arguments[] = {&here, &value};
-    OK(cuLaunchKernel((CUfunction)kernel, 1, 1, 1, 1, 1, 1, 0, NULL, arguments, NULL)); /* a kernel is a function here */
+    OK(cuLaunchKernel((CUfunction)kernel, 1, 1, 1, 1, 1, 1, 0, NULL, arguments,
+                      NULL)); /* a kernel is a function here */
     OK(cuMemcpyDtoH(&value, here, 4));
     CHECK_EQUAL(value, 9);
     OK(cuCtxCreate(&other, NULL, 0, 0)); /* another context has other variables */
@@ -148,17 +150,18 @@ static void libraries(CUcontext primary)
 
 static void links(void)
 {
-    static const char caller[] =
+    static const char caller[] = ".version 7.0\n.target sm_80\n.address_size 64\n"
+                                 ".extern .func (.param .b32 result) twice (.param .b32 x);\n"
+                                 ".visible .entry apply(.param .u64 to, .param .u32 x) {\n"
+                                 " .reg .b64 %a<2>; .reg .b32 %v;\n"
+                                 " ld.param.u64 %a0, [to]; cvta.to.global.u64 %a1, %a0; ld.param.u32 %v, [x];\n"
+                                 " { .param .b32 in; st.param.b32 [in], %v; .param .b32 out; call.uni (out), twice, "
+                                 "(in); ld.param.b32 %v, [out]; }\n"
+                                 " st.global.u32 [%a1], %v; ret; }\n";
+    static const char callee[] =
         ".version 7.0\n.target sm_80\n.address_size 64\n"
-        ".extern .func (.param .b32 result) twice (.param .b32 x);\n"
-        ".visible .entry apply(.param .u64 to, .param .u32 x) {\n"
-        " .reg .b64 %a<2>; .reg .b32 %v;\n"
-        " ld.param.u64 %a0, [to]; cvta.to.global.u64 %a1, %a0; ld.param.u32 %v, [x];\n"
-        " { .param .b32 in; st.param.b32 [in], %v; .param .b32 out; call.uni (out), twice, (in); ld.param.b32 %v, [out]; }\n"
-        " st.global.u32 [%a1], %v; ret; }\n";
-    static const char callee[] = ".version 7.0\n.target sm_80\n.address_size 64\n"
-                                 ".visible .func (.param .b32 result) twice (.param .b32 x) {\n"
-                                 " .reg .b32 %v; ld.param.b32 %v, [x]; add.u32 %v, %v, %v; st.param.b32 [result], %v; ret; }\n";
+        ".visible .func (.param .b32 result) twice (.param .b32 x) {\n"
+        " .reg .b32 %v; ld.param.b32 %v, [x]; add.u32 %v, %v, %v; st.param.b32 [result], %v; ret; }\n";
     CUlinkState state;
     void *image;
     size_t bytes;
@@ -172,7 +175,8 @@ static void links(void)
     CHECK(cuLinkComplete(state, &image, &bytes) != CUDA_SUCCESS); /* `twice` is missing */
     CHECK(strstr(log, "twice") != NULL);
     OK(cuLinkAddData(state, CU_JIT_INPUT_PTX, (void *)callee, sizeof callee, "callee", 0, NULL, NULL));
-    EXPECT(CUDA_ERROR_NO_BINARY_FOR_GPU, cuLinkAddData(state, CU_JIT_INPUT_CUBIN, (void *)callee, 40, "bin", 0, NULL, NULL));
+    EXPECT(CUDA_ERROR_NO_BINARY_FOR_GPU,
+           cuLinkAddData(state, CU_JIT_INPUT_CUBIN, (void *)callee, 40, "bin", 0, NULL, NULL));
     OK(cuLinkComplete(state, &image, &bytes));
     OK(cuModuleLoadData(&module, image));
     OK(cuLinkDestroy(state));

@@ -69,7 +69,8 @@ static void host_memory(void)
     EXPECT(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED, cuMemHostRegister(own, 65536, 0));
     OK(cuMemHostUnregister(own));
     munmap(own, 65536);
-    EXPECT(CUDA_ERROR_INVALID_VALUE, cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, (CUdeviceptr)&type));
+    EXPECT(CUDA_ERROR_INVALID_VALUE,
+           cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, (CUdeviceptr)&type));
     const size_t before = free_bytes();
     OK(cuMemAllocManaged(&device, 3 * MB, CU_MEM_ATTACH_GLOBAL));
     CHECK(free_bytes() <= before - 3 * MB);

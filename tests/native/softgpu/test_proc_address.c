@@ -40,8 +40,10 @@ int main(void)
     CHECK(ask("cuMemAlloc", version, CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) == symbol("cuMemAlloc_v2"));
     CHECK(ask("cuLaunchKernel", version, 0) == symbol("cuLaunchKernel"));
     CHECK(ask("cuLaunchKernel", version, CU_GET_PROC_ADDRESS_LEGACY_STREAM) == symbol("cuLaunchKernel"));
-    CHECK(ask("cuLaunchKernel", version, CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) == symbol("cuLaunchKernel_ptsz"));
-    CHECK(ask("cuMemcpyHtoD", version, CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) == symbol("cuMemcpyHtoD_v2_ptds"));
+    CHECK(ask("cuLaunchKernel", version, CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) ==
+          symbol("cuLaunchKernel_ptsz"));
+    CHECK(ask("cuMemcpyHtoD", version, CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) ==
+          symbol("cuMemcpyHtoD_v2_ptds"));
     CHECK(ask("cuCtxCreate", 13000, 0) == symbol("cuCtxCreate_v4"));
     CHECK(ask("cuGraphLaunch", version, 0) == symbol("cuGraphLaunch"));
     CHECK(ask("cuMemCreate", 10010, 0) == NULL);

@@ -2,9 +2,9 @@
  *
  * Several processes on one device: memory, engine, death, stop, fork, import of memory.
  */
+#include "../../../native/softgpu/board.h"
 #include "cuda_check.h"
 #include "kernels.h"
-#include "../../../native/softgpu/board.h"
 
 #include <fcntl.h>
 #include <signal.h>

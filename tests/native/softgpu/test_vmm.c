@@ -47,8 +47,8 @@ static void mapping(void)
     CUdeviceptr area;
     OK(cuMemAddressReserve(&area, 8 * GRAIN, 0, 0, 0));
     CUmemGenericAllocationHandle a = create(GRAIN), b = create(2 * GRAIN);
-    EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemMap(area, GRAIN, GRAIN, b, 0));       /* offset */
-    EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemMap(area + 4096, GRAIN, 0, a, 0));    /* alignment */
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemMap(area, GRAIN, GRAIN, b, 0));         /* offset */
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemMap(area + 4096, GRAIN, 0, a, 0));      /* alignment */
     EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemMap(area + 8 * GRAIN, GRAIN, 0, a, 0)); /* outside */
     EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemMap(area + 7 * GRAIN, 2 * GRAIN, 0, b, 0));
     OK(cuMemMap(area, GRAIN, 0, a, 0));
@@ -61,7 +61,7 @@ static void mapping(void)
     OK(cuMemSetAccess(area, 3 * GRAIN, &full, 1)); /* spans both */
     OK(cuMemGetAccess(&access, &full.location, area + 2 * GRAIN));
     CHECK_EQUAL(access, CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
-    EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemUnmap(area + GRAIN, GRAIN)); /* a part */
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemUnmap(area + GRAIN, GRAIN));   /* a part */
     EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemAddressFree(area, 8 * GRAIN)); /* in use */
     uint32_t value = 7, back = 0;
     OK(cuMemcpyHtoD(area + GRAIN, &value, 4));

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The board file: made by whoever comes first, mapped by all. Layout and rules in board.h.
+ */
+#include "board.h"
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* "512M" -> bytes; 0 when it is no size. */
+static uint64_t parse_bytes(const char *text)
+{
+    char *end;
+    errno = 0;
+    uint64_t value = strtoull(text, &end, 10);
+    if (end == text || errno != 0)
+        return 0;
+    switch (*end) {
+    case 'k':
+    case 'K':
+        value <<= 10;
+        end++;
+        break;
+    case 'm':
+    case 'M':
+        value <<= 20;
+        end++;
+        break;
+    case 'g':
+    case 'G':
+        value <<= 30;
+        end++;
+        break;
+    default:
+        break;
+    }
+    if (*end == 'i')
+        end++;
+    if (*end == 'B')
+        end++;
+    return *end == '\0' ? value : 0;
+}
+
+static void board_path(char path[PATH_MAX])
+{
+    const char *chosen = getenv("GPUVIRT_SOFTGPU_BOARD");
+    if (chosen != NULL && *chosen != '\0')
+        snprintf(path, PATH_MAX, "%s", chosen);
+    else
+        snprintf(path, PATH_MAX, "/dev/shm/gpuvirt-softgpu-%u", (unsigned)geteuid());
+}
+
+static bool initialise_board(struct gv_board *board)
+{
+    const char *devices = getenv("GPUVIRT_SOFTGPU_DEVICES");
+    const char *memory = getenv("GPUVIRT_SOFTGPU_MEMORY");
+    const char *slice = getenv("GPUVIRT_SOFTGPU_SLICE_US");
+    const int count = devices != NULL && *devices != '\0' ? atoi(devices) : 1;
+    uint64_t bytes = memory != NULL && *memory != '\0' ? parse_bytes(memory) : 1ull << 30;
+    if (count < 1 || count > GV_BOARD_DEVICES) {
+        gv_log_error("GPUVIRT_SOFTGPU_DEVICES=%s: must be 1 to %d", devices, GV_BOARD_DEVICES);
+        return false;
+    }
+    bytes &= ~((2ull << 20) - 1);
+    if (bytes == 0) {
+        gv_log_error("GPUVIRT_SOFTGPU_MEMORY=%s: must be a size of at least 2M, for example 512M", memory);
+        return false;
+    }
+    board->version = GV_BOARD_VERSION;
+    board->size = sizeof *board;
+    board->device_count = (uint32_t)count;
+    board->slice_us = slice != NULL && atoi(slice) > 0 ? (uint32_t)atoi(slice) : 2000;
+    for (int i = 0; i < count; i++) {
+        struct gv_board_device *device = &board->devices[i];
+        device->memory_bytes = bytes;
+        if (getrandom(device->uuid, sizeof device->uuid, 0) != (ssize_t)sizeof device->uuid)
+            return false;
+        device->uuid[6] = (uint8_t)((device->uuid[6] & 0x0f) | 0x40); /* a version 4 UUID */
+        device->uuid[8] = (uint8_t)((device->uuid[8] & 0x3f) | 0x80);
+    }
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&board->lock, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    board->magic = GV_BOARD_MAGIC;
+    return true;
+}
+
+/* Written completely under another name, then linked: nobody ever sees half a board, and of two creators one wins. */
+static bool create_board(const char *path)
+{
+    char temporary[PATH_MAX + 32];
+    snprintf(temporary, sizeof temporary, "%s.%d.new", path, (int)getpid());
+    const char *mode_text = getenv("GPUVIRT_SOFTGPU_BOARD_MODE");
+    const mode_t mode = mode_text != NULL && *mode_text != '\0' ? (mode_t)strtoul(mode_text, NULL, 8) & 0666 : 0600;
+    const int fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        gv_log_error("cannot create the board %s: %s; set GPUVIRT_SOFTGPU_BOARD to a path on tmpfs", path,
+                     strerror(errno));
+        return false;
+    }
+    bool done = false;
+    if (fchmod(fd, mode) == 0 && ftruncate(fd, sizeof(struct gv_board)) == 0) {
+        struct gv_board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (board != MAP_FAILED) {
+            done = initialise_board(board);
+            munmap(board, sizeof *board);
+        }
+    }
+    if (done && link(temporary, path) != 0 && errno != EEXIST) {
+        gv_log_error("cannot create the board %s: %s", path, strerror(errno));
+        done = false;
+    }
+    unlink(temporary);
+    close(fd);
+    return done;
+}
+
+struct gv_board *gv_board_map(void)
+{
+    char path[PATH_MAX];
+    board_path(path);
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT) {
+        if (!create_board(path))
+            return NULL;
+        fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    }
+    if (fd < 0) {
+        gv_log_error("cannot open the board %s: %s", path, strerror(errno));
+        return NULL;
+    }
+    struct stat status;
+    struct gv_board *board = NULL;
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size == (off_t)sizeof *board)
+        board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    close(fd);
+    if (board == NULL || board == MAP_FAILED || board->magic != GV_BOARD_MAGIC || board->version != GV_BOARD_VERSION ||
+        board->size != sizeof *board) {
+        gv_log_error("%s is no board of this version; remove it when no program uses it", path);
+        return NULL;
+    }
+    return board;
+}

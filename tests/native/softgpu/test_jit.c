@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The JIT as a guest in somebody's process: cache, missing tools, environment, SIGCHLD. Each case is a process of its own.
+ */
+#include "cuda_check.h"
+#include "kernels.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+static char cache[256];
+
+static int files_with(const char *end)
+{
+    DIR *folder = opendir(cache);
+    int count = 0;
+    CHECK(folder != NULL);
+    for (struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        const size_t length = strlen(entry->d_name), tail = strlen(end);
+        count += length > tail && strcmp(entry->d_name + length - tail, end) == 0;
+    }
+    closedir(folder);
+    return count;
+}
+
+static CUresult load(char *log, size_t room)
+{
+    CUmodule module;
+    CUjit_option options[] = {CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+    void *values[] = {log, (void *)room};
+    log[0] = '\0';
+    primary_context();
+    return cuModuleLoadDataEx(&module, kernels, 2, options, values);
+}
+
+static char text[1024];
+
+static void cached(void)
+{
+    OK(load(text, sizeof text));
+    CHECK_EQUAL(files_with(".so"), 1);
+    CHECK_EQUAL(files_with(".c") + files_with(".ptx"), 0); /* nothing is left behind */
+    struct stat status;
+    CHECK(stat(cache, &status) == 0 && (status.st_mode & 0777) == 0700);
+    setenv("GPUVIRT_SOFTGPU_CC", "/bin/false", 1); /* already looked up in this process: the cache answers */
+    OK(load(text, sizeof text));
+}
+
+static void from_the_cache(void)
+{
+    setenv("GPUVIRT_SOFTGPU_PYTHON", "/nowhere/python3", 1); /* is no part of the key, and not needed */
+    OK(load(text, sizeof text));
+    CHECK_EQUAL(files_with(".so"), 1);
+}
+
+static void no_compiler(void)
+{
+    setenv("GPUVIRT_SOFTGPU_CC", "no-such-compiler", 1);
+    EXPECT(CUDA_ERROR_JIT_COMPILER_NOT_FOUND, load(text, sizeof text));
+    CHECK(strstr(text, "no-such-compiler") != NULL && strstr(text, "GPUVIRT_SOFTGPU_CC") != NULL);
+}
+
+static void no_python(void)
+{
+    setenv("GPUVIRT_SOFTGPU_CC", "gcc", 1); /* another key than before, or the cache would answer */
+    setenv("GPUVIRT_SOFTGPU_PYTHON", "no-such-python", 1);
+    setenv("GPUVIRT_SOFTGPU_CACHE", strcat(cache, "/other"), 1);
+    EXPECT(CUDA_ERROR_JIT_COMPILER_NOT_FOUND, load(text, sizeof text));
+    CHECK(strstr(text, "GPUVIRT_SOFTGPU_PYTHON") != NULL);
+}
+
+static void no_translator(void)
+{
+    setenv("GPUVIRT_SOFTGPU_TRANSLATOR", "/nowhere", 1);
+    EXPECT(CUDA_ERROR_JIT_COMPILER_NOT_FOUND, load(text, sizeof text));
+    CHECK(strstr(text, "GPUVIRT_SOFTGPU_TRANSLATOR") != NULL);
+}
+
+static void open_to_others(void)
+{
+    strcat(cache, "/open");
+    CHECK(mkdir(cache, 0777) == 0 && chmod(cache, 0777) == 0);
+    setenv("GPUVIRT_SOFTGPU_CACHE", cache, 1);
+    EXPECT(CUDA_ERROR_JIT_COMPILER_NOT_FOUND, load(text, sizeof text));
+    CHECK(strstr(text, "chmod 700") != NULL);
+}
+
+/* A Python that refuses to start when it sees what is not for it. */
+static void write_wary_python(const char *path)
+{
+    FILE *script = fopen(path, "w");
+    CHECK(script != NULL);
+    fprintf(script, "#!/bin/sh\n[ -z \"$LD_PRELOAD$GPUVIRT_SOFTGPU_BOARD\" ] || { echo preloaded >&2; exit 2; }\n"
+                    "exec python3 \"$@\"\n");
+    fclose(script);
+    CHECK(chmod(path, 0700) == 0);
+}
+
+/* The program ignores SIGCHLD: the kernel collects our children. And it preloads something: they must not see it. */
+static void rude_program(void)
+{
+    signal(SIGCHLD, SIG_IGN);
+    setenv("LD_PRELOAD", "/nowhere/preloaded.so", 1); /* ld.so complains on stderr where it is seen */
+    strcat(cache, "/rude");
+    snprintf(text, sizeof text, "%s-python", cache);
+    write_wary_python(text);
+    setenv("GPUVIRT_SOFTGPU_PYTHON", text, 1);
+    setenv("GPUVIRT_SOFTGPU_CACHE", cache, 1);
+    OK(load(text, sizeof text));
+    CHECK_EQUAL(files_with(".so"), 1);
+    CHECK(waitpid(-1, NULL, WNOHANG) == -1); /* no child is left */
+}
+
+static void two_at_once(void)
+{
+    strcat(cache, "/both");
+    setenv("GPUVIRT_SOFTGPU_CACHE", cache, 1);
+    const pid_t child = fork();
+    OK(load(text, sizeof text));
+    if (child == 0)
+        _exit(0);
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK_EQUAL(files_with(".so"), 1);
+}
+
+int main(void)
+{
+    static void (*const cases[])(void) = {cached,        from_the_cache, no_compiler,  no_python,
+                                          no_translator, open_to_others, rude_program, two_at_once};
+    use_own_board("64M");
+    char folder[] = "/tmp/gpuvirt-test-jit-XXXXXX", command[128];
+    CHECK(mkdtemp(folder) != NULL);
+    snprintf(cache, sizeof cache, "%s/cache", folder);
+    setenv("GPUVIRT_SOFTGPU_CACHE", cache, 1);
+    int failed = -1;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases && failed < 0; i++) {
+        int status;
+        const pid_t child = fork();
+        if (child == 0) {
+            cases[i]();
+            _exit(0);
+        }
+        CHECK(waitpid(child, &status, 0) == child);
+        if (status != 0)
+            failed = (int)i;
+    }
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    CHECK(system(command) == 0);
+    if (failed >= 0)
+        FAIL("case %d", failed);
+    return 0;
+}
