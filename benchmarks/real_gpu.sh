@@ -87,10 +87,6 @@ if ! "$VENV/bin/python" -c "from cuda.core import LegacyPinnedMemoryResource; fr
     # shellcheck disable=SC2086
     "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps $source $CUDA_CORE
 fi
-if ! "$VENV/bin/python" -c "import numpy" 2>/dev/null; then
-    # shellcheck disable=SC2086
-    requirements cuda | xargs "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $source
-fi
 # cuda.pathfinder looks for NVRTC in the environment's own packages, not in those of the machine.
 nvrtc=$("$VENV/bin/python" - <<'PYTHON_END'
 import glob, sys
@@ -98,7 +94,13 @@ found = [path for entry in sys.path for path in glob.glob(f"{entry}/nvidia/*/lib
 print(max(found, key=lambda path: path.rsplit(".", 1)[1], default="").rpartition("/")[0])
 PYTHON_END
 )
-[ -n "$nvrtc" ] && export LD_LIBRARY_PATH="$nvrtc${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+if [ -n "$nvrtc" ]; then
+    export LD_LIBRARY_PATH="$nvrtc${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+fi
+if ! "$VENV/bin/python" -c "import numpy; from cuda.bindings import nvrtc; nvrtc.nvrtcVersion()" 2>/dev/null; then
+    # shellcheck disable=SC2086
+    requirements cuda | xargs "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $source
+fi
 
 # -P: the source folder gpuvirt/ must not stand before the installed package, which has the built libraries.
 PYTHONPATH="$root/benchmarks${PYTHONPATH:+:$PYTHONPATH}" exec "$VENV/bin/python" -P -m real_gpu "$@"
