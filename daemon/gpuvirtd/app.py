@@ -6,9 +6,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -17,7 +19,7 @@ from gpuvirt.clock import Clock, MonotonicClock
 from gpuvirt.errors import ConfigError, DriverUnavailable
 from gpuvirt.paths import CLIENT_SOCKET, default_runtime, library
 from gpuvirtd.admin import AdminServer, Facts
-from gpuvirtd.config import Config, duration_of, host_budget, size_of
+from gpuvirtd.config import Config, duration_of, share_of, size_of
 from gpuvirtd.devices.driver import find_driver, find_nvml
 from gpuvirtd.devices.inventory import Inventory, select
 from gpuvirtd.devices.nvml import NvmlInventory
@@ -55,13 +57,15 @@ class App:
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises GpuvirtError if it cannot start."""
+        """Serve until SIGTERM, SIGINT or SIGHUP. Raises GpuvirtError if it cannot start."""
         uid = os.getuid()
         folder = Path(self.config.daemon.runtime) if self.config.daemon.runtime else default_runtime(self.environ, uid)
         with contextlib.ExitStack() as stack:
             loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.add_signal_handler(number, self.stopping.set)
+            loop.set_exception_handler(self._unexpected)
+            raise_descriptor_limit()
             runtime = Runtime(folder, uid)
             stack.callback(runtime.remove)
             shim = self.shim or find_shim()
@@ -109,6 +113,11 @@ class App:
             await self.stopping.wait()
             self.log.info("stopping", jobs=len(host.jobs.by_id))
 
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A mistake of ours in a call-back of the loop: logged, and the daemon goes on."""
+        error = context.get("exception")
+        self.log.error("internal_error", message=context.get("message"), error=repr(error), exc_info=error)
+
     def _nvml(self, driver: Path) -> Path:
         try:
             return find_nvml(self.config.driver.nvml, driver, self.environ)
@@ -131,14 +140,20 @@ class App:
                 idle_hold=time("idle_hold"),
                 drain_budget=time("drain_budget"),
             ),
-            reserve=size_of("reserve", config.memory.reserve),
-            host_budget=host_budget(config.memory.host_budget, host_memory()),
+            reserve=lambda total: share_of("reserve", config.memory.reserve, total),
+            host_budget=share_of("host_budget", config.memory.host_budget, host_memory()),
             default_memory=size_of("default_memory", config.memory.default_memory),
             refuse_over_device=config.memory.memory_over_device == "refuse",
             recovery_grace=time("recovery_grace"),
             poll=duration_of(config, "gpus", "poll"),
             jobs_per_user=config.limits.jobs_per_user,
         )
+
+
+def raise_descriptor_limit() -> None:
+    """A client costs about five descriptors; the usual soft limit of 1024 is for other programs."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def find_shim() -> Path:

@@ -62,7 +62,7 @@ class TimeSection(msgspec.Struct, forbid_unknown_fields=True):
 class MemorySection(msgspec.Struct, forbid_unknown_fields=True):
     """[memory]"""
 
-    reserve: str = "0"  # device memory of each GPU that jobs never get
+    reserve: str = "2%"  # device memory that jobs never get: room for the contexts of newcomers
     host_budget: str = "50%"  # for swapped memory; of this host's memory, or a size
     memory_over_device: Literal["refuse", "allow"] = "refuse"  # --memory above what the device has
     default_memory: str = ""  # quota of a job without --memory; empty: the device
@@ -168,9 +168,9 @@ def check_values(config: Config, source: str) -> None:
     """Values that are right by type and wrong by meaning. Raises ConfigError."""
     for section, key in DURATIONS:
         duration_of(config, section, key, source)
-    for key in ("reserve", "default_memory"):
-        size_of(key, getattr(config.memory, key), source)
-    host_budget(config.memory.host_budget, 1 << 40, source)
+    size_of("default_memory", config.memory.default_memory, source)
+    for key in ("reserve", "host_budget"):
+        share_of(key, getattr(config.memory, key), 1 << 40, source)
     for key in ("library", "nvml"):
         value = getattr(config.driver, key)
         if value != "auto" and not value.startswith("/"):
@@ -200,14 +200,14 @@ def size_of(key: str, text: str, source: str = "configuration") -> int:
         raise ConfigError(f"{source}: memory.{key}: {error.message}", error.hint) from None
 
 
-def host_budget(text: str, host_memory: int, source: str = "configuration") -> int:
-    """Bytes of host memory for swapped device memory: "50%" of host_memory, or a size. Raises ConfigError."""
+def share_of(key: str, text: str, whole: int, source: str = "configuration") -> int:
+    """Bytes of a setting that is a share of `whole` ("50%") or a size. Raises ConfigError."""
     if not text.endswith("%"):
-        return size_of("host_budget", text, source)
+        return size_of(key, text, source)
     try:
         share = float(text[:-1])
     except ValueError:
         share = -1.0
-    if not 0 < share <= 100:
-        raise ConfigError(f"{source}: memory.host_budget: '{text}' is not a percentage", "write for example 50% or 64G")
-    return int(host_memory * share / 100)
+    if not 0 <= share <= 100:
+        raise ConfigError(f"{source}: memory.{key}: '{text}' is not a percentage", "write for example 50% or 64G")
+    return int(whole * share / 100)

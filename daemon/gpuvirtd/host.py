@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpuvirt.arbitration import facts
@@ -31,7 +32,7 @@ class Policy:
     """Configured values that the host needs, in bytes and ns."""
 
     rules: facts.Rules
-    reserve: int
+    reserve: Callable[[int], int]  # of a device with so many bytes
     host_budget: int
     default_memory: int  # 0: the device
     refuse_over_device: bool
@@ -56,7 +57,7 @@ class Host:
         self.jobs = JobTable()
         self.arbiters = {
             device.uuid_bytes: Arbiter(
-                device, policy.rules, policy.reserve, clock, self.generation, self.host_room, log
+                device, policy.rules, policy.reserve(device.memory_total), clock, self.generation, self.host_room, log
             )
             for device in devices
         }
@@ -76,6 +77,7 @@ class Host:
         now = self.clock.now()
         for arbiter in self.arbiters.values():
             arbiter.beat(now)
+            arbiter.turn()  # nothing should be left to do; if something is, it waits no longer than this
         if any(arbiter.members for arbiter in self.arbiters.values()):
             self.poll_soon()
         self._poll = self.loop.call_later(self.policy.poll / 1e9, self._tick)

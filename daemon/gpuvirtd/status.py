@@ -63,8 +63,8 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
     for member in job.members.values():
         member.refresh(now)
     clients = [member.facts for member in job.members.values()]
-    held = sum(_held(contender, now) for _, contender in parts)
-    everybody = sum(_held(other, now) for arbiter, _ in parts for other in arbiter.gpu.contenders.values())
+    held = sum(arbiter.held(contender, now) for arbiter, contender in parts)
+    everybody = sum(arbiter.held(other, now) for arbiter, _ in parts for other in arbiter.gpu.contenders.values())
     waited = sum(
         contender.wait_ns + (now - contender.waiting_since if contender.waiting_since is not None else 0)
         for _, contender in parts
@@ -90,7 +90,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "swapped": sum(client.swapped for client in clients),
         "arena": sum(member.arena.used for member in job.members.values()),
         "held_s": held / SECOND,
-        "alone_s": sum(_alone(contender, now) for _, contender in parts) / SECOND,
+        "open_s": sum(_alone(contender, now) for _, contender in parts) / SECOND,
         "busy_s": job.sum("busy_ns") / SECOND,
         "gate_s": job.sum("waited_ns") / SECOND,
         "share": held / everybody if everybody else None,
@@ -109,12 +109,10 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
     }
 
 
-def _held(contender: Contender, now: int) -> int:
-    return contender.held_ns + (now - contender.charge_from if contender.charge_from is not None else 0)
-
-
 def _alone(contender: Contender, now: int) -> int:
-    return contender.open_ns + (now - contender.granted_ns if contender.word is Word.OPEN else 0)
+    if contender.charge_from is None or contender.word is not Word.OPEN:
+        return contender.open_ns
+    return contender.open_ns + now - contender.charge_from
 
 
 def _state(host: Host, job: Job, parts: list[tuple[Arbiter, Contender]]) -> tuple[str, str]:

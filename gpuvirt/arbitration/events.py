@@ -8,7 +8,7 @@ for is an UnexpectedAnswer, and the caller closes the connection.
 from __future__ import annotations
 
 from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move
-from gpuvirt.arbitration.fairshare import vtime_on_wake
+from gpuvirt.arbitration.fairshare import charge, vtime_on_wake
 from gpuvirt.arbitration.ledger import promised
 from gpuvirt.arbitration.quantum import learned_rate
 
@@ -89,6 +89,8 @@ def want(gpu: Gpu, number: int, charged: int, resident: int, now: int) -> None:
         client.waiting = not client.restored or client.shortfall > 0
         return
     if not contender.waiting:
+        if gpu.holder is not None:
+            charge(gpu, gpu.contenders[gpu.holder], now)  # brings the present virtual time up to date
         contender.vtime = vtime_on_wake(contender.vtime, gpu.vnow, gpu.rules.quantum, contender.weight)
     if contender.waiting_since is None:
         contender.waiting_since = now

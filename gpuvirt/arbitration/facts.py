@@ -81,7 +81,7 @@ class Contender:
     vtime: int = 0  # charged time / weight, scaled (fairshare.SCALE)
     waiting_since: int | None = None
     granted_ns: int = 0
-    charge_from: int | None = None  # since when held time is charged; None: not charged now
+    charge_from: int | None = None  # held time is charged up to here; None: it does not hold the lease
     quantum: int = 0
     deadline: int = 0  # 0: none
     last_run_ns: int = 0

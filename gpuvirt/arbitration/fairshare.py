@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gpuvirt.arbitration.facts import Contender
+from gpuvirt.arbitration.facts import Contender, Gpu, Word
 
 SCALE = 1000  # keeps integer division of ns by a weight (1..1000) exact enough
 
@@ -23,6 +23,24 @@ def charged_vtime(duration_ns: int, weight: int) -> int:
 def vtime_on_wake(vtime: int, vnow: int, quantum: int, weight: int) -> int:
     """Virtual time of a contender that starts to wait: at most one quantum behind the present one."""
     return max(vtime, vnow - charged_vtime(quantum, weight))
+
+
+def charge(gpu: Gpu, holder: Contender, now: int) -> None:
+    """Account the time that a holder had the lease since the last call.
+
+    Time alone is charged, too, and carries the present virtual time along: whoever comes to a GPU that one job had
+    for itself is not behind that job, and is not ahead by more than its credit.
+    """
+    if holder.charge_from is None:
+        return
+    duration = now - holder.charge_from
+    holder.charge_from = now
+    holder.vtime += charged_vtime(duration, holder.weight)
+    if holder.word is Word.OPEN:
+        holder.open_ns += duration
+        gpu.vnow = max(gpu.vnow, holder.vtime)
+    else:
+        holder.held_ns += duration
 
 
 def choose(contenders: Iterable[Contender]) -> Contender | None:

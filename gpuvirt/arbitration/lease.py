@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, WakeUp, Word
-from gpuvirt.arbitration.fairshare import charged_vtime, choose
+from gpuvirt.arbitration.fairshare import charge, choose
 from gpuvirt.arbitration.quantum import idle_hold_ns, quantum_ns
 from gpuvirt.arbitration.room import Room, deficit, make_room, needs, send_restore, unavailable
 
@@ -75,20 +75,9 @@ def _store(gpu: Gpu, contender: Contender, word: Word, out: Decision) -> None:
     out.actions.append(Store(contender.key, word, contender.epoch, deadline, ledger.fits(gpu)))
 
 
-def _charge(contender: Contender, now: int) -> None:
-    """Account the time since the last call: charged while others wait, else counted only."""
-    if contender.charge_from is not None:
-        duration = now - contender.charge_from
-        contender.held_ns += duration
-        contender.vtime += charged_vtime(duration, contender.weight)
-        contender.charge_from = now
-
-
 def _close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     """The holder is drained or dead: nothing of it is on the GPU."""
-    if holder.word is Word.OPEN:
-        holder.open_ns += now - holder.granted_ns
-    _charge(holder, now)
+    charge(gpu, holder, now)
     holder.charge_from = None
     holder.last_run_ns = now
     holder.deadline = 0
@@ -124,16 +113,13 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     waiters = rivals(gpu, now, out, without=holder.key)
     if not waiters:
         if holder.word is Word.GRANTED:
-            _charge(holder, now)
-            holder.charge_from = None
-            holder.granted_ns = now  # what follows is time alone
+            charge(gpu, holder, now)
             holder.deadline = 0
             gpu.idle_since = None
             _store(gpu, holder, Word.OPEN, out)
         return False
     if holder.word is Word.OPEN:
-        holder.open_ns += now - holder.granted_ns
-        holder.charge_from = now
+        charge(gpu, holder, now)
         holder.deadline = max(holder.granted_ns + holder.quantum, now + gpu.rules.minimum_run)
         _store(gpu, holder, Word.GRANTED, out)
         out.actions += [WakeUp(number) for number in holder.clients]  # so that they say whether they are idle
@@ -142,7 +128,7 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         gpu.idle_since = None
     elif gpu.idle_since is None:
         gpu.idle_since = now
-    _charge(holder, now)
+    charge(gpu, holder, now)
     best = choose(waiters)
     assert best is not None
     hold = idle_hold_ns(gpu.rules.idle_hold, deficit(gpu, best.clients.values()), gpu.link_rate)
@@ -154,6 +140,7 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     if not holder.idle and choose([holder, *waiters]) is holder:
         # Its weight entitles it to more in a row: no hand-over, another quantum.
         holder.deadline = now + holder.quantum
+        gpu.vnow = max(gpu.vnow, holder.vtime)
         _store(gpu, holder, Word.GRANTED, out)
         out.wake(holder.deadline)
         return False
@@ -272,7 +259,7 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     rules = gpu.rules
     chosen.epoch = gpu.epoch
     chosen.quantum = quantum_ns(rules.quantum, swap, rules.swap_share, rules.quantum_max)
-    chosen.granted_ns = now
+    chosen.granted_ns = chosen.charge_from = now
     chosen.switches += 1
     chosen.tries = chosen.refusals = 0
     chosen.not_before = 0
@@ -287,12 +274,10 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
         client.drained = False
     gpu.switch_from = 0
     if rivals(gpu, now, out, without=chosen.key):
-        chosen.charge_from = now
         chosen.deadline = now + chosen.quantum
         _store(gpu, chosen, Word.GRANTED, out)
         out.wake(chosen.deadline)
     else:
-        chosen.charge_from = None
         chosen.deadline = 0
         _store(gpu, chosen, Word.OPEN, out)
     out.note(

@@ -35,12 +35,19 @@ def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, o
     if any(client.request is not None and client.request.move is Move.EVICT for client in gpu.clients()):
         return Room.COMING
     missing = deficit(gpu, clients)
-    if missing == 0:
+    # Promises above the capacity, which shrank after they were made (a context was created, a stranger came): taken
+    # back at the next opportunity, so that the reserve is there for the next context. Nobody waits for it.
+    excess = 0 if missing else -ledger.free(gpu)
+    if missing == 0 and excess <= 0:
         return Room.THERE
     able = candidates(gpu.contenders.values(), contender.key, now)
+    if missing == 0:
+        missing = min(excess, sum(client.allowance for other, client in able if other is not contender))
     plan = choose_victims(able, contender.key, missing, gpu.host_room, real=gpu.penalty > 0)
     if plan is None:
-        return Room.NONE
+        return Room.NONE if excess <= 0 else Room.THERE
+    if not plan:
+        return Room.THERE
     for eviction in plan:
         client = eviction.client
         gpu.host_room -= max(0, min(client.charged, client.resident) - eviction.target)

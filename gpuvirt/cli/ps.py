@@ -16,7 +16,7 @@ _COLOURS = {
     "swapping": "cyan",
     "waiting": "yellow",
     "recovering": "yellow",
-    "starting": "dim",
+    "new": "dim",
     "idle": "dim",
     "ended": "dim",
 }

@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 
 _NAME_LIMIT = 64
 _WORDS_LIMIT, _WORD_LIMIT = 64, 256  # of a command, for show
-_RESTART_S = 10.0  # for so long a daemon may be away between two steps of a start
+_RESTART_S = 2.0  # for so long a program is held back while the daemon restarts
 _WEIGHT_LIMIT = 1000
 _WEIGHT_DEFAULT = 1
-_NO_CALL = "no GPU call yet"  # the daemon's reason for a job of which no process ever attached
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@")
 
 
@@ -185,16 +184,18 @@ def _supervise(client: AdminClient, job: str, child: Child) -> int:
 
 
 def _report(client: AdminClient, job: str, pid: int) -> None:
-    """Tells the daemon the pid; one that restarts just now knows the job and is waited for. Raises GpuvirtError."""
+    """Tells the daemon the pid; one that restarts just now knows the job and is waited for. Raises RefusedError.
+
+    When it stays away the program starts all the same: the job exists with this process as its root, and the shim waits
+    for the daemon before the first CUDA call.
+    """
     deadline = time.monotonic() + _RESTART_S
-    while True:
+    while time.monotonic() < deadline:
         try:
             client.call("job_started", job=job, pid=pid)
             return
         except DaemonUnavailable:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
+            time.sleep(0.1)
 
 
 def _end_job(client: AdminClient, job: str, code: int | None = None) -> None:
@@ -215,4 +216,4 @@ def _never_attached(client: AdminClient, job: str) -> bool:
         jobs = client.call("status", all=True).get("jobs", [])
     except GpuvirtError:
         return False
-    return any(entry.get("job") == job and entry.get("reason") == _NO_CALL for entry in jobs)
+    return any(entry.get("job") == job and entry.get("attached") is False for entry in jobs)

@@ -29,7 +29,7 @@ void gv_board_add_busy(struct gv_board_device *device, uint64_t from_ns, uint64_
 
 uint64_t gv_board_used(struct gv_board *board, uint32_t device)
 {
-    gv_board_reap(board, 100000000u);
+    gv_board_reap(board, 20000000u); /* so old may the death of a process be, and still count */
     return __atomic_load_n(&board->devices[device].used_bytes, __ATOMIC_RELAXED);
 }
 

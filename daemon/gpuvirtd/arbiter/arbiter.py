@@ -12,6 +12,7 @@ from gpuvirt.arbitration.lease import decide
 from gpuvirt.clock import Clock
 from gpuvirt.control import messages
 from gpuvirt.control.block import ClientState, LeasePage, LeaseState
+from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.devices.inventory import Device, Usage
 from gpuvirtd.jobs import Job, Member
 from gpuvirtd.log import Logger
@@ -48,6 +49,8 @@ class Arbiter:
         self.gpu = facts.Gpu(device.uuid, ledger.capacity(device.memory_total, reserve, 0), rules)
         self.pages: dict[str, LeasePage] = {}
         self.members: dict[int, Member] = {}
+        self.jobs: dict[str, Job] = {}
+        self.alone: dict[str, AloneTime] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
         self._again = False
@@ -58,6 +61,8 @@ class Arbiter:
         """The lease page of a job on this GPU."""
         if job.id not in self.pages:
             self.pages[job.id] = LeasePage(self.generation, f"gpuvirt-lease-{job.id}")
+            self.jobs[job.id] = job
+            self.alone[job.id] = AloneTime()
         return self.pages[job.id]
 
     def attach(self, member: Member, replaced: Sequence[Member] = ()) -> None:
@@ -85,6 +90,7 @@ class Arbiter:
         page = self.pages.pop(job.id, None)
         if page is not None:
             page.close()
+            del self.jobs[job.id], self.alone[job.id]
         self.turn()
 
     # ---- what clients say
@@ -119,7 +125,7 @@ class Arbiter:
                     now,
                 )
                 self.log.debug(
-                    move.value + "d",
+                    "restored" if move is Move.RESTORE else "evicted",
                     job=member.job.id,
                     client=number,
                     status=message.status,
@@ -220,6 +226,7 @@ class Arbiter:
                 page = self.pages.get(contender)
                 if page is not None:
                     page.store(epoch, WORDS[word], deadline_ns=deadline, fits=fits)
+                    self._account_alone(contender, word)
                 self.log.debug("lease", job=contender, word=word.value, epoch=epoch)
             case facts.Send(number, move, size):
                 message = messages.Restore(size) if move is Move.RESTORE else messages.Evict(size)
@@ -228,6 +235,21 @@ class Arbiter:
                 self._send(number, messages.Wake())
             case facts.Note(level, event, contender, details):
                 getattr(self.log, level)(event, job=contender, **dict(details))
+
+    def _account_alone(self, contender: str, word: Word) -> None:
+        alone, job, now = self.alone[contender], self.jobs[contender], self.clock.now()
+        if alone.since is not None:
+            alone.end(job, now)
+        if word is Word.OPEN:
+            alone.begin(job, now)
+
+    def held(self, contender: facts.Contender, now: int) -> int:
+        """GPU time of a job (ns): the time held while others waited, and its busy time while nobody did."""
+        held = contender.held_ns
+        if contender.charge_from is not None and contender.word is not Word.OPEN:
+            held += now - contender.charge_from
+        alone = self.alone.get(contender.key)
+        return held + (alone.until(self.jobs[contender.key], now) if alone is not None else 0)
 
     def _send(self, number: int, message: messages.Message) -> None:
         member = self.members.get(number)

@@ -38,7 +38,7 @@ class Daemon:
         self.shim = folder / "libgpuvirt-shim.so"
         self.shim.touch()
         self.config = folder / "gpuvirt.toml"
-        self.config.write_text(config)
+        self.config.write_text(config or '[memory]\nreserve = "0"\n')
         self.log = folder / "log"
         self.process: subprocess.Popen[bytes] | None = None
         self.admin = AdminClient([self.runtime], timeout_s=5)

@@ -65,7 +65,7 @@ def test_wrong_requests_are_refused_with_the_reason(daemon, arguments, words):
 
 
 def test_memory_over_the_device_may_be_allowed(new_daemon, shims):
-    daemon = new_daemon(config='[memory]\nmemory_over_device = "allow"\n').start()
+    daemon = new_daemon(config='[memory]\nmemory_over_device = "allow"\nreserve = "0"\n').start()
     shim = shims()
     answer = daemon.create(shim, memory=10 << 40)
     shim.hello(daemon.socket, answer["token"], daemon.uuid())

@@ -9,9 +9,9 @@ import subprocess
 import sys
 
 import pytest
-from gpuvirtd import config as settings
 
 from gpuvirt.errors import ConfigError
+from gpuvirtd import config as settings
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def test_file_then_variable_then_flag(load):
         ('[memory]\nhost_budget = "half"\n', ["memory.host_budget", "'half'"]),
         ('[memory]\nhost_budget = "150%"\n', ["memory.host_budget", "'150%'"]),
         ('[memory]\nreserve = "lots"\n', ["memory.reserve", "'lots'"]),
+        ('[memory]\nreserve = "-1%"\n', ["memory.reserve", "'-1%'"]),
         ('[memory]\nmemory_over_device = "maybe"\n', ["memory.memory_over_device", "'maybe'"]),
         ("[limits]\nconnections_per_user = 0\n", ["limits.connections_per_user", ">= 1"]),
         ('[gpus]\ndevices = "some"\n', ["gpus.devices"]),
@@ -81,8 +82,8 @@ def test_missing_file(tmp_path):
 
 
 def test_host_budget():
-    assert settings.host_budget("50%", 1000) == 500
-    assert settings.host_budget("4K", 1000) == 4096
+    assert settings.share_of("host_budget", "50%", 1000) == 500
+    assert settings.share_of("host_budget", "4K", 1000) == 4096
 
 
 def gpuvirtd(*arguments, **environ):

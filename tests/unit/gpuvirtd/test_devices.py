@@ -9,12 +9,12 @@ import time
 import uuid
 
 import pytest
+
+from gpuvirt.errors import ConfigError, DriverUnavailable
 from gpuvirtd.devices import driver
 from gpuvirtd.devices.inventory import Device, select, uuid_bytes
 from gpuvirtd.devices.nvml import NvmlInventory, Worker
 from gpuvirtd.memory.arenas import Arena, arena_size, host_memory
-
-from gpuvirt.errors import ConfigError, DriverUnavailable
 
 DEVICES = [Device(index, f"GPU-{uuid.UUID(int=index + 5)}", "x", 1 << 30) for index in range(3)]
 

@@ -62,3 +62,15 @@ def test_idle_holder_gives_up_the_gpu_at_once(daemon, attach):
     until(lambda: second.view()["word"] == "OPEN", what="OPEN for the second")
     assert daemon.gpu()["holder"] == b
     assert first.view()["word"] == "CLOSED"
+
+
+def test_held_time_counts_work_alone_but_not_idleness_alone(daemon, attach):
+    shim, job = attach()
+    shim.want(10 * MIB)
+    until(lambda: shim.view()["word"] == "OPEN" and daemon.job(job)["state"] == "running", what="work")
+    until(lambda: daemon.job(job)["held_s"] > 0.05, what="held time of work alone")
+    shim.finish()
+    until(lambda: daemon.job(job)["state"] == "idle", what="idleness")
+    first = daemon.job(job)
+    until(lambda: daemon.job(job)["open_s"] > first["open_s"] + 0.05, what="time to pass")
+    assert daemon.job(job)["held_s"] == first["held_s"] < first["open_s"]

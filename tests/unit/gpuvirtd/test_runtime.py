@@ -7,9 +7,9 @@ import os
 import stat
 
 import pytest
-from gpuvirtd.runtime import Runtime, prepare_folder, take_lock
 
 from gpuvirt.errors import ConfigError
+from gpuvirtd.runtime import Runtime, prepare_folder, take_lock
 
 UID = os.getuid()
 

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 
 import pytest
+
 from gpuvirtd.state import State, StoredClient, StoredJob
 
 JOB = StoredJob("j1", "t" * 32, "train", 1000, 100, None, ["python", "a b.py"], 12, 34, 5.5)

@@ -333,3 +333,46 @@ def test_epochs_wrap_without_zero() -> None:
     scene.gpu.epoch = EPOCH_LIMIT - 1
     scene.run("a")
     assert scene.gpu.epoch == 1
+
+
+def test_who_comes_seldom_need_not_wait_for_who_was_alone() -> None:
+    """Time alone is charged: a job that had the GPU for itself gets no second quantum before the one that comes."""
+    scene = Scene(quantum=20 * MS)
+    busy, lazy = scene.run("busy"), scene.attach("lazy")
+    for _ in range(5):
+        scene.now += 300 * MS
+        scene.want(lazy)
+        assert words(scene.later_at_wake()) == [("busy", Word.DRAIN)]
+        scene.want(busy)
+        assert words(scene.drained(busy)) == [("busy", Word.CLOSED), ("lazy", Word.GRANTED)]
+        scene.now += 5 * MS
+        events.idle(scene.gpu, lazy)
+        scene.decide()
+        assert words(scene.later_at_wake()) == [("lazy", Word.DRAIN)]
+        assert words(scene.drained(lazy)) == [("lazy", Word.CLOSED), ("busy", Word.OPEN)]
+    contenders = scene.gpu.contenders
+    assert contenders["busy"].open_ns >= 5 * 300 * MS - 20 * MS
+    assert contenders["lazy"].held_ns < 6 * 6 * MS
+
+
+def test_promises_above_a_shrunken_capacity_are_taken_back_at_the_next_switch() -> None:
+    scene = Scene()
+    a = scene.run("a", 90)
+    b = scene.attach("b")
+    scene.gpu.capacity = 80  # the context of b
+    scene.want(b)
+    scene.later_at_wake()
+    assert sends(scene.drained(a)) == [(a, Move.EVICT, 80)]
+    assert words(scene.moved(a)) == [("b", Word.OPEN)]
+
+
+def test_excess_that_cannot_be_taken_back_holds_nobody_up() -> None:
+    scene = Scene()
+    a = scene.run("a", 90)
+    b = scene.attach("b")
+    scene.gpu.capacity = 80
+    scene.gpu.host_room = 0
+    events.find(scene.gpu, a)[1].allowance = 90
+    scene.want(b)
+    scene.later_at_wake()
+    assert words(scene.drained(a)) == [("a", Word.CLOSED), ("b", Word.OPEN)]

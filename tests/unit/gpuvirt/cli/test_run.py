@@ -135,7 +135,7 @@ def test_survives_the_daemon(make_daemon: Any, runtime: Path) -> None:
 
 
 def test_no_cuda_call_is_noted(make_daemon: Any, gpuvirt: Cli) -> None:
-    make_daemon(status={"gpus": [], "jobs": [{"job": "j1", "state": "ended", "reason": "no GPU call yet"}]})
+    make_daemon(status={"gpus": [], "jobs": [{"job": "j1", "state": "ended", "attached": False}]})
     assert errors(gpuvirt("run", "true")) == "gpuvirt run: note: 'true' made no CUDA call"
     assert gpuvirt("run", "--quiet", "true").stderr == ""
     assert gpuvirt("run", "false").stderr == ""
@@ -152,6 +152,13 @@ def test_daemon_that_restarts_during_the_start(make_daemon: Any, gpuvirt: Cli, r
     make_daemon(job_started=replaced)
     assert gpuvirt("run", "sh", "-c", "exit 9").returncode == 9
     assert later[0].operations() == ["job_started", "end_job"]
+
+
+def test_daemon_that_dies_during_the_start(make_daemon: Any, gpuvirt: Cli, runtime: Path) -> None:
+    """The job exists, and its shim will wait for the next daemon: no reason to refuse."""
+    make_daemon(job_started=lambda request: (runtime / "admin.sock").unlink(missing_ok=True))
+    done = gpuvirt("run", "sh", "-c", "echo $GPUVIRT_JOB; exit 9")
+    assert (done.returncode, done.stdout, done.stderr) == (9, "t\n", "")
 
 
 def test_arguments_of_any_bytes_and_length(make_daemon: Any, runtime: Path) -> None:

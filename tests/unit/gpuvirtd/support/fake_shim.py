@@ -46,6 +46,7 @@ class FakeShim:
         self.received: list[str] = []
         self.largest_resident = 0
         self.drained_epoch = 0
+        self.state, self.since_ns, self.busy_ns = ClientState.IDLE, 0, 0
         self.options: dict[str, Any] = {}
 
     # ---- commands of the test
@@ -199,8 +200,14 @@ class FakeShim:
 
     def _publish(self, state: ClientState) -> None:
         if self.page is not None:
+            now = time.monotonic_ns()
+            if self.state is ClientState.RUNNING:
+                self.busy_ns += now - self.since_ns
+            self.state, self.since_ns = state, now
             self.page.set(
                 state=int(state),
+                ready_since_ns=now,
+                busy_ns=self.busy_ns,
                 charged_bytes=self.charged,
                 resident_bytes=self.resident,
                 out_bytes=self.out,

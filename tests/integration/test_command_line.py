@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line against a real daemon: what both must mean alike. Alone: tests/unit/gpuvirt/cli."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from gpuvirt.cli import gpus, ps
+from support.host import BIN, Host
+
+ATTACH = """
+import ctypes
+cuda = ctypes.CDLL("libcuda.so.1")
+context = ctypes.c_void_p()
+assert cuda.cuInit(0) == 0
+assert cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+print("attached", flush=True)
+"""
+NOTE = "made no CUDA call"
+
+
+def test_note_only_for_programs_without_a_cuda_call(machine: Host) -> None:
+    silent = machine.run("true")
+    assert silent.wait() == 0
+    assert NOTE in silent.text
+    speaking = machine.run(sys.executable, "-c", ATTACH)
+    assert speaking.wait() == 0
+    assert "attached" in speaking.text
+    assert NOTE not in speaking.text
+
+
+def test_every_column_has_its_key(machine: Host) -> None:
+    """A renamed key of the daemon would only show as "-" in a table."""
+    assert machine.run("true", name="one").wait() == 0
+    jobs = machine.start([str(BIN / "gpuvirt"), "ps", "-a", "-o", "json"])
+    devices = machine.start([str(BIN / "gpuvirt"), "gpus", "-o", "json"])
+    assert (jobs.wait(), devices.wait()) == (0, 0)
+    for text, columns in ((jobs.text, ps.WIDE), (devices.text, gpus.WIDE)):
+        row = json.loads(text)[0]
+        read: set[str] = set()
+
+        class Spy(dict):  # type: ignore[type-arg]
+            def get(self, key: str, default: object = None) -> object:
+                read.add(key)  # noqa: B023
+                return super().get(key, default)
+
+        for column in columns:
+            column.text(Spy(row))
+        assert read <= set(row), f"not told by gpuvirtd: {read - set(row)}"
+
+
+def test_tables_fit(machine: Host) -> None:
+    assert machine.run("true", name="a-long-name-of-a-job-that-has-ended").wait() == 0
+    for verb in (("ps", "-a"), ("gpus",)):
+        shown = machine.start([str(BIN / "gpuvirt"), *verb])
+        assert shown.wait() == 0
+        assert max(map(len, shown.lines)) <= 80, shown.text
