@@ -75,6 +75,8 @@ void gv_activity_drained(void) { enter_idle(); }
     const CUresult result = call;                                                                                      \
     if (result == CUDA_SUCCESS)                                                                                        \
         gv_activity_sync_end(&mark, stream, whole);                                                                    \
+    else                                                                                                               \
+        gv_gate_failed(result);                                                                                        \
     return result
 
 GV_EXPORT CUresult cuCtxSynchronize(void) { SYNCHRONISE(REAL(cuCtxSynchronize)(), NULL, 1); }

@@ -3,6 +3,7 @@
  * cuMemAlloc and its family: an address at once, memory when the job next runs. What is not ours goes to the driver unchanged.
  */
 #include "capture.h"
+#include "gate.h"
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
@@ -20,6 +21,8 @@ static CUresult allocate(CUdeviceptr *dptr, uint64_t bytes)
         result = CUDA_ERROR_INVALID_CONTEXT;
     if (result == CUDA_SUCCESS)
         result = gv_session_attach_current();
+    if (result == CUDA_SUCCESS)
+        result = gv_gate_lost_context();
     if (result != CUDA_SUCCESS)
         return result;
     result = gv_memory_take(bytes, context, NULL, dptr);

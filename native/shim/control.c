@@ -136,9 +136,9 @@ static void drain(void)
 {
     gv_gate_fence();
     const CUresult result = gv_contexts_drain();
-    if (result != CUDA_SUCCESS && result != CUDA_ERROR_DEINITIALIZED) {
-        gv_debug("the context has failed (CUDA error %d): the gate lets the program through to see it", (int)result);
-        __atomic_store_n(&gv_gate.lost, 1, __ATOMIC_RELEASE);
+    if (result != CUDA_SUCCESS) {
+        gv_debug("drained with CUDA error %d", (int)result);
+        gv_gate_failed(result);
     }
     gv_activity_drained();
     gv_gate_notify();
@@ -270,7 +270,7 @@ static void evict(uint64_t target)
     const uint64_t began = gv_now_ns();
     struct gv_move move = {CUDA_ERROR_ILLEGAL_STATE, 0, 0};
     /* Never unmap under a lease: the daemon may be wrong, the data must not be. */
-    if (!gv_may_launch(gv_load32(&gv_session.lease->word)) || gv_gate.lost)
+    if (!gv_may_launch(gv_load32(&gv_session.lease->word)))
         move = gv_extents_evict(target);
     gv_extents_publish();
     tell_moved(GV_EVICTED, &move, began);

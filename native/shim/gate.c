@@ -96,7 +96,8 @@ struct gv_submission gv_gate_wait(CUstream stream, int per_thread)
         struct gv_thread *const thread = gv_this_thread != NULL ? gv_this_thread : register_thread();
         if (thread == NULL)
             return (struct gv_submission){NULL, CUDA_ERROR_OUT_OF_MEMORY, 0};
-        if (__atomic_load_n(&gv_gate.lost, __ATOMIC_RELAXED) || gv_stream_captures(used))
+        /* A lost context refuses everything: let the call through to its error. Nothing of it reaches the GPU. */
+        if (gv_gate_lost_context() != CUDA_SUCCESS || gv_stream_captures(used))
             return (struct gv_submission){NULL, CUDA_SUCCESS, 0};
 
         const uint32_t seen = __atomic_load_n(&changes, __ATOMIC_ACQUIRE);
@@ -120,6 +121,34 @@ struct gv_submission gv_gate_wait(CUstream stream, int per_thread)
         else
             gv_futex_wait(&gv_gate.lease->word, word, WAIT_STEP_NS); /* for the lease: the daemon wakes */
     }
+}
+
+void gv_gate_failed(CUresult result)
+{
+    switch (result) {
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+    case CUDA_ERROR_ILLEGAL_ADDRESS:
+    case CUDA_ERROR_LAUNCH_TIMEOUT:
+    case CUDA_ERROR_ASSERT:
+    case CUDA_ERROR_HARDWARE_STACK_ERROR:
+    case CUDA_ERROR_ILLEGAL_INSTRUCTION:
+    case CUDA_ERROR_MISALIGNED_ADDRESS:
+    case CUDA_ERROR_INVALID_ADDRESS_SPACE:
+    case CUDA_ERROR_INVALID_PC:
+    case CUDA_ERROR_LAUNCH_FAILED:
+        __atomic_store_n(&gv_gate.lost, 1, __ATOMIC_RELEASE);
+        break;
+    default:
+        break;
+    }
+}
+
+CUresult gv_gate_lost_context(void)
+{
+    if (!__atomic_load_n(&gv_gate.lost, __ATOMIC_RELAXED))
+        return CUDA_SUCCESS;
+    const CUresult result = REAL(cuStreamQuery)(CU_STREAM_LEGACY); /* never waits, and reports what lasts */
+    return result == CUDA_ERROR_NOT_READY || result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT ? CUDA_SUCCESS : result;
 }
 
 void gv_gate_fence(void)

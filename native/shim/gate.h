@@ -98,6 +98,12 @@ static inline void gv_gate_leave(const struct gv_submission *submission)
         __atomic_store_n(&submission->thread->in_launch, 0, __ATOMIC_RELEASE);
 }
 
+/* Takes note of a failed call: errors that last (an illegal address and its kind) lose the context. */
+void gv_gate_failed(CUresult result);
+
+/* The error that the current context has for good, or CUDA_SUCCESS. Costs one load while no call has ever failed so. */
+CUresult gv_gate_lost_context(void);
+
 /* As gv_gate_leave, for calls that return only when their stream (the default one) is finished. */
 void gv_gate_leave_synced(const struct gv_submission *submission, int per_thread);
 

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "capture.h"
+#include "gate.h"
 #include "memory.h"
 #include "real_driver.h"
 #include "session.h"
@@ -22,9 +23,14 @@ struct waiting {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct waiting *oldest, **newest = &oldest; /* under lock */
 
-struct usage { /* of one pool, for its attributes; under lock */
+/*
+ * What one pool says of itself; under lock. `reserved` follows the rules of the driver's pools (it grows with use, and falls to
+ * the release threshold when memory is given back), so that programs which tune pools see what they expect. The memory itself
+ * goes back to the job at once: reserving it would only be charged to nobody's use.
+ */
+struct usage {
     CUmemoryPool pool;
-    uint64_t used, high;
+    uint64_t used, used_high, reserved, reserved_high;
     struct usage *next;
 };
 static struct usage *usages;
@@ -43,17 +49,40 @@ static struct usage *usage_of(CUmemoryPool pool)
     return usage;
 }
 
-static void count_usage(CUmemoryPool pool, uint64_t bytes, int taken)
+static uint64_t larger(uint64_t a, uint64_t b) { return a > b ? a : b; }
+static uint64_t smaller(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+static void count_taken(CUmemoryPool pool, uint64_t bytes)
+{
+    pthread_mutex_lock(&lock);
+    struct usage *const usage = usage_of(pool);
+    if (usage != NULL) {
+        usage->used += bytes;
+        usage->reserved = larger(usage->reserved, usage->used);
+        usage->used_high = larger(usage->used_high, usage->used);
+        usage->reserved_high = larger(usage->reserved_high, usage->reserved);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+static void count_given(CUmemoryPool pool, uint64_t bytes)
 {
     if (pool == NULL)
         return;
     pthread_mutex_lock(&lock);
     struct usage *const usage = usage_of(pool);
-    if (usage != NULL) {
-        const uint64_t left = usage->used > bytes ? usage->used - bytes : 0; /* a pool may go before its memory does */
-        usage->used = taken ? usage->used + bytes : left;
-        usage->high = usage->used > usage->high ? usage->used : usage->high;
-    }
+    if (usage != NULL) /* a pool may go before its memory does */
+        usage->used = usage->used > bytes ? usage->used - bytes : 0;
+    pthread_mutex_unlock(&lock);
+}
+
+/* The pool keeps at most `limit` bytes beyond what is in use. */
+static void count_released(CUmemoryPool pool, uint64_t limit)
+{
+    pthread_mutex_lock(&lock);
+    struct usage *const usage = usage_of(pool);
+    if (usage != NULL)
+        usage->reserved = larger(usage->used, smaller(usage->reserved, limit));
     pthread_mutex_unlock(&lock);
 }
 
@@ -174,6 +203,8 @@ static CUresult allocate(CUdeviceptr *dptr, uint64_t bytes, CUmemoryPool pool, C
     CUresult result = gv_session_attach_current();
     if (result == CUDA_SUCCESS)
         result = REAL(cuCtxGetCurrent)(&context);
+    if (result == CUDA_SUCCESS)
+        result = gv_gate_lost_context();
     if (result != CUDA_SUCCESS)
         return result;
     if (pool == NULL) {
@@ -193,7 +224,7 @@ static CUresult allocate(CUdeviceptr *dptr, uint64_t bytes, CUmemoryPool pool, C
             result = gv_memory_take(bytes, context, pool, dptr);
     }
     if (result == CUDA_SUCCESS)
-        count_usage(pool, bytes, 1);
+        count_taken(pool, bytes);
     return result;
 }
 
@@ -202,7 +233,7 @@ static CUresult release(CUdeviceptr dptr, CUstream stream)
     struct gv_range *const range = gv_memory_claim(dptr);
     if (range == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    count_usage(range->pool, range->asked_bytes, 0);
+    count_given(range->pool, range->asked_bytes);
     gv_pool_free_later(range, stream);
     return CUDA_SUCCESS;
 }
@@ -292,12 +323,20 @@ GV_EXPORT CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute 
     const CUresult result = REAL(cuMemPoolGetAttribute)(pool, attr, value);
     if (result != CUDA_SUCCESS || value == NULL || gv_pool_is_native(pool))
         return result;
+    cuuint64_t threshold = 0;
+    gv_pool_reclaim(0);
+    if (REAL(cuMemPoolGetAttribute)(pool, CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, &threshold) == CUDA_SUCCESS)
+        count_released(pool, threshold);
     pthread_mutex_lock(&lock);
     const struct usage *const usage = usage_of(pool);
-    if (usage != NULL && (attr == CU_MEMPOOL_ATTR_USED_MEM_CURRENT || attr == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT))
+    if (usage != NULL && attr == CU_MEMPOOL_ATTR_USED_MEM_CURRENT)
         *(cuuint64_t *)value = usage->used;
-    if (usage != NULL && (attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH || attr == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH))
-        *(cuuint64_t *)value = usage->high;
+    else if (usage != NULL && attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH)
+        *(cuuint64_t *)value = usage->used_high;
+    else if (usage != NULL && attr == CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)
+        *(cuuint64_t *)value = usage->reserved;
+    else if (usage != NULL && attr == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)
+        *(cuuint64_t *)value = usage->reserved_high;
     pthread_mutex_unlock(&lock);
     return result;
 }
@@ -305,19 +344,21 @@ GV_EXPORT CUresult cuMemPoolGetAttribute(CUmemoryPool pool, CUmemPool_attribute 
 GV_EXPORT CUresult cuMemPoolSetAttribute(CUmemoryPool pool, CUmemPool_attribute attr, void *value)
 {
     const CUresult result = REAL(cuMemPoolSetAttribute)(pool, attr, value);
-    if (result == CUDA_SUCCESS &&
-        (attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH || attr == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)) {
-        pthread_mutex_lock(&lock);
-        struct usage *const usage = usage_of(pool);
-        if (usage != NULL)
-            usage->high = usage->used;
-        pthread_mutex_unlock(&lock);
-    }
+    if (result != CUDA_SUCCESS)
+        return result;
+    pthread_mutex_lock(&lock); /* the high marks can only be set back, to what is there now */
+    struct usage *const usage = usage_of(pool);
+    if (usage != NULL && attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH)
+        usage->used_high = usage->used;
+    if (usage != NULL && attr == CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH)
+        usage->reserved_high = usage->reserved;
+    pthread_mutex_unlock(&lock);
     return result;
 }
 
 GV_EXPORT CUresult cuMemPoolTrimTo(CUmemoryPool pool, size_t minBytesToKeep)
 {
     gv_pool_reclaim(0);
+    count_released(pool, minBytesToKeep);
     return REAL(cuMemPoolTrimTo)(pool, minBytesToKeep);
 }

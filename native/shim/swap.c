@@ -64,7 +64,8 @@ CUresult gv_swap_copy_out(const uint64_t *indexes, uint64_t count, void (*releas
     CUresult result = gv_contexts_enter();
     if (result != CUDA_SUCCESS)
         return result;
-    if (gv_gate.lost) { /* the driver refuses every copy, and every byte is lost to the program anyway */
+    if (gv_gate_lost_context() !=
+        CUDA_SUCCESS) { /* no copy is possible, and every byte is lost to the program anyway */
         for (; *done < count; (*done)++)
             release(indexes[*done]);
         return CUDA_SUCCESS;

@@ -23,18 +23,10 @@ CASES = Path(__file__).parent / "cases"
 FILES = sorted(path.name for path in CASES.glob("case_*.py"))
 
 
-# Where the shim still differs from the driver beneath it: (file, test, what it should do). Each must fail; delete it
-# when it does not.
-SHIM_DIFFERS = [
-    ("case_kernels.py", "test_failure_is_sticky", "cuMemAlloc in a failed context answers with that failure"),
-    ("case_memory.py", "test_pool_keeps_what_the_threshold_says", "pools report what they reserve"),
-]
-
-
-def inner_command(name: str, *more: str) -> list[str]:
+def inner_command(name: str) -> list[str]:
     """pytest on one file of cases; they are not collected by the outer run because of their names."""
     options = ["-q", "-p", "no:cacheprovider", "-o", "python_files=case_*.py", "--tb=short"]
-    return [sys.executable, "-m", "pytest", *options, *more, str(CASES / name)]
+    return [sys.executable, "-m", "pytest", *options, str(CASES / name)]
 
 
 def check(done: subprocess.CompletedProcess[str]) -> None:
@@ -70,25 +62,10 @@ def test_soft_gpu(name: str, soft_environment: dict[str, str]) -> None:
 @pytest.mark.parametrize("name", FILES)
 def test_shim_over_soft_gpu(name: str) -> None:
     host = pytest.importorskip("support.host", reason="no test host")
-    known = [test for file, test, _ in SHIM_DIFFERS if file == name]
     with host.host() as machine:
-        job = machine.run(*inner_command(name, "-k", " and ".join(f"not {test}" for test in known) or "test"))
+        job = machine.run(*inner_command(name))
         if job.wait(240.0) != 0:
             pytest.fail(job.text[-6000:], pytrace=False)
-
-
-@pytest.mark.parametrize(
-    ("name", "test"),
-    [
-        pytest.param(name, test, marks=pytest.mark.xfail(reason=what, strict=True), id=test)
-        for name, test, what in SHIM_DIFFERS
-    ],
-)
-def test_shim_differs(name: str, test: str) -> None:
-    host = pytest.importorskip("support.host", reason="no test host")
-    with host.host() as machine:
-        job = machine.run(*inner_command(name, "-k", test))
-        assert job.wait(240.0) == 0
 
 
 @pytest.mark.gpu

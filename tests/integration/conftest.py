@@ -12,6 +12,6 @@ from support.host import Host, host
 
 @pytest.fixture
 def machine() -> Iterator[Host]:
-    """A soft GPU of 256 MiB and a daemon with a quantum of 30 ms."""
-    with host(settings='[time]\nquantum = "30ms"') as ready:
+    """A soft GPU of 256 MiB and a daemon with short turns, also where memory has to move."""
+    with host(settings='[time]\nquantum = "30ms"\nswap_share = 0.6') as ready:
         yield ready

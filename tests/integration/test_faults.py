@@ -80,12 +80,12 @@ def test_the_next_grant_after_a_killed_holder(machine: Host) -> None:
 
 
 def test_the_daemon_is_killed_with_two_jobs_running(machine: Host) -> None:
-    solo = machine.job("mixer.py", "--memory", "176", "--steps", "20", "--seed", "3")
+    solo = machine.job("mixer.py", "--memory", "176", "--steps", "40", "--seed", "3")
     assert solo.wait() == 0
     expected = solo.lines[-1]
-    jobs = [machine.job("mixer.py", "--memory", "176", "--steps", "20", "--seed", "3", name=f"j{i}") for i in range(2)]
+    jobs = [machine.job("mixer.py", "--memory", "176", "--steps", "40", "--seed", "3", name=f"j{i}") for i in range(2)]
     for job in jobs:
-        job.wait_for("step 2")
+        job.wait_for("step 1")
     assert machine.daemon is not None
     before = machine.status()["daemon"]["generation"]
     machine.daemon.kill()
@@ -126,7 +126,7 @@ def test_stray_accesses_fail_in_the_program_that_makes_them(machine: Host) -> No
 
 def test_host_memory_is_full(machine: Host) -> None:
     """No room to swap into: the second job waits, with the reason, until the first has gone; nothing is corrupted."""
-    with host(settings='[time]\nquantum = "30ms"\n[memory]\nhost_budget = "200M"') as small:
+    with host(settings='[time]\nquantum = "30ms"\nswap_share = 0.6\n[memory]\nhost_budget = "200M"') as small:
         first = small.job("mixer.py", "--memory", "176", "--seconds", "2", name="first")
         first.wait_for("step 1")
         second = small.job("mixer.py", "--memory", "176", "--steps", "2", name="second")
