@@ -57,7 +57,7 @@ def measure(work: bench.Bench) -> dict[str, Any]:
         ("memcpy on this machine", f"{plain / 1e9:.2f} GB/s", "one core"),
         ("contents checked at the end", "yes" if all(a["checked"] for a in answers.values()) else "NO", "every word"),
     ]
-    print(record.table(("", "", ""), rows))
+    print(record.table(("", "measured", "note"), rows))
     return {
         "switch_ms": spread,
         "switches": switches,
