@@ -27,10 +27,9 @@ static double link_bytes_per_ns(void)
 }
 
 /* The link model: a chunk takes its place behind those of all processes; returns when it will have arrived, 0: no model.
- * A link that was busy a moment ago counts as busy since, so that late wake-ups do not slow it down. */
-static uint64_t take_link(int device, enum gv_direction direction, size_t bytes)
+ * When the last one on the link was the copy's own chunk, the next follows it without a gap, however late we woke up. */
+static uint64_t take_link(int device, enum gv_direction direction, size_t bytes, uint64_t own_last)
 {
-    enum { MOMENT_NS = 2000000 };
     const double rate = link_bytes_per_ns();
     if (rate <= 0 || direction > GV_FROM_DEVICE)
         return 0;
@@ -39,7 +38,7 @@ static uint64_t take_link(int device, enum gv_direction direction, size_t bytes)
     uint64_t old = __atomic_load_n(free_at, __ATOMIC_RELAXED), end;
     do {
         const uint64_t now = gv_board_now_ns();
-        end = (now > old + MOMENT_NS ? now : old) + cost;
+        end = (old == own_last || old > now ? old : now) + cost;
     } while (!__atomic_compare_exchange_n(free_at, &old, end, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return end;
 }
@@ -66,9 +65,10 @@ static void move_row(const struct gv_copy *copy, int device, uint8_t *to, const 
         memmove(to, from, bytes);
         return;
     }
+    uint64_t arrival = 0;
     for (size_t done = 0; done < bytes; done += CHUNK) {
         const size_t part = bytes - done < CHUNK ? bytes - done : CHUNK;
-        const uint64_t arrival = take_link(device, copy->direction, part);
+        arrival = take_link(device, copy->direction, part, arrival);
         memmove(to + done, from + done, part);
         sleep_until(arrival);
     }
