@@ -33,7 +33,7 @@ PART, REAL_PART = (
     0.55,
 )  # of the device's memory, for each program; a real one has more than host memory likes to swap
 REAL_STEPS = ("--steps", "600")  # of heat.py, which is much faster there
-QUANTUM_MS, QUICK_QUANTUM_MS = 1000, 250
+QUANTUM_MS, QUICK_QUANTUM_MS, REAL_QUANTUM_MS = 1000, 250, 3000
 QUICK_TRAIN, QUICK_HEAT = ("--steps", "35"), ("--steps", "20")
 SWITCHES = 4  # at least so many, else the jobs did not share
 LIMIT = 150.0  # seconds for any one phase
@@ -49,8 +49,8 @@ class Demo:
     def __init__(self, device: Device, scratch: Path, interrupts: Interrupts, screen: Screen, quick: bool) -> None:
         self.device, self.scratch = device, scratch
         self.interrupts, self.screen = interrupts, screen
-        self.quantum_ms = QUICK_QUANTUM_MS if quick else QUANTUM_MS
         real = device.drivers is None
+        self.quantum_ms = REAL_QUANTUM_MS if real else QUICK_QUANTUM_MS if quick else QUANTUM_MS
         memory = int(device.memory * (REAL_PART if real else PART))
         train, heat = ((), REAL_STEPS) if real else (QUICK_TRAIN, QUICK_HEAT) if quick else ((), ())
         self.jobs = demo_jobs(memory, train, heat)

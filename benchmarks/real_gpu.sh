@@ -32,6 +32,12 @@ print("\n".join(entry for group in sys.argv[2:] for entry in groups[group]))
 PYTHON_END
 }
 
+# Into $VENV, by the pip of $PYTHON.
+install_packages() {
+    # shellcheck disable=SC2086 # $source is a list of words
+    "$PYTHON" -m pip --python "$VENV/bin/python" install --quiet --disable-pip-version-check $source "$@"
+}
+
 collect() {
     mkdir -p "$1"
     groups="build run"
@@ -70,7 +76,8 @@ else
 fi
 
 echo "building gpuvirt into $VENV"
-"$PYTHON" -m venv --clear "$VENV"
+# Without pip, and installed into from outside: a Python may have pip and no ensurepip.
+"$PYTHON" -m venv --clear --without-pip "$VENV"
 # The packages of $PYTHON (PyTorch) come after those of the new environment. --system-site-packages would give those of the
 # Python below $PYTHON when that is an environment itself.
 "$PYTHON" - "$VENV" <<'PYTHON_END'
@@ -81,15 +88,10 @@ seen = [entry for entry in dict.fromkeys([*site.getsitepackages(), sysconfig.get
         if entry.endswith(("site-packages", "dist-packages")) and pathlib.Path(entry).is_dir()]
 (folder / "zz_packages_of_the_machine.pth").write_text("\n".join(seen) + "\n")
 PYTHON_END
-# shellcheck disable=SC2086 # $source is a list of words
-"$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $source "$root"
+install_packages "$root"
 if ! "$VENV/bin/python" -c "from cuda.core import LegacyPinnedMemoryResource; from cuda.bindings import nvrtc" 2>/dev/null; then
-    # shellcheck disable=SC2086
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps $source $CUDA_CORE
-fi
-if ! "$VENV/bin/python" -c "import numpy" 2>/dev/null; then
-    # shellcheck disable=SC2086
-    requirements cuda | xargs "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check $source
+    # shellcheck disable=SC2086 # a list of words
+    install_packages --no-deps $CUDA_CORE
 fi
 # cuda.pathfinder looks for NVRTC in the environment's own packages, not in those of the machine.
 nvrtc=$("$VENV/bin/python" - <<'PYTHON_END'
@@ -98,7 +100,13 @@ found = [path for entry in sys.path for path in glob.glob(f"{entry}/nvidia/*/lib
 print(max(found, key=lambda path: path.rsplit(".", 1)[1], default="").rpartition("/")[0])
 PYTHON_END
 )
-[ -n "$nvrtc" ] && export LD_LIBRARY_PATH="$nvrtc${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+if [ -n "$nvrtc" ]; then
+    export LD_LIBRARY_PATH="$nvrtc${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+fi
+if ! "$VENV/bin/python" -c "import numpy; from cuda.bindings import nvrtc; nvrtc.nvrtcVersion()" 2>/dev/null; then
+    requirements cuda >"$VENV/cuda.txt"
+    install_packages -r "$VENV/cuda.txt"
+fi
 
 # -P: the source folder gpuvirt/ must not stand before the installed package, which has the built libraries.
 PYTHONPATH="$root/benchmarks${PYTHONPATH:+:$PYTHONPATH}" exec "$VENV/bin/python" -P -m real_gpu "$@"

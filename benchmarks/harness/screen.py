@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -31,7 +34,11 @@ class Screen:
     def raw(self, text: str) -> None:
         """Lines without a prefix."""
         with self._lock:
-            print(text, flush=True)
+            try:
+                print(text, flush=True)
+            except BrokenPipeError:  # the reader has gone, as in `make demo | head`: stop as after a lost terminal
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                os.kill(os.getpid(), signal.SIGHUP)
 
     def line(self, who: str, text: str) -> None:
         """One line of `who`."""

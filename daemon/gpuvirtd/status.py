@@ -90,7 +90,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "swapped": sum(client.swapped for client in clients),
         "arena": sum(member.arena.used for member in job.members.values()),
         "held_s": held / SECOND,
-        "open_s": sum(_alone(contender, now) for _, contender in parts) / SECOND,
+        "alone_s": sum(_alone(contender, now) for _, contender in parts) / SECOND,
         "busy_s": job.sum("busy_ns") / SECOND,
         "gate_s": job.sum("waited_ns") / SECOND,
         "share": held / everybody if everybody else None,

@@ -139,6 +139,7 @@ class Gpu:
     next: str | None = None
     epoch: int = 0
     vnow: int = 0  # virtual time: that of the holder when it was granted
+    reserve: int = 0  # beyond the capacity: for a job that fitted until somebody else's context took room
     penalty: int = 0  # room that a client did not find although the ledger had it; forgotten at the next grant
     host_room: int = 1 << 62  # bytes that may still be swapped out; set by the owner before each decision
     hold_until: int = 0  # recovery: no grants before

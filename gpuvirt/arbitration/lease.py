@@ -59,7 +59,7 @@ def rivals(gpu: Gpu, now: int, out: Decision, without: str | None = None) -> lis
         if contender.key == without or not contender.waiting:
             continue
         need = sum(client.charged for client in contender.clients.values())
-        if need > gpu.capacity:
+        if need > gpu.capacity + gpu.reserve:
             contender.reason = f"needs {need} bytes, the GPU has {gpu.capacity} for jobs"
             continue
         if contender.not_before > now:
@@ -131,7 +131,7 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     charge(gpu, holder, now)
     best = choose(waiters)
     assert best is not None
-    hold = idle_hold_ns(gpu.rules.idle_hold, deficit(gpu, best.clients.values()), gpu.link_rate)
+    hold = idle_hold_ns(gpu.rules.idle_hold, deficit(gpu, best, best.clients.values()), gpu.link_rate)
     idle_end = holder.deadline if gpu.idle_since is None else gpu.idle_since + hold
     end = min(holder.deadline, idle_end)
     if now < end:
@@ -179,7 +179,7 @@ def _grow(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
             send_restore(gpu, holder, client, now, out)
     elif room is Room.NONE:
         siblings = [client for client in holder.clients.values() if client not in asking]
-        if sum(max(0, client.allowance - client.charged) for client in siblings) >= deficit(gpu, asking):
+        if sum(max(0, client.allowance - client.charged) for client in siblings) >= deficit(gpu, holder, asking):
             holder.must_drain = True  # promises can only be taken back from processes that do not run
         else:
             _stall(gpu, holder, now, out, unavailable(gpu, holder))

@@ -24,17 +24,24 @@ def needs(client: Client) -> bool:
     return not client.restored or client.shortfall > 0
 
 
-def deficit(gpu: Gpu, clients: Iterable[Client]) -> int:
-    """Bytes that must be freed before these clients can have everything resident (0: there is room)."""
+def deficit(gpu: Gpu, contender: Contender, clients: Iterable[Client]) -> int:
+    """Bytes that must be freed before these clients of the contender can have everything resident (0: there is room).
+
+    A job that fills the capacity as it was, before a new context took room, may use the reserve: else it would never
+    run again.
+    """
     shortfall = sum(client.shortfall for client in clients)
-    return max(0, shortfall - ledger.free(gpu)) if shortfall or gpu.penalty else 0
+    if shortfall == 0 and gpu.penalty == 0:
+        return 0
+    beyond = sum(client.charged for client in contender.clients.values()) - gpu.capacity
+    return max(0, shortfall - ledger.free(gpu) - max(0, min(gpu.reserve, beyond)))
 
 
 def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, out: Decision) -> Room:
     """Evict others until these clients' shortfall fits. Sends at most one round of EVICTs."""
     if any(client.request is not None and client.request.move is Move.EVICT for client in gpu.clients()):
         return Room.COMING
-    missing = deficit(gpu, clients)
+    missing = deficit(gpu, contender, clients)
     # Promises above the capacity, which shrank after they were made (a context was created, a stranger came): taken
     # back at the next opportunity, so that the reserve is there for the next context. Nobody waits for it.
     excess = 0 if missing else -ledger.free(gpu)

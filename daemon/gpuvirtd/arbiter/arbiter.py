@@ -162,7 +162,9 @@ class Arbiter:
         native = sum(client.native for client in self.gpu.clients())
         residue = max(self.residue.value, native)
         before = self.gpu.capacity
-        self.gpu.capacity = ledger.capacity(self.device.memory_total, self.reserve, residue)
+        total = self.device.memory_total
+        self.gpu.capacity = ledger.capacity(total, self.reserve, residue)
+        self.gpu.reserve = ledger.capacity(total, 0, residue) - self.gpu.capacity
         if self.gpu.capacity > before:
             events.room_changed(self.gpu)
 

@@ -51,9 +51,8 @@ def mentions(mark: str) -> list[str]:
     ("phase", "number"),
     [
         ("side by side", signal.SIGHUP),
-        ("alone", signal.SIGINT),
+        ("alone", signal.SIGTERM),
         ("together", signal.SIGINT),
-        ("together", signal.SIGTERM),
     ],
 )
 def test_interrupted(phase: str, number: signal.Signals, tmp_path: Path) -> None:

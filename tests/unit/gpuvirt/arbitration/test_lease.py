@@ -376,3 +376,29 @@ def test_excess_that_cannot_be_taken_back_holds_nobody_up() -> None:
     scene.want(b)
     scene.later_at_wake()
     assert words(scene.drained(a)) == [("a", Word.CLOSED), ("b", Word.OPEN)]
+
+
+def test_a_job_that_filled_the_device_before_a_context_came_may_use_the_reserve() -> None:
+    scene = Scene()
+    a = scene.run("a", 100)
+    b = scene.attach("b")
+    scene.gpu.capacity, scene.gpu.reserve = 92, 10
+    scene.want(b, 50)
+    scene.later_at_wake()
+    scene.want(a, 100)
+    assert sends(scene.drained(a)) == [(a, Move.EVICT, 42)]
+    scene.moved(a)
+    scene.moved(b)
+    assert scene.gpu.holder == "b"
+    while scene.gpu.contenders["b"].word is not Word.DRAIN:
+        scene.later_at_wake()
+    assert sends(scene.drained(b)) == [(b, Move.EVICT, 0)]
+    assert sends(scene.moved(b)) == [(a, Move.RESTORE, 100)]
+    assert words(scene.moved(a)) == [("a", Word.OPEN)]
+    scene.gpu.reserve = 7
+    scene.want(b, 50)
+    while scene.gpu.contenders["a"].word is not Word.DRAIN:
+        scene.later_at_wake()
+    scene.want(a, 100)
+    scene.drained(a)
+    assert "needs 100 bytes" in scene.gpu.contenders["a"].reason
