@@ -26,21 +26,27 @@ static double link_bytes_per_ns(void)
     return rate;
 }
 
-/* The link model: a copy takes its place behind those of all processes and sleeps until its chunk would have arrived. */
-static void pass_link(int device, enum gv_direction direction, size_t bytes)
+/* The link model: a chunk takes its place behind those of all processes; returns when it will have arrived, 0: no model.
+ * When the last one on the link was the copy's own chunk, the next follows it without a gap, however late we woke up. */
+static uint64_t take_link(int device, enum gv_direction direction, size_t bytes, uint64_t own_last)
 {
     const double rate = link_bytes_per_ns();
     if (rate <= 0 || direction > GV_FROM_DEVICE)
-        return;
+        return 0;
     uint64_t *free_at = &gv_driver.board->devices[device].link_free_at_ns[direction];
     const uint64_t cost = (uint64_t)((double)bytes / rate);
     uint64_t old = __atomic_load_n(free_at, __ATOMIC_RELAXED), end;
     do {
         const uint64_t now = gv_board_now_ns();
-        end = (old > now ? old : now) + cost;
+        end = (old == own_last || old > now ? old : now) + cost;
     } while (!__atomic_compare_exchange_n(free_at, &old, end, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return end;
+}
+
+static void sleep_until(uint64_t end)
+{
     const struct timespec until = {(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
+    while (end != 0 && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
     }
 }
 
@@ -59,10 +65,12 @@ static void move_row(const struct gv_copy *copy, int device, uint8_t *to, const 
         memmove(to, from, bytes);
         return;
     }
+    uint64_t arrival = 0;
     for (size_t done = 0; done < bytes; done += CHUNK) {
         const size_t part = bytes - done < CHUNK ? bytes - done : CHUNK;
+        arrival = take_link(device, copy->direction, part, arrival);
         memmove(to + done, from + done, part);
-        pass_link(device, copy->direction, part);
+        sleep_until(arrival);
     }
 }
 

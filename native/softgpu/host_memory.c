@@ -4,6 +4,7 @@
  * Managed memory is charged to the device (it has no migration here); pinned memory is not.
  */
 #include "memory.h"
+#include "stream.h"
 
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -165,4 +166,42 @@ GV_EXPORT CUresult cuMemHostGetFlags(unsigned int *pFlags, void *p)
     GV_TRY(find_host(p, &region));
     *pFlags = region.flags | CU_MEMHOSTALLOC_DEVICEMAP; /* always mapped under unified addressing */
     return CUDA_SUCCESS;
+}
+
+/* Managed memory has one place here, so hints about places have no effect; the range must be managed all the same. */
+static CUresult check_managed(CUdeviceptr pointer, size_t bytes)
+{
+    GV_ENTER();
+    enum gv_region_kind kind;
+    const bool known = bytes > 0 && gv_range_known(pointer, bytes, &kind) && kind == GV_REGION_MANAGED;
+    return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+GV_EXPORT CUresult cuMemAdvise_v2(CUdeviceptr devPtr, size_t count, CUmem_advise advice, CUmemLocation location)
+{
+    (void)location;
+    GV_TRY(check_managed(devPtr, count));
+    return (unsigned)advice >= CU_MEM_ADVISE_SET_READ_MOSTLY && (unsigned)advice <= CU_MEM_ADVISE_UNSET_ACCESSED_BY
+               ? CUDA_SUCCESS
+               : CUDA_ERROR_INVALID_VALUE;
+}
+
+GV_EXPORT CUresult cuMemAdvise(CUdeviceptr devPtr, size_t count, CUmem_advise advice, CUdevice device)
+{
+    return cuMemAdvise_v2(devPtr, count, advice, (CUmemLocation){.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = device});
+}
+
+GV_EXPORT CUresult cuMemPrefetchAsync_v2(CUdeviceptr devPtr, size_t count, CUmemLocation location, unsigned int flags,
+                                         CUstream hStream)
+{
+    struct gv_stream *stream;
+    (void)location;
+    GV_TRY(gv_stream_of(hStream, &stream));
+    return flags != 0 ? CUDA_ERROR_INVALID_VALUE : check_managed(devPtr, count);
+}
+
+GV_EXPORT CUresult cuMemPrefetchAsync(CUdeviceptr devPtr, size_t count, CUdevice dstDevice, CUstream hStream)
+{
+    return cuMemPrefetchAsync_v2(devPtr, count, (CUmemLocation){.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = dstDevice},
+                                 0, hStream);
 }

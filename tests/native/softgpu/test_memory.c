@@ -78,6 +78,10 @@ static void host_memory(void)
     OK(cuMemsetD32(device, 6, 1));
     OK(cuCtxSynchronize());
     CHECK_EQUAL(*(int *)device, 6);
+    const CUmemLocation here = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = 0};
+    OK(cuMemPrefetchAsync(device, 3 * MB, here, 0, NULL));
+    OK(cuMemAdvise(device, 3 * MB, CU_MEM_ADVISE_SET_READ_MOSTLY, here));
+    EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemPrefetchAsync(device, 4 * MB, here, 0, NULL));
     OK(cuMemFree(device));
     CHECK_EQUAL(free_bytes(), before);
 }

@@ -15,7 +15,6 @@
 #define MB (1ull << 20)
 static struct shared {
     volatile int ready, go, done;
-    volatile uint64_t turns[2];
 } *shared;
 
 /* A process of its own: starts before any CUDA call of the parent. */
@@ -75,22 +74,6 @@ static void memory_of_the_dead(int argument)
     OK(cuMemAlloc(&at, 40 * MB));
 }
 
-/* Kernels of 100 us without a pause, for half a second: turns are counted by kernels that ended. */
-static void keep_busy(int which)
-{
-    primary_context();
-    CUfunction spin = kernel("spin");
-    uint64_t time = 100000;
-    void *arguments[] = {&time};
-    __sync_fetch_and_add(&shared->ready, 1);
-    await(&shared->go, 1);
-    while (!shared->done) {
-        OK(cuLaunchKernel(spin, 1, 1, 1, 1, 1, 1, 0, NULL, arguments, NULL));
-        OK(cuStreamSynchronize(NULL));
-        shared->turns[which]++;
-    }
-}
-
 /* One kernel of many blocks: is pre-empted between blocks. */
 static void long_kernel(int which)
 {
@@ -135,20 +118,48 @@ static void memory_between_processes(void)
     expect_exit(other);
 }
 
+static const struct gv_board *look_at_board(void)
+{
+    const int fd = open(board_path, O_RDONLY);
+    CHECK(fd >= 0);
+    const struct gv_board *board = mmap(NULL, sizeof *board, PROT_READ, MAP_SHARED, fd, 0);
+    CHECK(board != MAP_FAILED);
+    close(fd);
+    return board;
+}
+
+static uint64_t engine_ns(const struct gv_board *board, pid_t pid)
+{
+    for (int i = 0; i < GV_BOARD_PROCESSES; i++)
+        if (board->processes[i].pid == (uint32_t)pid)
+            return board->processes[i].accounts[0].engine_ns;
+    FAIL("process %d is not on the board", (int)pid);
+}
+
+/* Two long kernels: the ledger says that each had the engine half of the time. */
 static void equal_shares(void)
 {
     reset_shared();
-    const pid_t one = spawn(keep_busy, 0), two = spawn(keep_busy, 1);
+    const pid_t pids[2] = {spawn(long_kernel, 0), spawn(long_kernel, 0)};
     await(&shared->ready, 2);
-    shared->go = 1;
+    usleep(20000);
+    const struct gv_board *board = look_at_board();
+    uint64_t had[2];
+    for (int i = 0; i < 2; i++)
+        had[i] = engine_ns(board, pids[i]);
     usleep(500000);
-    shared->done = 1;
-    expect_exit(one);
-    expect_exit(two);
-    const double total = (double)(shared->turns[0] + shared->turns[1]);
-    const double share = (double)shared->turns[0] / total;
-    if (total < 100 || share < 0.4 || share > 0.6)
-        FAIL("%.0f kernels, %.0f %% of them by one process", total, share * 100);
+    for (int i = 0; i < 2; i++)
+        had[i] = engine_ns(board, pids[i]) - had[i];
+    for (int i = 0; i < 2; i++) {
+        kill(pids[i], SIGKILL);
+        waitpid(pids[i], NULL, 0);
+    }
+    munmap((void *)board, sizeof *board);
+    const double total = (double)(had[0] + had[1]), share = (double)had[0] / total;
+    if (getenv("GPUVIRT_TEST_VERBOSE") != NULL)
+        printf("engine: %.1f %% of 500 ms, %.2f %% of that by one of two\n", total / 5e6, share * 100);
+    if (total < 250e6 || share < 0.4 || share > 0.6)
+        FAIL("the engine was used for %.0f ms of 500, %.0f %% of it by one of two", total / 1e6, share * 100);
 }
 
 /* The owner of the engine runs, is stopped, or is killed: the other gets it. */
