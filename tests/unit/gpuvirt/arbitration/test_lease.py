@@ -167,7 +167,6 @@ def test_weight_means_several_quanta_in_a_row() -> None:
     scene = Scene(quantum=10 * MS)
     a = scene.attach("a", weight=300)
     b = scene.attach("b", weight=100)
-    order = []
     scene.want(b)
     scene.want(a)
     for _ in range(400):
@@ -178,10 +177,8 @@ def test_weight_means_several_quanta_in_a_row() -> None:
                 number = {"a": a, "b": b}[holder]
                 scene.want(number)
                 scene.drained(number)
-                order.append(scene.gpu.holder)
     shares = {key: contender.held_ns for key, contender in scene.gpu.contenders.items()}
     assert abs(shares["a"] / sum(shares.values()) - 0.75) < 0.02
-    assert {"a", "b"} <= set(order)
 
 
 def test_only_the_deficit_is_evicted_then_the_next_is_restored() -> None:
@@ -192,8 +189,7 @@ def test_only_the_deficit_is_evicted_then_the_next_is_restored() -> None:
     scene.later_at_wake()
     assert sends(scene.drained(a)) == [(a, Move.EVICT, 30)]  # 70 + 70 - 100 leave, after 30 unused promises
     assert sends(scene.moved(a)) == [(b, Move.RESTORE, 70)]
-    actions = scene.moved(b)
-    assert words(actions) == [("b", Word.OPEN)]
+    assert words(scene.moved(b)) == [("b", Word.OPEN)]
 
 
 def test_failed_restore_evicts_what_was_short() -> None:
@@ -303,7 +299,7 @@ def test_recovery_holds_back_grants() -> None:
 
 def test_what_cannot_fit_is_not_offered_the_gpu() -> None:
     scene = Scene()
-    a = scene.run("a")
+    scene.run("a")
     b = scene.attach("b")
     assert scene.want(b, 101) == []
     assert "needs 101 bytes, the GPU has 100" in scene.gpu.contenders["b"].reason
@@ -311,7 +307,6 @@ def test_what_cannot_fit_is_not_offered_the_gpu() -> None:
     scene.gpu.capacity = 120
     events.room_changed(scene.gpu)
     assert words(scene.decide()) == [("a", Word.GRANTED)]
-    assert a
 
 
 def test_host_budget_makes_the_next_one_wait_and_says_so() -> None:
