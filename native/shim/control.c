@@ -20,7 +20,14 @@
 #include "real_driver.h"
 #include "session.h"
 
-enum { TICK_MS = 500, RECONNECT_MS = 50, RECONNECT_SLOW_MS = 1000, ANSWER_MS = 3000, WANT_AGAIN_MS = 50 };
+enum {
+    TICK_MS = 500,
+    RECONNECT_MS = 50,
+    RECONNECT_SLOW_MS = 1000,
+    ANSWER_MS = 3000,
+    WANT_AGAIN_MS = 50,
+    IDLE_LASTS_NS = 100000
+};
 
 static int connection = -1;
 static int was_attached;       /* to any daemon, ever */
@@ -321,10 +328,15 @@ static void want(void)
     tell(GV_WANT, &message, sizeof message);
 }
 
+/*
+ * A program that waits for each launch is idle thousands of times a second, for some microseconds each. Only idleness that
+ * lasts is worth a message; meanwhile further pokes cost the program nothing.
+ */
 static void tell_idle(void)
 {
-    if (gv_session.client->state != GV_CLIENT_IDLE)
-        return; /* at work again meanwhile */
+    nanosleep(&(struct timespec){0, IDLE_LASTS_NS}, NULL);
+    if (gv_load32(&gv_session.client->state) != GV_CLIENT_IDLE)
+        return; /* at work again */
     struct gv_idle message = {.since_ns = gv_session.client->ready_since_ns};
     tell(GV_IDLE, &message, sizeof message);
 }

@@ -18,7 +18,8 @@ struct gv_gate gv_gate = {.lease = &closed, .obstacles = GV_UNATTACHED};
 __thread struct gv_thread *gv_this_thread __attribute__((tls_model("initial-exec")));
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct gv_thread *registry; /* all threads that ever submitted and live; under registry_lock */
+static struct gv_thread *registry;  /* all threads that ever submitted and live; under registry_lock */
+static uint64_t submitted_by_ended; /* under registry_lock */
 static pthread_key_t exit_key;
 static uint32_t changes; /* futex of threads that wait for memory: counts gv_gate_notify */
 
@@ -28,6 +29,7 @@ static void forget_thread(void *record)
     for (struct gv_thread **link = &registry; *link != NULL; link = &(*link)->next) {
         if (*link == record) {
             *link = ((struct gv_thread *)record)->next;
+            submitted_by_ended += ((struct gv_thread *)record)->submitted;
             break;
         }
     }
@@ -65,6 +67,16 @@ void gv_gate_forget(void)
     gv_this_thread = NULL;
     registry = NULL; /* the parent's records leak: freeing them is not safe here */
     pthread_mutex_init(&registry_lock, NULL);
+}
+
+uint64_t gv_gate_submitted(void)
+{
+    pthread_mutex_lock(&registry_lock);
+    uint64_t count = submitted_by_ended;
+    for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next)
+        count += __atomic_load_n(&thread->submitted, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&registry_lock);
+    return count;
 }
 
 void gv_gate_notify(void)

@@ -113,6 +113,9 @@ void gv_gate_fence(void);
 /* Wakes threads that wait for memory or for the lease. Any thread. */
 void gv_gate_notify(void);
 
+/* Gated calls of all threads so far, ended ones included. */
+uint64_t gv_gate_submitted(void);
+
 /* Sets up thread records and membarrier; 0, or an errno. Once, before the first attach. */
 int gv_gate_prepare(void);
 

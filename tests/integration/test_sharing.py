@@ -101,5 +101,5 @@ def test_a_job_that_waits_on_the_host_lets_the_other_run(machine: Host) -> None:
     lazy = machine.job("mixer.py", "--memory", "32", "--steps", "10", "--pause", "0.2", name="lazy")
     busy = machine.job("mixer.py", "--memory", "32", "--seconds", "2", name="busy")
     assert (lazy.wait(), busy.wait()) == (0, 0)
-    had = {name: machine.job_named(name)["held_s"] + machine.job_named(name)["open_s"] for name in ("lazy", "busy")}
+    had = {name: machine.job_named(name)["held_s"] + machine.job_named(name)["alone_s"] for name in ("lazy", "busy")}
     assert had["busy"] > 2 * had["lazy"], had
