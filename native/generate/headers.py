@@ -135,9 +135,7 @@ def nvml_functions(include: Path) -> list[str]:
     """All functions that nvml.h declares, old versions included. It lies beside cuda.h, in wheels and in toolkits."""
     path = include / "nvml.h"
     if not path.exists():
-        raise HeaderError(
-            f"{path} does not exist: pip install nvidia-nvml-dev of the same version as nvidia-cuda-runtime"
-        )
+        raise HeaderError(f"{path} does not exist: pip install nvidia-nvml-dev, same version as nvidia-cuda-runtime")
     names = set(re.findall(r"\b(?:nvmlReturn_t|const char\s*\*)\s*DECLDIR\s+(nvml\w+)\s*\(", path.read_text()))
     if len(names) < 300:
         raise HeaderError(f"{path} declares only {len(names)} functions in a form that the generator knows")
