@@ -164,6 +164,9 @@ def moved(
         return
     client.restored = False
     contender.tries += 1
+    if status == CUDA_ERROR_OUT_OF_MEMORY and charged > request.bytes:
+        # It charged more meanwhile than it was allowed: that says nothing about the device.
+        return
     if status == CUDA_ERROR_OUT_OF_MEMORY:
         # The device had less room than the ledger thought. The penalty makes up the difference, so that the next
         # attempt evicts exactly what was missing.
