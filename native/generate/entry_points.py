@@ -130,6 +130,8 @@ def shim_gates(symbols: list[Symbol], index: dict[str, int]) -> str:
             f"    gv_gate_leave_synced(&submission, {per_thread});"
             if symbol.base in RETURNS_FINISHED
             else "    gv_gate_leave(&submission);",
+            "    if (__builtin_expect(result != CUDA_SUCCESS, 0))",
+            "        gv_gate_failed(result);",
             "    return result;",
             "}",
         ]

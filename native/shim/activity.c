@@ -68,7 +68,7 @@ void gv_activity_idle(void)
         gv_session_poke(GV_POKE_IDLE);
 }
 
-void gv_activity_drained(void) { enter_idle(); }
+void gv_activity_quiet(void) { enter_idle(); }
 
 #define SYNCHRONISE(call, stream, whole)                                                                               \
     struct gv_activity_mark mark;                                                                                      \

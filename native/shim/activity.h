@@ -21,6 +21,7 @@ struct gv_activity_mark {
 };
 
 void gv_activity_sync_begin(struct gv_activity_mark *mark);
+/* After the call: everything (`whole`), or all that was given to `stream`, has finished. */
 void gv_activity_sync_end(const struct gv_activity_mark *mark, CUstream stream, int whole);
 
 /* Changes of state. `waiting_since`: when the thread began to wait at the gate, 0 if it did not. */
@@ -28,5 +29,7 @@ void gv_activity_running(uint64_t waiting_since);
 void gv_activity_waiting(uint64_t since);
 void gv_activity_idle(void);
 void gv_activity_drained(void); /* control thread: all work has finished; no message is due */
+void gv_activity_look(void);    /* control thread: somebody else came to wait; are we idle already? */
+void gv_activity_quiet(void);   /* as idle, without a message */
 
 #endif

@@ -59,6 +59,14 @@ static int copy_known(CUcontext *contexts)
     return count;
 }
 
+int gv_contexts_count(void)
+{
+    pthread_mutex_lock(&lock);
+    const int count = known_count;
+    pthread_mutex_unlock(&lock);
+    return count;
+}
+
 CUresult gv_contexts_enter(void)
 {
     CUcontext contexts[CONTEXTS_MAX];

@@ -10,6 +10,7 @@
 void gv_contexts_add(CUcontext context);
 void gv_contexts_remove(CUcontext context);
 void gv_contexts_forget(void);
+int gv_contexts_count(void);
 
 /* Makes some living context current on the calling (control) thread; CUDA_ERROR_INVALID_CONTEXT when there is none. */
 CUresult gv_contexts_enter(void);

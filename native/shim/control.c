@@ -294,7 +294,11 @@ static void handle(const union gv_packet *packet)
         if (packet->header.size >= sizeof packet->evict)
             evict(packet->evict.target);
         break;
-    default: /* WAKE, and what a newer daemon may say */
+    case GV_WAKE: /* the lease word changed: follow_lease was here before us, or it says that somebody waits */
+        if (gv_lease_state(gv_load32(&gv_session.lease->word)) == GV_LEASE_GRANTED)
+            gv_activity_look();
+        break;
+    default: /* what a newer daemon may say */
         break;
     }
 }

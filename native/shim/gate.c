@@ -7,9 +7,11 @@
 
 #include "activity.h"
 #include "capture.h"
+#include "contexts.h"
 #include "log.h"
 #include "real_driver.h"
 #include "session.h"
+#include "streams.h"
 
 enum { WAIT_STEP_NS = 100 * 1000 * 1000 }; /* longest sleep before everything is looked at again */
 
@@ -67,6 +69,16 @@ void gv_gate_forget(void)
     gv_this_thread = NULL;
     registry = NULL; /* the parent's records leak: freeing them is not safe here */
     pthread_mutex_init(&registry_lock, NULL);
+}
+
+int gv_gate_uses_thread_streams(void)
+{
+    uint32_t used = 0;
+    pthread_mutex_lock(&registry_lock);
+    for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next)
+        used |= __atomic_load_n(&thread->own_stream, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&registry_lock);
+    return used != 0;
 }
 
 uint64_t gv_gate_submitted(void)
@@ -195,29 +207,63 @@ void gv_activity_sync_begin(struct gv_activity_mark *mark)
     pthread_mutex_unlock(&registry_lock);
 }
 
-/* `stream` NULL with `whole`: everything was waited for; else only what was given to that stream. */
-void gv_activity_sync_end(const struct gv_activity_mark *mark, CUstream stream, int whole)
+enum verdict {
+    ALL_FINISHED, /* nothing that was given to the GPU is outstanding */
+    UNPROVEN,     /* nothing was submitted meanwhile, but other streams may be at work */
+    SUBMITTED,    /* somebody submitted meanwhile */
+};
+
+/* What follows when everything (`whole`), or all of one stream, had finished after the mark was taken. */
+static enum verdict settle(const struct gv_activity_mark *mark, CUstream stream, int whole)
 {
-    int idle = 1, index = 0;
+    enum verdict verdict = ALL_FINISHED;
+    int index = 0;
     pthread_mutex_lock(&registry_lock);
     for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next) {
         while (index < mark->count && mark->threads[index] != thread)
             index++; /* threads only leave the list or are put in front of it: the order is the same */
         const uint64_t now = __atomic_load_n(&thread->submitted, __ATOMIC_ACQUIRE);
         if (index == mark->count || now != mark->submitted[index]) {
-            idle = 0;
+            verdict = SUBMITTED;
             index = index == mark->count ? 0 : index;
-            continue;
+        } else if (now != thread->synced && !whole && (thread->mixed || thread->stream != stream)) {
+            verdict = verdict == SUBMITTED ? SUBMITTED : UNPROVEN;
+        } else {
+            __atomic_store_n(&thread->synced, now, __ATOMIC_RELAXED);
+            thread->mixed = 0; /* its thread may be setting it: then `submitted` has changed before the next look */
         }
-        if (now != thread->synced && !whole && (thread->mixed || thread->stream != stream)) {
-            idle = 0;
-            continue;
-        }
-        __atomic_store_n(&thread->synced, now, __ATOMIC_RELAXED);
-        thread->mixed = 0;
     }
     pthread_mutex_unlock(&registry_lock);
-    if (idle)
+    return verdict;
+}
+
+void gv_activity_sync_end(const struct gv_activity_mark *mark, CUstream stream, int whole)
+{
+    enum verdict verdict = settle(mark, stream, whole);
+    /* Asking every stream costs calls, so only while somebody waits for the GPU. */
+    if (verdict == UNPROVEN && gv_lease_state(gv_load32(&gv_gate.lease->word)) == GV_LEASE_GRANTED &&
+        gv_streams_finished())
+        verdict = settle(mark, NULL, 1);
+    if (verdict == ALL_FINISHED)
+        gv_activity_idle();
+}
+
+void gv_activity_drained(void)
+{
+    struct gv_activity_mark mark;
+    gv_activity_sync_begin(&mark);
+    settle(&mark, NULL, 1);
+    gv_activity_quiet();
+}
+
+void gv_activity_look(void)
+{
+    struct gv_activity_mark mark;
+    gv_activity_sync_begin(&mark);
+    enum verdict verdict = settle(&mark, (CUstream)-1, 0); /* no such stream: proves only what was proven before */
+    if (verdict == UNPROVEN && gv_contexts_enter() == CUDA_SUCCESS && gv_streams_finished())
+        verdict = settle(&mark, NULL, 1);
+    if (verdict == ALL_FINISHED)
         gv_activity_idle();
 }
 

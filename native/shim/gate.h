@@ -21,8 +21,10 @@
 
 /* What this thread gave to the GPU. Written by its thread, read by others where noted. */
 struct gv_thread {
-    uint32_t in_launch; /* read by the control thread after its fence */
-    uint32_t mixed;     /* work was given to more than one stream since `synced` */
+    uint32_t in_launch;  /* read by the control thread after its fence */
+    uint32_t mixed;      /* work was given to more than one stream since `synced` */
+    uint32_t own_stream; /* it used the per-thread default stream, which nobody else can ask about */
+    uint32_t reserved;
     CUstream stream;    /* the last one */
     uint64_t submitted; /* gated calls so far */
     uint64_t
@@ -69,6 +71,7 @@ static inline void gv_gate_mark(struct gv_thread *thread, CUstream stream)
     if (thread->stream != stream) {
         thread->mixed |= thread->submitted != __atomic_load_n(&thread->synced, __ATOMIC_RELAXED);
         thread->stream = stream;
+        thread->own_stream |= stream == CU_STREAM_PER_THREAD;
     }
     __atomic_store_n(&thread->submitted, thread->submitted + 1, __ATOMIC_RELAXED);
 }
@@ -112,6 +115,9 @@ void gv_gate_fence(void);
 
 /* Wakes threads that wait for memory or for the lease. Any thread. */
 void gv_gate_notify(void);
+
+/* Has some living thread given work to its per-thread default stream? */
+int gv_gate_uses_thread_streams(void);
 
 /* Gated calls of all threads so far, ended ones included. */
 uint64_t gv_gate_submitted(void);

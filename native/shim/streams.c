@@ -5,6 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "capture.h"
+#include "contexts.h"
+#include "gate.h"
 #include "real_driver.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -64,6 +67,18 @@ GV_EXPORT CUresult cuStreamDestroy_v2(CUstream hStream)
     return REAL(cuStreamDestroy_v2)(hStream);
 }
 
+/* The streams of now, to be freed by the caller; NULL when there is no memory. */
+static CUstream *copy_streams(size_t *copied)
+{
+    pthread_mutex_lock(&lock);
+    *copied = count;
+    CUstream *copy = malloc((count + 1) * sizeof *copy);
+    if (copy != NULL && count != 0)
+        memcpy(copy, streams, count * sizeof *copy);
+    pthread_mutex_unlock(&lock);
+    return copy;
+}
+
 static CUresult drain(CUstream stream)
 {
     CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
@@ -75,12 +90,8 @@ static CUresult drain(CUstream stream)
 
 CUresult gv_streams_drain(void)
 {
-    pthread_mutex_lock(&lock);
-    const size_t copied = count;
-    CUstream *copy = malloc((copied + 1) * sizeof *copy);
-    if (copy != NULL && copied != 0)
-        memcpy(copy, streams, copied * sizeof *copy);
-    pthread_mutex_unlock(&lock);
+    size_t copied;
+    CUstream *const copy = copy_streams(&copied);
     if (copy == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
     CUresult worst = drain(NULL);
@@ -91,6 +102,21 @@ CUresult gv_streams_drain(void)
     }
     free(copy);
     return worst;
+}
+
+int gv_streams_finished(void)
+{
+    size_t copied;
+    if (gv_anything_captures() || gv_contexts_count() != 1 || gv_gate_uses_thread_streams())
+        return 0;
+    CUstream *const copy = copy_streams(&copied);
+    int finished = copy != NULL && REAL(cuStreamQuery)(CU_STREAM_LEGACY) == CUDA_SUCCESS;
+    for (size_t i = 0; finished && i < copied; i++) {
+        const CUresult result = REAL(cuStreamQuery)(copy[i]);
+        finished = result == CUDA_SUCCESS || result == CUDA_ERROR_INVALID_HANDLE; /* the latter: destroyed meanwhile */
+    }
+    free(copy);
+    return finished;
 }
 
 void gv_streams_forget(void)

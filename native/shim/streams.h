@@ -9,6 +9,11 @@
 
 /* Waits for every stream that does not capture. Control thread. */
 CUresult gv_streams_drain(void);
+/*
+ * Has every stream finished? Asks the current context's legacy stream and each stream that the program made. 0 also when that
+ * proves nothing: something captures, there are several contexts, or some thread uses its per-thread stream.
+ */
+int gv_streams_finished(void);
 void gv_streams_forget(void);
 
 #endif
