@@ -15,11 +15,16 @@ enum { STACK_DEPTH = 64 };
 GV_THREAD_LOCAL struct gv_context **stack; /* of current contexts; allocated at first push */
 GV_THREAD_LOCAL int depth;
 
+static pthread_key_t thread_end; /* frees `stack` */
+static pthread_once_t thread_end_once = PTHREAD_ONCE_INIT;
+
 static pthread_mutex_t primaries = PTHREAD_MUTEX_INITIALIZER;
 static struct gv_context *primary[GV_BOARD_DEVICES]; /* under `primaries`; kept for ever: the handle is stable */
 static int retained[GV_BOARD_DEVICES];
 static unsigned primary_flags[GV_BOARD_DEVICES];
 static _Atomic uint64_t last_id;
+/* All that were ever created: a destroyed one stays, for threads that have it current and must be told so. */
+static _Atomic(struct gv_context *) all_contexts;
 
 struct gv_context *gv_thread_context(void) { return depth == 0 ? NULL : stack[depth - 1]; }
 
@@ -49,10 +54,22 @@ void gv_context_fail(struct gv_context *context, CUresult error)
     atomic_compare_exchange_strong(&context->error, &none, (int)error);
 }
 
+static void free_stack(void *of_thread)
+{
+    free(of_thread);
+    stack = NULL;
+    depth = 0;
+}
+
+static void make_key(void) { pthread_key_create(&thread_end, free_stack); }
+
 static bool push(struct gv_context *context)
 {
-    if (stack == NULL)
+    if (stack == NULL) {
         stack = calloc(STACK_DEPTH, sizeof(struct gv_context *));
+        pthread_once(&thread_end_once, make_key);
+        pthread_setspecific(thread_end, stack);
+    }
     if (stack == NULL || depth == STACK_DEPTH)
         return false;
     stack[depth++] = context;
@@ -91,6 +108,9 @@ static struct gv_context *new_context(bool is_primary)
         pthread_mutex_init(&context->lock, NULL);
         context->primary = is_primary;
         atomic_store(&context->alive, false);
+        context->next_made = atomic_load(&all_contexts);
+        while (!atomic_compare_exchange_weak(&all_contexts, &context->next_made, context)) {
+        }
     }
     return context;
 }

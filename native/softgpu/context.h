@@ -15,6 +15,7 @@ struct gv_region;
 
 struct gv_context {
     struct gv_object object;
+    struct gv_context *next_made; /* the list of all, never shortened */
     int device;
     bool primary;
     atomic_bool alive;

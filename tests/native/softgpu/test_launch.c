@@ -208,6 +208,7 @@ static void faults(CUcontext primary)
     EXPECT(CUDA_ERROR_ILLEGAL_ADDRESS, cuCtxSynchronize());
     EXPECT(CUDA_ERROR_ILLEGAL_ADDRESS, cuMemcpyDtoH(&value, good, 4));
     EXPECT(CUDA_ERROR_ILLEGAL_ADDRESS, cuEventQuery(event));
+    OK(cuEventDestroy(event));
     EXPECT(CUDA_ERROR_ILLEGAL_ADDRESS, cuStreamSynchronize(NULL));
     OK(cuCtxSetCurrent(other));
     arguments[0] = &good;
