@@ -2,7 +2,7 @@
 """The admin socket: one JSON object per line in, one per line out. The client side is gpuvirt.admin.
 
 {"op": "ping"}                                                     {"ok": true, ...}
-{"op": "create_job", "name": "a", "memory": null, "weight": 100, "command": ["python", "a.py"], "pid": 123}
+{"op": "create_job", "name": "a", "memory": null, "weight": 1, "command": ["python", "a.py"], "pid": 123}
 {"op": "job_started", "job": "j1", "pid": 124}                     {"ok": false, "error": "...", "hint": "..."}
 {"op": "end_job", "job": "j1", "exit": 0}
 {"op": "status", "all": true}
@@ -41,7 +41,7 @@ class CreateJob(msgspec.Struct, tag_field="op", tag="create_job", forbid_unknown
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[\w.:@+-]+$")]
     command: Annotated[list[str], msgspec.Meta(min_length=1, max_length=4096)]
     memory: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)] | None = None
-    weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
     pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)] | None = None
 
 
@@ -157,7 +157,7 @@ class AdminServer:
                 self.host.job_started(peer, self._own(peer, request.job), request.pid)
                 return {}
             case EndJob():
-                if not any(ended["job"] == request.job for ended in self.host.jobs.ended):
+                if not self.host.jobs.note_exit(request.job, peer.uid, request.exit):
                     self.host.end_job(self._own(peer, request.job), request.exit)
                 return {}
             case Status():

@@ -18,7 +18,7 @@ from gpuvirt.units import format_size
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.devices.inventory import Device, Inventory
 from gpuvirtd.identity import Process, ProcessGone, is_descendant, open_process
-from gpuvirtd.jobs import Job, JobTable, Member, new_token
+from gpuvirtd.jobs import Job, JobTable, Member, exit_reason, new_token
 from gpuvirtd.log import Logger
 from gpuvirtd.memory.arenas import Arena, arena_size
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
@@ -338,7 +338,8 @@ class Host:
             return
         from gpuvirtd.status import job_status
 
-        self.jobs.ended.append(job_status(self, job) | {"state": "ended", "ended": time.time()})
+        ended = {"state": "ended", "reason": exit_reason(job.exit), "ended": time.time()}
+        self.jobs.ended.append(job_status(self, job) | ended)
         self.jobs.remove(job)
         for arbiter in self.arbiters.values():
             arbiter.end(job)

@@ -120,9 +120,29 @@ class JobTable:
     def by_token(self, token: str) -> Job | None:
         return self._by_token.get(token)
 
+    def note_exit(self, name: str, uid: int, code: int | None) -> bool:
+        """The exit code of a job that has ended already: its death is seen before its starter can tell. True if it has.
+
+        Only its owner (or root) can set it, and only once.
+        """
+        for row in self.ended:
+            if row["job"] == name:
+                if row["exit"] is None and uid in (0, row["uid"]):
+                    row["exit"] = code
+                    row["reason"] = exit_reason(code)
+                return True
+        return False
+
     def remove(self, job: Job) -> None:
         self.by_id.pop(job.id, None)
         self._by_token.pop(job.token, None)
+
+
+def exit_reason(code: int | None) -> str:
+    """How a job ended, for people; nothing when it ended well or nobody said."""
+    if not code:
+        return ""
+    return f"exit code {code}" if code > 0 else f"ended by signal {-code}"
 
 
 def new_token() -> str:

@@ -74,7 +74,7 @@ class Contender:
     """One job on one GPU: what holds, waits for and loses the lease."""
 
     key: str
-    weight: int = 100
+    weight: int = 1
     clients: dict[int, Client] = field(default_factory=dict)
     word: Word = Word.CLOSED
     epoch: int = 0

@@ -99,7 +99,7 @@ def _draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     if now >= gpu.drain_due and not holder.reason:
         late = sorted(client.number for client in holder.clients.values() if not client.drained)
         holder.overruns += 1
-        holder.reason = f"does not drain: {', '.join(f'client {number}' for number in late)}"
+        holder.reason = f"does not drain yet: {', '.join(f'client {number}' for number in late)}"
         out.note("warning", "drain_overdue", holder.key, epoch=holder.epoch, clients=str(late))
     out.wake(max(gpu.drain_due, now + gpu.rules.drain_budget))
     return False

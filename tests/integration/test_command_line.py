@@ -56,3 +56,19 @@ def test_tables_fit(machine: Host) -> None:
         shown = machine.start([str(BIN / "gpuvirt"), *verb])
         assert shown.wait() == 0
         assert max(map(len, shown.lines)) <= 80, shown.text
+
+
+def test_how_a_job_ended_is_kept(machine: Host) -> None:
+    """The daemon sees the death before `gpuvirt run` can tell the exit code; both belong to the same job."""
+    failed = machine.run("sh", "-c", "exit 3", name="failed", options=("--quiet",))
+    assert failed.wait(30) == 3
+    row = machine.until(
+        lambda: machine.job_named("failed")["exit"] is not None and machine.job_named("failed"), "the exit code"
+    )
+    assert (row["state"], row["exit"], row["reason"]) == ("ended", 3, "exit code 3")
+    killed = machine.run("sh", "-c", "kill -9 $$", name="killed", options=("--quiet",))
+    assert killed.wait(30) == -9
+    row = machine.until(
+        lambda: machine.job_named("killed")["exit"] is not None and machine.job_named("killed"), "the exit code"
+    )
+    assert row["reason"] == "ended by signal 9"
