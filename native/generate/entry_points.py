@@ -7,7 +7,7 @@ entry_points.inc        GV_SYMBOL(index, symbol): every exported function, both 
 proc_rows.inc           GV_ROW(name, version, variant, index): the cuGetProcAddress table, sorted
 row_types.c             one assertion per row: our symbol has the very type that NVIDIA declares for that version
 shim_forwarders.S       one jump through the real driver's table for each symbol that the shim does not hook
-shim_gates.c            one gated wrapper for each symbol of class `gate` that the shim does not write by hand
+shim_gates.c            one gated wrapper for each symbol of class `gate` or with needs-memory, unless the shim writes it
 shim_hooks.inc          GV_HOOKED(index, symbol): all symbols that the shim answers itself
 results.inc             GV_RESULT(name): every CUresult
 softgpu_missing.c       weak answers of the soft driver for what it does not implement
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from headers import (
@@ -42,13 +43,25 @@ RETURNS_FINISHED = ("cuMemcpyDtoH", "cuMemcpyAtoH")  # these return when their s
 VARIANT_NUMBER = {"": 0, "ptds": 1, "ptsz": 2}
 
 
-def read_classes(path: Path) -> dict[str, str]:
-    """Base name -> class, from classes.tsv."""
+@dataclass(frozen=True)
+class Kind:
+    """What classes.tsv says of a name: its class, and whether the driver looks at device addresses that it is given."""
+
+    name: str
+    needs_memory: bool = False
+
+    @property
+    def gated(self) -> bool:
+        return self.name == "gate" or self.needs_memory
+
+
+def read_classes(path: Path) -> dict[str, Kind]:
+    """Kinds by base name, from classes.tsv."""
     classes = {}
     for line in path.read_text().splitlines():
         if line and not line.startswith("#"):
-            name, kind = line.split("\t")
-            classes[name] = kind
+            name, kind, *notes = line.split("\t")
+            classes[name] = Kind(kind, "needs-memory" in notes)
     return classes
 
 
@@ -113,7 +126,14 @@ def stream_expression(symbol: Symbol) -> str:
     return "NULL"
 
 
-def shim_gates(symbols: list[Symbol], index: dict[str, int]) -> str:
+def leave(symbol: Symbol, kind: Kind) -> str:
+    """How a gated call ends: with work submitted, with its stream finished, or without any work."""
+    if symbol.base in RETURNS_FINISHED:
+        return f"gv_gate_leave_synced(&submission, {int(symbol.variant != '')})"
+    return "gv_gate_leave(&submission)" if kind.name == "gate" else "gv_gate_leave_unused(&submission)"
+
+
+def shim_gates(symbols: list[Symbol], index: dict[str, int], kinds: dict[str, Kind]) -> str:
     lines = [f"/* {BANNER} */", "#define __CUDA_API_VERSION_INTERNAL", "#include <cuda.h>", '#include "gate.h"']
     lines += ['#include "real_driver.h"', ""]
     for symbol in symbols:
@@ -127,9 +147,7 @@ def shim_gates(symbols: list[Symbol], index: dict[str, int]) -> str:
             "    if (submission.refused != CUDA_SUCCESS)",
             "        return submission.refused;",
             f"    const CUresult result = ((__typeof__(&{symbol.name}))gv_real[{index[symbol.name]}])({passed});",
-            f"    gv_gate_leave_synced(&submission, {per_thread});"
-            if symbol.base in RETURNS_FINISHED
-            else "    gv_gate_leave(&submission);",
+            f"    {leave(symbol, kinds[symbol.base])};",
             "    if (__builtin_expect(result != CUDA_SUCCESS, 0))",
             "        gv_gate_failed(result);",
             "    return result;",
@@ -200,7 +218,7 @@ def generate(include: Path, compiler: str, hooks: Path, classes: Path) -> dict[s
     if unknown:
         raise HeaderError(f"{hooks.name} hooks {', '.join(unknown)}: not in cuda.h")
     kinds = read_classes(classes)
-    gates = [s for s in symbols if kinds.get(s.base) == "gate" and s.name not in by_hand]
+    gates = [s for s in symbols if kinds.get(s.base, Kind("pass-through")).gated and s.name not in by_hand]
     answered = sorted([*by_hand, *(symbol.name for symbol in gates)])
     version = f"#define GV_HEADER_VERSION {header_version(include)}\n#define GV_SYMBOL_COUNT {len(symbols)}\n"
     return {
@@ -210,7 +228,7 @@ def generate(include: Path, compiler: str, hooks: Path, classes: Path) -> dict[s
         "results.inc": results(text),
         "row_types.c": row_types(rows),
         "shim_forwarders.S": shim_forwarders(symbols, index, set(answered)),
-        "shim_gates.c": shim_gates(gates, index),
+        "shim_gates.c": shim_gates(gates, index, kinds),
         "shim_hooks.inc": shim_hooks(answered, index),
         "softgpu_missing.c": softgpu_missing(symbols),
         "softgpu_nvml_missing.c": softgpu_nvml_missing(nvml_functions(include)),

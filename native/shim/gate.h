@@ -107,6 +107,14 @@ void gv_gate_failed(CUresult result);
 /* The error that the current context has for good, or CUDA_SUCCESS. Costs one load while no call has ever failed so. */
 CUresult gv_gate_lost_context(void);
 
+/* As gv_gate_leave, for calls that only needed the memory in its place and gave nothing to the GPU. */
+static inline void gv_gate_leave_unused(const struct gv_submission *submission)
+{
+    if (submission->thread != NULL)
+        __atomic_store_n(&submission->thread->submitted, submission->thread->submitted - 1, __ATOMIC_RELAXED);
+    gv_gate_leave(submission);
+}
+
 /* As gv_gate_leave, for calls that return only when their stream (the default one) is finished. */
 void gv_gate_leave_synced(const struct gv_submission *submission, int per_thread);
 
