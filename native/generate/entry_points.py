@@ -7,7 +7,7 @@ entry_points.inc        GV_SYMBOL(index, symbol): every exported function, both 
 proc_rows.inc           GV_ROW(name, version, variant, index): the cuGetProcAddress table, sorted
 row_types.c             one assertion per row: our symbol has the very type that NVIDIA declares for that version
 shim_forwarders.S       one jump through the real driver's table for each symbol that the shim does not hook
-shim_gates.c            one gated wrapper for each symbol of class `gate` or with needs-memory, unless the shim writes it
+shim_gates.c            one gated wrapper for each symbol of class `gate` or with needs-memory, but for those by hand
 shim_hooks.inc          GV_HOOKED(index, symbol): all symbols that the shim answers itself
 results.inc             GV_RESULT(name): every CUresult
 softgpu_missing.c       weak answers of the soft driver for what it does not implement
