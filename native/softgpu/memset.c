@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cuMemset*: asynchronous to the host, as on a device.
+ * cuMemset*: asynchronous to the host, as on a device; but the calls without a stream wait where the host could look, in
+ * pinned and managed memory ("API synchronization behavior" of the driver's manual).
  */
 #include "fault.h"
 #include "memory.h"
@@ -49,15 +50,16 @@ static CUresult run_fill(struct gv_operation *operation, struct gv_stream *strea
 }
 
 static CUresult fill(CUdeviceptr to, size_t pitch, uint32_t value, unsigned unit, size_t width, size_t height,
-                     CUstream hStream)
+                     CUstream hStream, bool asynchronous)
 {
     struct gv_stream *stream;
+    enum gv_region_kind kind;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (width == 0 || height == 0)
         return CUDA_SUCCESS;
     if (to % unit != 0 || (height > 1 && (pitch % unit != 0 || pitch < width * unit)))
         return CUDA_ERROR_INVALID_VALUE;
-    if (!gv_range_known(to, (height - 1) * pitch + width * unit, NULL))
+    if (!gv_range_known(to, (height - 1) * pitch + width * unit, &kind))
         return CUDA_ERROR_INVALID_VALUE;
     struct fill_operation *operation = malloc(sizeof *operation);
     if (operation == NULL)
@@ -70,27 +72,31 @@ static CUresult fill(CUdeviceptr to, size_t pitch, uint32_t value, unsigned unit
     operation->width = width;
     operation->height = height;
     operation->pitch = pitch;
-    return gv_stream_submit(stream, &operation->operation);
+    GV_TRY(gv_stream_submit(stream, &operation->operation));
+    if (asynchronous || !(gv_is_host_kind(kind) || kind == GV_REGION_MANAGED))
+        return CUDA_SUCCESS;
+    gv_stream_wait(stream);
+    return gv_context_state(stream->context);
 }
 
 #define LINEAR(bits, type, name)                                                                                       \
     GV_EXPORT CUresult cuMemsetD##bits##_v2(CUdeviceptr dstDevice, type name, size_t N)                                \
     {                                                                                                                  \
-        return fill(dstDevice, 0, name, bits / 8, N, 1, NULL);                                                         \
+        return fill(dstDevice, 0, name, bits / 8, N, 1, NULL, false);                                                  \
     }                                                                                                                  \
     GV_EXPORT CUresult cuMemsetD##bits##Async(CUdeviceptr dstDevice, type name, size_t N, CUstream hStream)            \
     {                                                                                                                  \
-        return fill(dstDevice, 0, name, bits / 8, N, 1, hStream);                                                      \
+        return fill(dstDevice, 0, name, bits / 8, N, 1, hStream, true);                                                \
     }                                                                                                                  \
     GV_EXPORT CUresult cuMemsetD2D##bits##_v2(CUdeviceptr dstDevice, size_t dstPitch, type name, size_t Width,         \
                                               size_t Height)                                                           \
     {                                                                                                                  \
-        return fill(dstDevice, dstPitch, name, bits / 8, Width, Height, NULL);                                         \
+        return fill(dstDevice, dstPitch, name, bits / 8, Width, Height, NULL, false);                                  \
     }                                                                                                                  \
     GV_EXPORT CUresult cuMemsetD2D##bits##Async(CUdeviceptr dstDevice, size_t dstPitch, type name, size_t Width,       \
                                                 size_t Height, CUstream hStream)                                       \
     {                                                                                                                  \
-        return fill(dstDevice, dstPitch, name, bits / 8, Width, Height, hStream);                                      \
+        return fill(dstDevice, dstPitch, name, bits / 8, Width, Height, hStream, true);                                \
     }
 
 LINEAR(8, unsigned char, uc)

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 from cuda.bindings import driver as cu
 
 Call = Callable[..., Any]
@@ -135,3 +137,19 @@ def test_pool_keeps_what_the_threshold_says(context: Any, driver_call: Call) -> 
     driver_call(cu.cuMemPoolSetAttribute, pool, Pool.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, cu.cuuint64_t(0))
     driver_call(cu.cuMemPoolTrimTo, pool, 0)
     assert value(Pool.CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT) == 0
+
+
+@pytest.mark.parametrize("managed", [False, True])
+def test_memset_without_a_stream_waits_for_memory_that_the_host_sees(
+    managed: bool, context: Any, driver_call: Call
+) -> None:
+    size = 4 * MIB
+    if managed:
+        pointer = driver_call(cu.cuMemAllocManaged, size, cu.CUmemAttach_flags.CU_MEM_ATTACH_GLOBAL.value)
+        address = int(pointer)
+    else:
+        address = int(driver_call(cu.cuMemHostAlloc, size, cu.CU_MEMHOSTALLOC_DEVICEMAP))
+        pointer = driver_call(cu.cuMemHostGetDevicePointer, address, 0)
+    driver_call(cu.cuMemsetD8, pointer, 0xAB, size)
+    assert ctypes.string_at(address, size).count(b"\xab") == size
+    driver_call(cu.cuMemFree if managed else cu.cuMemFreeHost, pointer if managed else address)
