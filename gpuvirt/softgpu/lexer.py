@@ -13,6 +13,7 @@ _TOKEN = re.compile(
     r'|("(?:[^"\\\n]|\\.)*"'
     r"|0[fF][0-9A-Fa-f]{8}|0[dD][0-9A-Fa-f]{16}|0[xX][0-9A-Fa-f]+U?"
     r"|\d+\.\d*(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\d+U?"
+    r"|\.[A-Za-z_]\w*"  # a directive or a type; `.reg.b16` without a space is two
     r"|[.%$A-Za-z_][\w$.]*(?:::\w[\w.]*)*"
     r"|<<|>>|.)",
     re.S,

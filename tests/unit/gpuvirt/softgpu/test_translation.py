@@ -116,6 +116,11 @@ def test_branch_table_and_inline_assembly_scopes() -> None:
     assert value(KERNEL + code + STORE) == 30 + 5 + 7 * 10
 
 
+def test_directives_without_a_space() -> None:
+    """As the half-precision headers write them in inline assembly."""
+    assert value(KERNEL + "{.reg.b16 h;.reg.u32 w;mov.b16 h,7;cvt.u32.u16 w,h;add.u32 %r0,w,1;}\n" + STORE) == 8
+
+
 def test_registers_as_parameters_of_functions() -> None:
     text = HEADER + ".func (.reg .u32 %out) twice(.reg .u32 %in)\n{ add.u32 %out, %in, %in; ret; }\n"
     assert value(text + KERNEL.removeprefix(HEADER) + "mov.u32 %r1, 21;\ncall (%r0), twice, (%r1);\n" + STORE) == 42
