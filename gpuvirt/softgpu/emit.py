@@ -81,6 +81,16 @@ class FunctionEmitter:
             return text if TYPE_WIDTHS[kind] == 64 else f"(({C_TYPES[kind]})({text}))"
         raise self.error(f"operand of '{self.instruction.opcode}' is not supported by the soft GPU")
 
+    def read_moved(self, operand: Operand, kind: str, moved_as: str) -> str:
+        """As `read`, for a value of type `kind` that moves unchanged into a register which is kept as `moved_as`.
+
+        An integer constant then means the bits, not the number.
+        """
+        if operand.kind == "int" and moved_as in ("f32", "f64") and kind != moved_as:
+            bits = integer_literal(operand.value, f"b{TYPE_WIDTHS[moved_as]}")
+            return f"gv_{moved_as}({bits})"
+        return self.read(operand, moved_as)
+
     def _read_register(self, operand: Operand, kind: str) -> str:
         name = operand.name
         stored = self.c_type(name)

@@ -119,7 +119,8 @@ def select(e: FunctionEmitter, i: Instruction) -> None:
         kind = f"b{width(kind)}"
     if e.is_float(d):
         kind = f"f{width(kind)}"
-    e.assign(d, kind, f"({e.read(p, 'pred')} ? {e.read(a, kind)} : {e.read(b, kind)})")
+    chosen, other = (e.read_moved(operand, i.types[0], kind) for operand in (a, b))
+    e.assign(d, kind, f"({e.read(p, 'pred')} ? {chosen} : {other})")
 
 
 @opcode("slct")

@@ -55,7 +55,7 @@ def move(e: FunctionEmitter, i: Instruction) -> None:
         kind = _bits_as(e, d, kind)
         if kind not in FLOATS and kind != "pred":
             kind = f"b{width(kind)}"
-        e.assign(d, kind, e.read(a, kind))
+        e.assign(d, kind, e.read_moved(a, i.types[0], kind))
 
 
 @opcode("cvta")

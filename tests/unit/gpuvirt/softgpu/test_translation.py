@@ -121,6 +121,16 @@ def test_directives_without_a_space() -> None:
     assert value(KERNEL + "{.reg.b16 h;.reg.u32 w;mov.b16 h,7;cvt.u32.u16 w,h;add.u32 %r0,w,1;}\n" + STORE) == 8
 
 
+def test_integer_constants_are_the_bits_of_float_registers() -> None:
+    """A register that only float instructions use is kept as float in C; `mov.b32` still moves bits into it."""
+    one, two = "0x3f800000", "0x40000000U"
+    code = (
+        f"{{ .reg .b32 a, b; .reg .pred q; mov.b32 a, {one}; setp.eq.u32 q, 1, 1;\n"
+        f"selp.b32 b, {two}, {one}, q; add.rn.f32 a, a, b; mov.b32 %r0, a; }}\n"
+    )
+    assert value(KERNEL + code + STORE) == 0x40400000
+
+
 def test_registers_as_parameters_of_functions() -> None:
     text = HEADER + ".func (.reg .u32 %out) twice(.reg .u32 %in)\n{ add.u32 %out, %in, %in; ret; }\n"
     assert value(text + KERNEL.removeprefix(HEADER) + "mov.u32 %r1, 21;\ncall (%r0), twice, (%r1);\n" + STORE) == 42
