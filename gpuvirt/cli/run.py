@@ -95,9 +95,14 @@ def _valid_name(name: str) -> str:
 def name_of(words: tuple[str, ...]) -> str:
     """A readable name for a job without one: the program's, or the script's that an interpreter is given."""
     base = Path(words[0]).name
-    if base.startswith("python") and "-c" not in words:
-        script = next((word for word in words[1:] if not word.startswith("-")), base)
-        base = Path(script).name
+    if base.startswith("python"):
+        rest = list(words[1:])
+        while rest and rest[0].startswith("-") and rest[0] not in ("-c", "-m"):
+            del rest[: 2 if rest[0] in ("-W", "-X") else 1]  # these two take a value
+        if rest and rest[0] == "-m":
+            base = rest[1] if len(rest) > 1 else base
+        elif rest and rest[0] != "-c":
+            base = Path(rest[0]).name
     kept = "".join(letter if letter in _NAME_CHARACTERS else "_" for letter in base)[:_NAME_LIMIT]
     return kept or "job"
 

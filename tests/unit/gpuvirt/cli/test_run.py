@@ -181,6 +181,8 @@ def test_arguments_of_any_bytes_and_length(make_daemon: Any, runtime: Path) -> N
         (("python3", "-u", "/src/train.py", "--lr", "1"), "train.py"),
         (("python", "-m", "my.module"), "my.module"),
         (("python", "-c", "import os"), "python"),
+        (("/usr/bin/python3.12", "-W", "ignore", "dir/train.py"), "train.py"),
+        (("python3",), "python3"),
         (("./my prog",), "my_prog"),
     ],
 )
