@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "process.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -11,7 +12,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-extern char **environ;
+/*
+ * The program's environment, by way of the program: an executable at a fixed address has a copy of `environ` of its own, and
+ * a driver that was opened with RTLD_DEEPBIND (as gpuvirt's shim does) would see libc's, which nobody sets then.
+ */
+static char **program_environment(void)
+{
+    static char *nothing[] = {NULL};
+    void *program = dlopen(NULL, RTLD_NOW);
+    char ***variable = program == NULL ? NULL : (char ***)dlsym(program, "environ");
+    char **environment = variable == NULL ? NULL : *variable;
+    if (program != NULL)
+        dlclose(program);
+    return environment == NULL ? nothing : environment;
+}
 
 static bool is_hidden(const char *variable)
 {
@@ -21,14 +35,15 @@ static bool is_hidden(const char *variable)
 
 static char **clean_environment(void)
 {
+    char **const environment = program_environment();
     size_t count = 0, kept = 0;
-    while (environ[count] != NULL)
+    while (environment[count] != NULL)
         count++;
     char **clean = calloc(count + 1, sizeof *clean);
     if (clean != NULL)
         for (size_t i = 0; i < count; i++)
-            if (!is_hidden(environ[i]))
-                clean[kept++] = environ[i];
+            if (!is_hidden(environment[i]))
+                clean[kept++] = environment[i];
     return clean;
 }
 
