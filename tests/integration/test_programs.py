@@ -7,8 +7,8 @@ import subprocess
 
 from support.host import Host
 
-# Reads `environ` itself, so that a non-PIE executable has its own copy of that variable: what is opened with RTLD_DEEPBIND
-# (the driver, by the shim) finds libc's instead, which nobody ever sets.
+# Reads `environ` itself, so that an executable at a fixed address has its own copy of that variable: what is opened with
+# RTLD_DEEPBIND (the driver, by the shim) finds libc's instead, which nobody ever sets.
 OWN_ENVIRON = r"""
 #include <dlfcn.h>
 #include <stdio.h>
@@ -33,6 +33,8 @@ def test_an_executable_at_a_fixed_address_with_an_environ_of_its_own(machine: Ho
     source, program = machine.folder / "own.c", machine.folder / "own"
     source.write_text(OWN_ENVIRON)
     subprocess.run(["cc", "-no-pie", "-fno-pie", str(source), "-o", str(program), "-ldl"], check=True)
-    job = machine.run(str(program), GPUVIRT_SOFTGPU_CACHE=str(machine.folder / "cache"))  # cold: the compiler is started
+    job = machine.run(
+        str(program), GPUVIRT_SOFTGPU_CACHE=str(machine.folder / "cache")
+    )  # cold: the compiler is started
     assert job.wait(60) == 0, job.text
     assert "loaded, environment kept" in job.text
