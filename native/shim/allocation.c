@@ -79,9 +79,9 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
     if (range == NULL)
         return CUDA_ERROR_INVALID_VALUE;
     /* As the driver's own: nothing that was given to the GPU uses the memory once this returns. A context with a capture
-     * under way must not be synchronised: there the memory waits like one freed in stream order. */
-    if (gv_anything_captures()) {
-        gv_pool_free_later(range, NULL);
+     * under way must not be synchronised: there the memory waits for the end of the capture. */
+    if (gv_anything_captures() && gv_pool_free_after_captures(range) == 0) {
+        gv_pool_given(range);
         return CUDA_SUCCESS;
     }
     const CUresult result = synchronise(range->context);
@@ -89,6 +89,7 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
         gv_memory_readmit(range, range->context, range->pool); /* no context: as with the driver, nothing happened */
         return result;
     }
+    gv_pool_given(range);
     gv_memory_give(range);
     return result;
 }

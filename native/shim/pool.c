@@ -16,7 +16,7 @@ enum { REUSE_DEPTH = 16, RECLAIM_DEPTH = 8 };
 struct waiting {
     struct gv_range *range;
     CUstream stream;
-    CUevent event;
+    CUevent event; /* NULL: waits until nothing captures, then for the context */
     struct waiting *next;
 };
 
@@ -94,6 +94,14 @@ void gv_pool_forget(void)
     usages = NULL;
 }
 
+static void append(struct waiting *entry)
+{
+    pthread_mutex_lock(&lock);
+    *newest = entry;
+    newest = &entry->next;
+    pthread_mutex_unlock(&lock);
+}
+
 void gv_pool_free_later(struct gv_range *range, CUstream stream)
 {
     struct waiting *entry = calloc(1, sizeof *entry);
@@ -112,10 +120,31 @@ void gv_pool_free_later(struct gv_range *range, CUstream stream)
     }
     entry->range = range;
     entry->stream = stream;
-    pthread_mutex_lock(&lock);
-    *newest = entry;
-    newest = &entry->next;
-    pthread_mutex_unlock(&lock);
+    append(entry);
+}
+
+int gv_pool_free_after_captures(struct gv_range *range)
+{
+    struct waiting *entry = calloc(1, sizeof *entry);
+    if (entry == NULL)
+        return -1;
+    entry->range = range;
+    entry->stream = (CUstream)-1; /* no stream's: never reused without waiting */
+    append(entry);
+    return 0;
+}
+
+void gv_pool_given(const struct gv_range *range) { count_given(range->pool, range->asked_bytes); }
+
+/* Has what the entry waits for passed? With `wait`, waits for it; a capture that is under way is never waited for. */
+static int passed(const struct waiting *entry, int wait)
+{
+    if (entry->event == NULL)
+        return !gv_anything_captures() && REAL(cuCtxSynchronize)() != CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    /* Any other answer than "not yet" ends the wait: a lost context never finishes, a dead stream has finished. */
+    if (wait)
+        REAL(cuEventSynchronize)(entry->event);
+    return wait || REAL(cuEventQuery)(entry->event) != CUDA_ERROR_NOT_READY;
 }
 
 /* Under the lock: takes an entry out of the list. */
@@ -137,8 +166,7 @@ int gv_pool_reclaim(int wait)
         pthread_mutex_unlock(&lock);
         if (entry == NULL)
             break;
-        /* Any other answer than "not yet" ends the wait: a lost context never finishes, a dead stream has finished. */
-        if (!wait && REAL(cuEventQuery)(entry->event) == CUDA_ERROR_NOT_READY) {
+        if (!passed(entry, wait)) {
             pthread_mutex_lock(&lock);
             entry->next = oldest;
             if (oldest == NULL)
@@ -147,9 +175,8 @@ int gv_pool_reclaim(int wait)
             pthread_mutex_unlock(&lock);
             break;
         }
-        if (wait)
-            REAL(cuEventSynchronize)(entry->event);
-        REAL(cuEventDestroy_v2)(entry->event);
+        if (entry->event != NULL)
+            REAL(cuEventDestroy_v2)(entry->event);
         gv_memory_give(entry->range);
         free(entry);
         given++;
@@ -233,7 +260,7 @@ static CUresult release(CUdeviceptr dptr, CUstream stream)
     struct gv_range *const range = gv_memory_claim(dptr);
     if (range == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    count_given(range->pool, range->asked_bytes);
+    gv_pool_given(range);
     gv_pool_free_later(range, stream);
     return CUDA_SUCCESS;
 }

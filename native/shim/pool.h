@@ -19,6 +19,12 @@ int gv_pool_reclaim(int wait);
 /* Gives the range back when what was submitted to the stream so far has finished. */
 void gv_pool_free_later(struct gv_range *range, CUstream stream);
 
+/* Gives the range back when no stream captures any more and the context has finished. -1: no host memory to remember it. */
+int gv_pool_free_after_captures(struct gv_range *range);
+
+/* The program gave back a range of a pool by another way than stream order. */
+void gv_pool_given(const struct gv_range *range);
+
 void gv_pool_forget(void);
 
 #endif

@@ -10,7 +10,7 @@
 #include "log.h"
 
 /*
- * Where a call goes that came through a slot's opening stub. Until the driver is open all entries are `placeholder`: a driver
+ * Where a call goes that came through a slot's opening stub. Until the driver is open all entries are `not_yet`: a driver
  * which calls or looks up cu* names on the opening thread gets an answer instead of a deadlock (nvshare#27).
  */
 void *gv_resolved[GV_SYMBOL_COUNT] __attribute__((visibility("hidden")));
@@ -19,7 +19,7 @@ static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
 static __thread int this_thread_opens;
 static int opened; /* written under `opening`; read with acquire: then the tables are complete */
 
-static CUresult placeholder(void) { return CUDA_ERROR_NOT_INITIALIZED; }
+static CUresult not_yet(void) { return CUDA_ERROR_NOT_INITIALIZED; }
 static CUresult absent(void) { return CUDA_ERROR_NOT_FOUND; } /* an older driver has no such function */
 static CUresult no_driver(void) { return CUDA_ERROR_NO_DEVICE; }
 
@@ -86,7 +86,7 @@ __attribute__((visibility("hidden"))) void gv_open_driver(void)
     if (!opened) {
         this_thread_opens = 1;
         for (int i = 0; i < GV_SYMBOL_COUNT; i++)
-            gv_resolved[i] = (void *)placeholder;
+            gv_resolved[i] = (void *)not_yet;
         fill_tables(find_driver());
         this_thread_opens = 0;
         __atomic_store_n(&opened, 1, __ATOMIC_RELEASE);

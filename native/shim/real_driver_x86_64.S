@@ -41,7 +41,7 @@ gv_open_and_jump:
     popq %rsi
     popq %rdi
     popq %r11                       # the slot's number
-    leaq gv_resolved(%rip), %r10    # not gv_real: while the driver opens, its own calls find placeholders here
+    leaq gv_resolved(%rip), %r10    # not gv_real: while the driver opens, its own calls find not_yet here
     jmp *(%r10,%r11,8)
     .size gv_open_and_jump, .-gv_open_and_jump
     .section .note.GNU-stack,"",@progbits

@@ -7,7 +7,7 @@ import subprocess
 
 from support.host import Host
 
-# Reads `environ` itself, so that an executable at a fixed address has its own copy of that variable: what is opened with
+# An executable at a fixed address that reads `environ` has a copy of that variable of its own. What is opened with
 # RTLD_DEEPBIND (the driver, by the shim) finds libc's instead, which nobody ever sets.
 OWN_ENVIRON = r"""
 #include <dlfcn.h>
