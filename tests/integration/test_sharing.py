@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import re
+import sys
 
-from support.host import Host, host
+from support.host import PROGRAMS, Host, host
 
 MIB = 1 << 20
 
@@ -105,3 +106,21 @@ def test_a_job_that_waits_on_the_host_lets_the_other_run() -> None:
         assert (lazy.wait(), busy.wait()) == (0, 0)
         assert machine.job_named("lazy")["switches"] >= 3
         assert machine.job_named("lazy")["held_s"] < 0.5 * 6 * 0.3, machine.job_named("lazy")
+
+
+def test_the_processes_of_a_job_run_together_and_share_its_quota(machine: Host) -> None:
+    """Two processes of one job hold one lease; what one has charged the other cannot have."""
+    mixer = f"{sys.executable} {PROGRAMS / 'mixer.py'}"
+    both = f"{mixer} --memory 48 --seconds 3 & {mixer} --memory 48 --seconds 3 --seed 4; wait $!"
+    pair = machine.run("sh", "-c", both, name="pair", options=("--memory", "128M"))
+    rival = machine.job("mixer.py", "--memory", "176", "--seconds", "3", name="rival")
+    machine.until(lambda: any(len(job["pids"]) == 2 for job in machine.status()["jobs"]), "both processes of the pair")
+    assert pair.wait() == 0, machine.report()
+    assert rival.wait() == 0, machine.report()
+    assert pair.text.count("result: OK") == 2, pair.text
+    late = f"{mixer} --memory 64 --seconds 4 & sleep 2; {mixer} --memory 64; wait $!"
+    greedy = machine.run("sh", "-c", late, name="greedy", options=("--memory", "96M"))
+    assert greedy.wait() == 0, greedy.text
+    assert greedy.text.count("result: OK") == 1, greedy.text
+    assert "CUDA_ERROR_OUT_OF_MEMORY" in greedy.text
+    accounts_are_zero(machine)
