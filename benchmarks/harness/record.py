@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("gpuvirt", "cuda-bindings", "cuda-core", "nvidia-cuda-nvrtc", "numpy", "numba-cuda", "torch")
 
 
@@ -68,7 +69,8 @@ def write(file: Path | None, benchmark: str, device: str, results: Any) -> None:
         "results": results,
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(document, indent=2) + "\n")
+    text = json.dumps(document, indent=2).replace(f"{ROOT}/", "")  # results are read elsewhere
+    file.write_text(text + "\n")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
