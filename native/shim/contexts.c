@@ -110,36 +110,42 @@ CUresult gv_contexts_drain(void)
 
 /* --- entry points ------------------------------------------------------------------------------------------------------- */
 
-/* A context came into being: put the process under control before it can do anything with it. */
-static CUresult created(CUresult result, const CUcontext *context, CUdevice device)
+/* A context came into being: put the process under control before it can do anything with it, or take it back. */
+static CUresult admit(CUcontext *context, CUdevice device, CUresult (*take_back)(CUcontext, CUdevice))
 {
-    if (result != CUDA_SUCCESS)
-        return result;
     const CUresult refused = gv_session_attach(device);
-    if (refused == CUDA_SUCCESS)
+    if (refused == CUDA_SUCCESS) {
         gv_contexts_add(*context);
+        return CUDA_SUCCESS;
+    }
+    take_back(*context, device);
+    *context = NULL;
     return refused;
+}
+
+static CUresult release_primary(CUcontext context, CUdevice device)
+{
+    (void)context;
+    return REAL(cuDevicePrimaryCtxRelease_v2)(device);
+}
+
+static CUresult destroy_created(CUcontext context, CUdevice device)
+{
+    (void)device;
+    return REAL(cuCtxDestroy_v2)(context);
 }
 
 GV_EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *pctx, CUdevice dev)
 {
-    const CUresult result = created(REAL(cuDevicePrimaryCtxRetain)(pctx, dev), pctx, dev);
-    if (result != CUDA_SUCCESS && pctx != NULL && *pctx != NULL && gv_session_refused()) {
-        REAL(cuDevicePrimaryCtxRelease_v2)(dev);
-        *pctx = NULL;
-    }
-    return result;
+    const CUresult result = REAL(cuDevicePrimaryCtxRetain)(pctx, dev);
+    return result == CUDA_SUCCESS ? admit(pctx, dev, release_primary) : result;
 }
 
 #define CREATE(symbol, parameters, arguments)                                                                          \
     GV_EXPORT CUresult symbol parameters                                                                               \
     {                                                                                                                  \
-        const CUresult result = created(REAL(symbol) arguments, pctx, dev);                                            \
-        if (result != CUDA_SUCCESS && gv_session_refused() && pctx != NULL && *pctx != NULL) {                         \
-            REAL(cuCtxDestroy_v2)(*pctx);                                                                              \
-            *pctx = NULL;                                                                                              \
-        }                                                                                                              \
-        return result;                                                                                                 \
+        const CUresult result = REAL(symbol) arguments;                                                                \
+        return result == CUDA_SUCCESS ? admit(pctx, dev, destroy_created) : result;                                    \
     }
 CREATE(cuCtxCreate, (CUcontext * pctx, unsigned int flags, CUdevice dev), (pctx, flags, dev))
 CREATE(cuCtxCreate_v2, (CUcontext * pctx, unsigned int flags, CUdevice dev), (pctx, flags, dev))

@@ -16,8 +16,6 @@
 #include "session.h"
 #include "swap.h"
 
-static CUdeviceptr address_of(uint64_t index) { return gv_memory.base + index * gv_memory.extent_bytes; }
-
 void gv_extents_report(struct gv_memory_report *report)
 {
     pthread_mutex_lock(&gv_memory.lock);
@@ -148,7 +146,7 @@ void gv_extents_release_unused(uint64_t first, uint64_t last)
     int mapped;
     while (next_unused(&first, last, &index, &mapped)) {
         if (mapped) {
-            REAL(cuMemUnmap)(address_of(index), gv_memory.extent_bytes);
+            REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);
             put_handle(gv_memory.extents[index].handle, 1);
         }
         stop_moving(index);
@@ -225,7 +223,7 @@ static CUresult map_extent(uint64_t index)
     CUresult result = take_handle(&handle);
     if (result != CUDA_SUCCESS)
         return result;
-    result = REAL(cuMemMap)(address_of(index), gv_memory.extent_bytes, 0, handle, 0);
+    result = REAL(cuMemMap)(gv_extent_address(index), gv_memory.extent_bytes, 0, handle, 0);
     if (result != CUDA_SUCCESS) {
         put_handle(handle, 1);
         return result;
@@ -236,7 +234,7 @@ static CUresult map_extent(uint64_t index)
 
 static void unmap_extent(uint64_t index, int keep)
 {
-    REAL(cuMemUnmap)(address_of(index), gv_memory.extent_bytes);
+    REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);
     put_handle(gv_memory.extents[index].handle, keep);
 }
 
@@ -250,7 +248,7 @@ static CUresult open_access(const struct list *list)
         while (end < list->count && list->indexes[end] == list->indexes[end - 1] + 1)
             end++;
         const CUresult result =
-            REAL(cuMemSetAccess)(address_of(list->indexes[i]), (end - i) * gv_memory.extent_bytes, &access, 1);
+            REAL(cuMemSetAccess)(gv_extent_address(list->indexes[i]), (end - i) * gv_memory.extent_bytes, &access, 1);
         if (result != CUDA_SUCCESS)
             return result;
         i = end;

@@ -56,6 +56,7 @@ CUresult gv_memory_prepare(CUdevice device);
 void gv_memory_forget(void); /* in the child of a fork */
 
 static inline int gv_memory_owns(CUdeviceptr address) { return address - gv_memory.base < gv_memory.bytes; }
+static inline CUdeviceptr gv_extent_address(uint64_t index) { return gv_memory.base + index * gv_memory.extent_bytes; }
 uint64_t gv_memory_charged(void);  /* bytes of extents in use */
 uint64_t gv_memory_resident(void); /* bytes of physical memory, cached handles included */
 uint64_t gv_memory_quota(void);

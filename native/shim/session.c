@@ -67,13 +67,16 @@ static int prepare_pages(void)
     return 0;
 }
 
-/* A thread that takes no signal of the program's. */
+/* A thread that takes no signal of the program's; faults of its own stay faults. */
 static int start_control_thread(void)
 {
     sigset_t all, before;
     pthread_attr_t attributes;
     pthread_t thread;
     sigfillset(&all);
+    const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++)
+        sigdelset(&all, faults[i]);
     if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0)
         return -1;
     pthread_attr_init(&attributes);
@@ -127,10 +130,12 @@ CUresult gv_session_attach(CUdevice device)
         break;
     default:
         if (device != gv_session.device) {
-            gv_log("this process uses GPU %d; a second one (%d) in the same process is not supported yet: give each "
-                   "process "
-                   "its own GPU with CUDA_VISIBLE_DEVICES",
-                   (int)gv_session.device, (int)device);
+            static int said; /* under `attaching` */
+            if (!said)
+                gv_log("this process uses GPU %d; a second one (%d) in one process is not supported yet: "
+                       "give each process its own with CUDA_VISIBLE_DEVICES",
+                       (int)gv_session.device, (int)device);
+            said = 1;
             result = CUDA_ERROR_NOT_SUPPORTED;
         }
     }

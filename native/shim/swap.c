@@ -10,8 +10,6 @@
 #include "memory.h"
 #include "real_driver.h"
 
-static CUdeviceptr address_of(uint64_t index) { return gv_memory.base + index * gv_memory.extent_bytes; }
-
 CUresult gv_swap_copy_in(const uint64_t *indexes, uint64_t count, uint64_t *bytes)
 {
     CUresult result = CUDA_SUCCESS;
@@ -28,7 +26,7 @@ CUresult gv_swap_copy_in(const uint64_t *indexes, uint64_t count, uint64_t *byte
             if (result != CUDA_SUCCESS)
                 break;
         }
-        result = REAL(cuMemcpyHtoDAsync_v2)(address_of(indexes[i]), gv_arena_address(extent->slot - 1),
+        result = REAL(cuMemcpyHtoDAsync_v2)(gv_extent_address(indexes[i]), gv_arena_address(extent->slot - 1),
                                             gv_memory.extent_bytes, stream);
         *bytes += gv_memory.extent_bytes;
     }
@@ -39,7 +37,7 @@ CUresult gv_swap_copy_in(const uint64_t *indexes, uint64_t count, uint64_t *byte
     return result;
 }
 
-/* All slots, or none: what was reserved for this call is dropped again. */
+/* Host memory for all of them, before the first byte moves. Slots of a try that failed stay for the next one. */
 static CUresult reserve_slots(const uint64_t *indexes, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++) {
@@ -49,7 +47,7 @@ static CUresult reserve_slots(const uint64_t *indexes, uint64_t count)
         const int32_t slot = gv_arena_reserve();
         if (slot < 0) {
             gv_debug("no host memory to swap out %llu extents", (unsigned long long)count);
-            return CUDA_ERROR_OUT_OF_MEMORY; /* slots got so far stay with their extents: used at the next try */
+            return CUDA_ERROR_OUT_OF_MEMORY;
         }
         pthread_mutex_lock(&gv_memory.lock);
         extent->slot = slot + 1;
@@ -80,7 +78,7 @@ CUresult gv_swap_copy_out(const uint64_t *indexes, uint64_t count, void (*releas
     uint64_t submitted = 0;
     while (submitted < count && result == CUDA_SUCCESS) {
         const struct gv_extent *const extent = &gv_memory.extents[indexes[submitted]];
-        result = REAL(cuMemcpyDtoHAsync_v2)(gv_arena_address(extent->slot - 1), address_of(indexes[submitted]),
+        result = REAL(cuMemcpyDtoHAsync_v2)(gv_arena_address(extent->slot - 1), gv_extent_address(indexes[submitted]),
                                             gv_memory.extent_bytes, stream);
         if (result == CUDA_SUCCESS)
             result = REAL(cuEventCreate)(&events[submitted], CU_EVENT_DISABLE_TIMING | CU_EVENT_BLOCKING_SYNC);

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 
-from support.host import Host
+from support.host import PROGRAMS, Host, host
 
 # An executable at a fixed address that reads `environ` has a copy of that variable of its own. What is opened with
 # RTLD_DEEPBIND (the driver, by the shim) finds libc's instead, which nobody ever sets.
@@ -38,3 +39,36 @@ def test_an_executable_at_a_fixed_address_with_an_environ_of_its_own(machine: Ho
     )  # cold: the compiler is started
     assert job.wait(60) == 0, job.text
     assert "loaded, environment kept" in job.text
+
+
+def test_a_second_gpu_in_one_process_is_refused_and_not_left_ungoverned() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROGRAMS)!r})\n"
+        "from device import *\n"
+        "open_device()\n"
+        "for _ in range(3): print(cu.cuDevicePrimaryCtxRetain(call(cu.cuDeviceGet, 1)))\n"
+        "print(call(cu.cuDevicePrimaryCtxGetState, 1)); call(cu.cuMemAlloc, 1 << 20)\n"
+    )
+    with host(options={"GPUVIRT_SOFTGPU_DEVICES": "2"}) as machine:
+        job = machine.run(sys.executable, "-c", code)
+        assert job.wait(60) == 0, job.text
+        assert job.text.count("CUDA_ERROR_NOT_SUPPORTED") == 3, job.text
+        assert "(0, 0)" in job.text, job.text  # flags, active: nothing of the second GPU is kept
+        assert job.text.count("CUDA_VISIBLE_DEVICES") == 1, job.text
+
+
+def test_jobs_on_different_gpus_do_not_wait_for_each_other() -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(PROGRAMS)!r})\n"
+        "import device, mixer, cuda.bindings.driver as cu\n"
+        "get = cu.cuDeviceGet; cu.cuDeviceGet = lambda index: get(1)\n"
+        "sys.argv = ['mixer', '--memory', '160', '--seconds', '1.5']; sys.exit(mixer.main())\n"
+    )
+    with host(options={"GPUVIRT_SOFTGPU_DEVICES": "2"}) as machine:
+        other = machine.run(sys.executable, "-c", code, name="other")
+        first = machine.job("mixer.py", "--memory", "160", "--seconds", "1.5", name="first")
+        assert (first.wait(60), other.wait(60)) == (0, 0), machine.report()
+        assert machine.status()["gpus"][1]["switches"] == 1
+        for name in ("first", "other"):
+            job = machine.job_named(name)
+            assert (job["switches"], job["out_bytes"]) == (1, 0), job
