@@ -63,6 +63,8 @@ static CUresult take_handle(CUmemGenericAllocationHandle *handle)
 static void put_handle(CUmemGenericAllocationHandle handle, int keep)
 {
     pthread_mutex_lock(&gv_memory.lock);
+    /* Kept memory is resident: an eviction that is under way, or has just been, must not find it there again. */
+    keep = keep && gv_memory_resident() <= gv_memory.allowance;
     if (keep && gv_memory.cache_count == gv_memory.cache_room) {
         const uint64_t room = gv_memory.cache_room == 0 ? 64 : gv_memory.cache_room * 2;
         CUmemGenericAllocationHandle *grown = realloc(gv_memory.cache, room * sizeof *grown);
@@ -183,9 +185,10 @@ static struct list collect(enum which which, uint64_t limit)
         extent->mapped = 0;
         list.indexes[list.count++] = index;
     }
-    pthread_mutex_unlock(&gv_memory.lock);
+    /* Still under the lock: who frees one of them now takes it off the count, which must not go below zero. */
     if (absent != 0)
         __atomic_fetch_add(&gv_gate.obstacles, absent, __ATOMIC_ACQ_REL);
+    pthread_mutex_unlock(&gv_memory.lock);
     return list;
 }
 
@@ -202,9 +205,9 @@ static void settle_mapped(const struct list *list)
         present += extent->live != 0;
         unused += extent->live == 0;
     }
-    pthread_mutex_unlock(&gv_memory.lock);
     if (present != 0)
         __atomic_fetch_sub(&gv_gate.obstacles, present, __ATOMIC_ACQ_REL);
+    pthread_mutex_unlock(&gv_memory.lock);
     if (unused != 0)
         gv_extents_release_unused(0, gv_memory.extents_touched - 1);
 }
@@ -256,10 +259,17 @@ static CUresult open_access(const struct list *list)
     return CUDA_SUCCESS;
 }
 
+static void set_allowance(uint64_t allowance)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    gv_memory.allowance = allowance;
+    pthread_mutex_unlock(&gv_memory.lock);
+}
+
 struct gv_move gv_extents_restore(uint64_t allowance)
 {
     struct gv_move move = {CUDA_SUCCESS, 0, 0};
-    gv_memory.allowance = allowance;
+    set_allowance(allowance);
     const struct list list = collect(ABSENT_ONES, UINT64_MAX);
     if (list.indexes == NULL)
         return (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, 0};
@@ -301,7 +311,7 @@ static void release_one(uint64_t index) { unmap_extent(index, 0); }
 struct gv_move gv_extents_evict(uint64_t target)
 {
     struct gv_move move = {CUDA_SUCCESS, 0, 0};
-    gv_memory.allowance = target;
+    set_allowance(target);
     gv_extents_release_unused(0, gv_memory.extents_touched == 0 ? 0 : gv_memory.extents_touched - 1);
     pthread_mutex_lock(&gv_memory.lock);
     uint64_t resident = gv_memory_resident();

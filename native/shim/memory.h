@@ -45,7 +45,7 @@ struct gv_memory_state {
     uint64_t held_extents; /* with a physical handle, those that are just being mapped or unmapped included */
     CUmemGenericAllocationHandle *cache; /* physical handles without an address, ready for reuse */
     uint64_t cache_count, cache_room;
-    uint64_t allowance; /* bytes that may be resident: the daemon's promise */
+    uint64_t allowance; /* bytes that may be resident: the daemon's promise; written by the control thread */
     uint64_t reported;  /* charged bytes as the daemon last heard; written by the control thread */
     uint64_t serial;
 };
