@@ -102,8 +102,10 @@ void gv_arena_drop(int32_t slot) { __atomic_store_n(&arena.states[slot], SLOT_ST
 void gv_arena_sweep(void)
 {
     for (int32_t slot; (slot = find_slot(SLOT_STALE)) >= 0;) {
-        if (arena.pinned[slot] && REAL(cuMemHostUnregister)(gv_arena_address(slot)) != CUDA_SUCCESS)
-            return; /* no context any more: it all goes with the process */
+        const CUresult result = arena.pinned[slot] ? REAL(cuMemHostUnregister)(gv_arena_address(slot)) : CUDA_SUCCESS;
+        /* Not registered: the context that it was pinned in is gone, and the pin with it. */
+        if (result != CUDA_SUCCESS && result != CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED)
+            return; /* no working context any more: it all goes with the process */
         arena.pinned[slot] = 0;
         fallocate(arena.descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                   (off_t)((uint64_t)slot * arena.slot_bytes), (off_t)arena.slot_bytes);
