@@ -3,6 +3,7 @@
  * cuMemAlloc and its family: an address at once, memory when the job next runs. What is not ours goes to the driver unchanged.
  */
 #include "capture.h"
+#include "contexts.h"
 #include "gate.h"
 #include "memory.h"
 #include "pool.h"
@@ -57,20 +58,6 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
     return result;
 }
 
-/* Waits for the context that the memory belongs to; the calling thread needs one of its own, as for the driver. */
-static CUresult synchronise(CUcontext owner)
-{
-    CUcontext current = NULL;
-    CUresult result = REAL(cuCtxGetCurrent)(&current);
-    if (result != CUDA_SUCCESS || current == NULL)
-        return result != CUDA_SUCCESS ? result : CUDA_ERROR_INVALID_CONTEXT;
-    if (current == owner || owner == NULL || REAL(cuCtxPushCurrent_v2)(owner) != CUDA_SUCCESS)
-        return REAL(cuCtxSynchronize)();
-    result = REAL(cuCtxSynchronize)();
-    REAL(cuCtxPopCurrent_v2)(&owner);
-    return result;
-}
-
 GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
     if (!gv_memory_owns(dptr))
@@ -80,11 +67,9 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
         return CUDA_ERROR_INVALID_VALUE;
     /* As the driver's own: nothing that was given to the GPU uses the memory once this returns. A context with a capture
      * under way must not be synchronised: there the memory waits for the end of the capture. */
-    if (gv_anything_captures() && gv_pool_free_after_captures(range) == 0) {
-        gv_pool_given(range);
+    if (gv_anything_captures() && gv_pool_free_after_captures(range) == 0)
         return CUDA_SUCCESS;
-    }
-    const CUresult result = synchronise(range->context);
+    const CUresult result = gv_contexts_finish(range->context);
     if (result == CUDA_ERROR_INVALID_CONTEXT || result == CUDA_ERROR_NOT_INITIALIZED) {
         gv_memory_readmit(range, range->context, range->pool); /* no context: as with the driver, nothing happened */
         return result;

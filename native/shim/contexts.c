@@ -8,55 +8,50 @@
 #include "gate.h"
 #include "log.h"
 #include "memory.h"
+#include "pool.h"
 #include "real_driver.h"
 #include "session.h"
 #include "streams.h"
 
 enum { CONTEXTS_MAX = 64 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static CUcontext known[CONTEXTS_MAX]; /* under lock */
-static int known_count;
-static CUcontext entered; /* control thread: where `stream` lives */
-static CUstream stream;
+struct known {
+    CUcontext context;
+    CUstream stream; /* of ours in it, or NULL; control thread */
+};
 
-void gv_contexts_add(CUcontext context)
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static struct known known[CONTEXTS_MAX]; /* under lock */
+static int known_count;                  /* under lock */
+static int ending;                       /* contexts that the driver is destroying or releasing now; under lock */
+static CUcontext held;                   /* the control thread uses it: nobody may destroy it; under lock */
+
+static struct known *find(CUcontext context)
 {
-    if (context == NULL)
-        return;
-    pthread_mutex_lock(&lock);
-    int found = 0;
     for (int i = 0; i < known_count; i++)
-        found |= known[i] == context;
-    if (!found && known_count < CONTEXTS_MAX)
-        known[known_count++] = context;
-    pthread_mutex_unlock(&lock);
+        if (known[i].context == context)
+            return &known[i];
+    return NULL;
 }
 
-void gv_contexts_remove(CUcontext context)
+int gv_contexts_add(CUcontext context)
 {
     pthread_mutex_lock(&lock);
-    for (int i = 0; i < known_count; i++)
-        if (known[i] == context)
-            known[i--] = known[--known_count];
+    const int fits = find(context) != NULL || known_count < CONTEXTS_MAX;
+    if (fits && find(context) == NULL)
+        known[known_count++] = (struct known){context, NULL};
     pthread_mutex_unlock(&lock);
+    return fits ? 0 : -1;
 }
 
 void gv_contexts_forget(void)
 {
     pthread_mutex_init(&lock, NULL);
+    pthread_cond_init(&changed, NULL);
     known_count = 0;
-    entered = NULL;
-    stream = NULL;
-}
-
-static int copy_known(CUcontext *contexts)
-{
-    pthread_mutex_lock(&lock);
-    const int count = known_count;
-    memcpy(contexts, known, sizeof known);
-    pthread_mutex_unlock(&lock);
-    return count;
+    ending = 0;
+    held = NULL;
 }
 
 int gv_contexts_count(void)
@@ -67,45 +62,107 @@ int gv_contexts_count(void)
     return count;
 }
 
+/* The contexts of now. One that is ending may turn out to live on (others have retained it), so that is waited for. */
+static int copy_known(CUcontext contexts[CONTEXTS_MAX])
+{
+    pthread_mutex_lock(&lock);
+    while (ending != 0)
+        pthread_cond_wait(&changed, &lock);
+    for (int i = 0; i < known_count; i++)
+        contexts[i] = known[i].context;
+    const int count = known_count;
+    pthread_mutex_unlock(&lock);
+    return count;
+}
+
+void gv_contexts_leave(void)
+{
+    pthread_mutex_lock(&lock);
+    held = NULL;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+/* Control thread: current and held, unless it is gone. */
+static int hold(CUcontext context)
+{
+    pthread_mutex_lock(&lock);
+    held = NULL;
+    pthread_cond_broadcast(&changed);
+    while (ending != 0)
+        pthread_cond_wait(&changed, &lock);
+    const int there = find(context) != NULL;
+    held = there ? context : NULL;
+    pthread_mutex_unlock(&lock);
+    return there && REAL(cuCtxSetCurrent)(context) == CUDA_SUCCESS;
+}
+
 CUresult gv_contexts_enter(void)
 {
     CUcontext contexts[CONTEXTS_MAX];
+    gv_contexts_leave(); /* who destroys what we hold is waited for below */
     const int count = copy_known(contexts);
-    for (int i = 0; i < count; i++) {
-        if (REAL(cuCtxSetCurrent)(contexts[i]) != CUDA_SUCCESS)
-            continue;
-        if (contexts[i] != entered)
-            stream = NULL; /* it went with its context */
-        entered = contexts[i];
-        /* Our calls must be legal while some stream of the program captures. */
-        CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-        REAL(cuThreadExchangeStreamCaptureMode)(&mode);
-        return CUDA_SUCCESS;
+    /* One that works, if there is one: in a context with a sticky error no copy is possible. */
+    for (int any = 0; any < 2; any++) {
+        for (int i = 0; i < count; i++) {
+            if (!hold(contexts[i]) || (!any && gv_gate_lost_context() != CUDA_SUCCESS))
+                continue;
+            /* Our calls must be legal while some stream of the program captures. */
+            CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+            REAL(cuThreadExchangeStreamCaptureMode)(&mode);
+            return CUDA_SUCCESS;
+        }
     }
+    gv_contexts_leave();
     return CUDA_ERROR_INVALID_CONTEXT;
 }
 
 CUstream gv_contexts_stream(void)
 {
+    CUstream stream = NULL;
+    pthread_mutex_lock(&lock);
+    struct known *place = find(held);
+    if (place != NULL)
+        stream = place->stream;
+    pthread_mutex_unlock(&lock);
     /* Never the legacy stream nor one that synchronises with it: a copy of ours must not wait for the program's work. */
-    if (stream == NULL && REAL(cuStreamCreate)(&stream, CU_STREAM_NON_BLOCKING) != CUDA_SUCCESS)
-        stream = NULL;
+    if (stream != NULL || REAL(cuStreamCreate)(&stream, CU_STREAM_NON_BLOCKING) != CUDA_SUCCESS)
+        return stream;
+    pthread_mutex_lock(&lock);
+    if ((place = find(held)) != NULL)
+        place->stream = stream;
+    pthread_mutex_unlock(&lock);
     return stream;
 }
 
 CUresult gv_contexts_drain(void)
 {
     CUcontext contexts[CONTEXTS_MAX];
+    gv_contexts_leave();
     const int count = copy_known(contexts);
     CUresult worst = CUDA_SUCCESS;
     for (int i = 0; i < count; i++) {
-        if (REAL(cuCtxSetCurrent)(contexts[i]) != CUDA_SUCCESS)
+        if (!hold(contexts[i]))
             continue;
         const CUresult result = gv_anything_captures() ? gv_streams_drain() : REAL(cuCtxSynchronize)();
         if (result != CUDA_SUCCESS)
             worst = result;
     }
+    gv_contexts_leave();
     return worst;
+}
+
+CUresult gv_contexts_finish(CUcontext owner)
+{
+    CUcontext current = NULL;
+    CUresult result = REAL(cuCtxGetCurrent)(&current);
+    if (result != CUDA_SUCCESS || current == NULL)
+        return result != CUDA_SUCCESS ? result : CUDA_ERROR_INVALID_CONTEXT;
+    if (current == owner || owner == NULL || REAL(cuCtxPushCurrent_v2)(owner) != CUDA_SUCCESS)
+        return REAL(cuCtxSynchronize)();
+    result = REAL(cuCtxSynchronize)();
+    REAL(cuCtxPopCurrent_v2)(&owner);
+    return result;
 }
 
 /* --- entry points ------------------------------------------------------------------------------------------------------- */
@@ -113,11 +170,13 @@ CUresult gv_contexts_drain(void)
 /* A context came into being: put the process under control before it can do anything with it, or take it back. */
 static CUresult admit(CUcontext *context, CUdevice device, CUresult (*take_back)(CUcontext, CUdevice))
 {
-    const CUresult refused = gv_session_attach(device);
-    if (refused == CUDA_SUCCESS) {
-        gv_contexts_add(*context);
-        return CUDA_SUCCESS;
+    CUresult refused = gv_session_attach(device);
+    if (refused == CUDA_SUCCESS && gv_contexts_add(*context) != 0) {
+        gv_log("more than %d contexts in one process are not supported", CONTEXTS_MAX);
+        refused = CUDA_ERROR_OUT_OF_MEMORY; /* one that is not drained would work on memory that is taken away */
     }
+    if (refused == CUDA_SUCCESS)
+        return CUDA_SUCCESS;
     take_back(*context, device);
     *context = NULL;
     return refused;
@@ -155,22 +214,46 @@ CREATE(cuCtxCreate_v3,
 CREATE(cuCtxCreate_v4, (CUcontext * pctx, CUctxCreateParams *ctxCreateParams, unsigned int flags, CUdevice dev),
        (pctx, ctxCreateParams, flags, dev))
 
-/* The driver frees what was allocated in a context with it; our ranges must go the same way. */
-static void gone(CUcontext context)
+/*
+ * Around the driver's call that ends a context, or only releases it. The control thread neither uses it meanwhile nor believes
+ * that it is gone; what waits for it in the pools is set aside.
+ */
+static struct waiting *begin_end(CUcontext context)
 {
-    gv_contexts_remove(context);
-    gv_memory_give_context(context);
-    __atomic_store_n(&gv_gate.lost, 0, __ATOMIC_RELAXED);
+    pthread_mutex_lock(&lock);
+    ending++;
+    while (held == context)
+        pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+    return gv_pool_context_ends(context);
+}
+
+/* `gone`: the driver freed what was allocated in the context; our ranges go the same way. `lives`: the handle stays good. */
+static void end_end(CUcontext context, struct waiting *waiting, int gone, int lives)
+{
+    gv_pool_context_ended(waiting, gone);
+    if (gone) {
+        gv_streams_context_ended(context);
+        gv_memory_give_context(context);
+        __atomic_store_n(&gv_gate.lost, 0, __ATOMIC_RELAXED);
+    }
+    pthread_mutex_lock(&lock);
+    struct known *const place = find(context);
+    if (place != NULL && gone)
+        place->stream = NULL; /* it went along */
+    if (place != NULL && !lives)
+        *place = known[--known_count];
+    ending--;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
 }
 
 static CUresult destroyed(CUresult (*destroy)(CUcontext), CUcontext context)
 {
-    gv_contexts_remove(context); /* before the driver ends it: the control thread must not enter it now */
+    struct waiting *const waiting = begin_end(context);
     const CUresult result = destroy(context);
-    if (result == CUDA_SUCCESS)
-        gone(context);
-    else if (result != CUDA_ERROR_INVALID_CONTEXT && result != CUDA_ERROR_INVALID_VALUE)
-        gv_contexts_add(context);
+    const int unknown = result == CUDA_ERROR_INVALID_CONTEXT || result == CUDA_ERROR_INVALID_VALUE;
+    end_end(context, waiting, result == CUDA_SUCCESS, result != CUDA_SUCCESS && !unknown);
     return result;
 }
 
@@ -186,14 +269,14 @@ static CUresult primary(CUresult (*end)(CUdevice), CUdevice device, int always)
     if (REAL(cuDevicePrimaryCtxGetState)(device, &flags, &active) == CUDA_SUCCESS && active &&
         REAL(cuDevicePrimaryCtxRetain)(&context, device) == CUDA_SUCCESS)
         REAL(cuDevicePrimaryCtxRelease_v2)(device);
+    if (context == NULL)
+        return end(device);
+    struct waiting *const waiting = begin_end(context);
     const CUresult result = end(device);
     active = 0;
     const CUresult state = REAL(cuDevicePrimaryCtxGetState)(device, &flags, &active);
-    if (result == CUDA_SUCCESS && context != NULL && (always || (state == CUDA_SUCCESS && !active))) {
-        gone(context);
-        if (active)
-            gv_contexts_add(context); /* reset keeps the handle alive for those who retained it */
-    }
+    const int lives = state != CUDA_SUCCESS || active; /* reset keeps the handle alive for those who retained it */
+    end_end(context, waiting, result == CUDA_SUCCESS && (always || !lives), lives);
     return result;
 }
 

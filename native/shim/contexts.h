@@ -7,18 +7,25 @@
 
 #include "cuda_api.h"
 
-void gv_contexts_add(CUcontext context);
-void gv_contexts_remove(CUcontext context);
+/* Notes a context that came into being; -1 when there are too many. */
+int gv_contexts_add(CUcontext context);
 void gv_contexts_forget(void);
 int gv_contexts_count(void);
 
-/* Makes some living context current on the calling (control) thread; CUDA_ERROR_INVALID_CONTEXT when there is none. */
+/*
+ * Makes some living context current on the control thread, and holds it: who destroys it waits for gv_contexts_leave.
+ * CUDA_ERROR_INVALID_CONTEXT when there is none.
+ */
 CUresult gv_contexts_enter(void);
+void gv_contexts_leave(void);
 
 /* A stream for our own copies in the context that gv_contexts_enter chose. */
 CUstream gv_contexts_stream(void);
 
 /* Waits until everything given to the GPU through any context has finished. Control thread. */
 CUresult gv_contexts_drain(void);
+
+/* Waits for the context that memory belongs to. Any thread; it needs a current context of its own, as for the driver. */
+CUresult gv_contexts_finish(CUcontext owner);
 
 #endif

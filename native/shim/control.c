@@ -383,5 +383,6 @@ void *gv_control_thread(void *unused)
         take_pokes();
         if (ready == 0 && gv_contexts_enter() == CUDA_SUCCESS)
             gv_arena_sweep();
+        gv_contexts_leave(); /* whatever of this turn entered one */
     }
 }

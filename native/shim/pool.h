@@ -16,10 +16,21 @@
 /* Gives back what streams have finished with; with `wait`, waits for all of it. Returns how many ranges were given back. */
 int gv_pool_reclaim(int wait);
 
-/* Gives the range back when what was submitted to the stream so far has finished. */
-void gv_pool_free_later(struct gv_range *range, CUstream stream);
+/* Before the driver destroys a stream: its handle may come again, while what it was given is not finished. */
+void gv_pool_stream_ends(CUstream stream);
 
-/* Gives the range back when no stream captures any more and the context has finished. -1: no host memory to remember it. */
+/*
+ * Around the end of a context: takes out what waits for it, so that nobody asks its events any more; afterwards gives that
+ * back, or with `gone` 0 (the context lives on) lets it wait again.
+ */
+struct waiting;
+struct waiting *gv_pool_context_ends(CUcontext context);
+void gv_pool_context_ended(struct waiting *its, int gone);
+
+/*
+ * Gives the range back when no stream captures any more and its context has finished; its pool counts it as given. -1: no
+ * host memory to remember it, and nothing was done.
+ */
 int gv_pool_free_after_captures(struct gv_range *range);
 
 /* The program gave back a range of a pool by another way than stream order. */

@@ -153,7 +153,7 @@ CUresult gv_session_attach_slowly(void)
         result = REAL(cuCtxGetCurrent)(&context);
     if (result == CUDA_SUCCESS)
         result = gv_session_attach(device);
-    if (result == CUDA_SUCCESS)
-        gv_contexts_add(context);
+    if (result == CUDA_SUCCESS && gv_contexts_add(context) != 0)
+        result = CUDA_ERROR_OUT_OF_MEMORY;
     return result;
 }

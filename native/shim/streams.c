@@ -3,41 +3,48 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "capture.h"
 #include "contexts.h"
 #include "gate.h"
+#include "pool.h"
 #include "real_driver.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static CUstream *streams; /* under lock */
+struct stream {
+    CUstream handle;
+    CUcontext context;
+};
+static struct stream *streams; /* under lock */
 static size_t count, room;
 
 static CUresult created(CUresult result, const CUstream *stream)
 {
     if (result != CUDA_SUCCESS)
         return result;
+    CUcontext context = NULL;
+    REAL(cuCtxGetCurrent)(&context);
     pthread_mutex_lock(&lock);
     if (count == room) {
         const size_t larger = room == 0 ? 64 : room * 2;
-        CUstream *grown = realloc(streams, larger * sizeof *streams);
+        struct stream *grown = realloc(streams, larger * sizeof *streams);
         if (grown != NULL) {
             streams = grown;
             room = larger;
         }
     }
     if (count < room)
-        streams[count++] = *stream;
+        streams[count++] = (struct stream){*stream, context};
     pthread_mutex_unlock(&lock);
     return result;
 }
 
 static void destroyed(CUstream stream)
 {
+    gv_pool_stream_ends(stream);
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < count; i++) {
-        if (streams[i] == stream) {
+        if (streams[i].handle == stream) {
             streams[i] = streams[--count];
             break;
         }
@@ -67,14 +74,25 @@ GV_EXPORT CUresult cuStreamDestroy_v2(CUstream hStream)
     return REAL(cuStreamDestroy_v2)(hStream);
 }
 
+void gv_streams_context_ended(CUcontext context)
+{
+    pthread_mutex_lock(&lock);
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if (streams[i].context != context)
+            streams[kept++] = streams[i];
+    count = kept;
+    pthread_mutex_unlock(&lock);
+}
+
 /* The streams of now, to be freed by the caller; NULL when there is no memory. */
 static CUstream *copy_streams(size_t *copied)
 {
     pthread_mutex_lock(&lock);
     *copied = count;
     CUstream *copy = malloc((count + 1) * sizeof *copy);
-    if (copy != NULL && count != 0)
-        memcpy(copy, streams, count * sizeof *copy);
+    for (size_t i = 0; copy != NULL && i < count; i++)
+        copy[i] = streams[i].handle;
     pthread_mutex_unlock(&lock);
     return copy;
 }

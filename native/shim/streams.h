@@ -14,6 +14,8 @@ CUresult gv_streams_drain(void);
  * proves nothing: something captures, there are several contexts, or some thread uses its per-thread stream.
  */
 int gv_streams_finished(void);
+/* The streams of a context that is gone went with it. */
+void gv_streams_context_ended(CUcontext context);
 void gv_streams_forget(void);
 
 #endif
