@@ -36,7 +36,8 @@ def test_threads_streams_and_contexts_with_too_little_memory(killed: bool) -> No
         for job in jobs:
             assert job.wait() == 0, machine.report()
             assert "result: OK" in job.text
-        assert sum(machine.job_named(f"storm{seed}")["out_bytes"] for seed in range(2)) > 0
+        if not killed:  # a job may end before the next daemon is there
+            assert sum(machine.job_named(f"storm{seed}")["out_bytes"] for seed in range(2)) > 0
         machine.until(lambda: machine.device_used() == 0, "the soft GPU to be empty")
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One of two contexts of a process is lost to an illegal address; the other's memory stays what it was, also when swapped.
+"""One of two contexts of a process is lost to an illegal address; the other's memory stays what it was, also swapped.
 
-Prints `lost` when that has happened, then checks the other's memory until the time is over. `result: OK` and exit 0; 4 when
-a word is wrong.
+Prints `lost` when that has happened, then checks the other's memory until the time is over. `result: OK` and exit 0;
+4 when a word is wrong.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 
     reuse.py threads|contexts|streams
 
-Work is given to a buffer, which is then freed in stream order; somebody else takes one of the same size at once: on the
-default stream of another thread, or of another context, or on a stream made after the first was destroyed. Prints `result:
-OK` and exits 0; 4 when the first one's work reached the second one's memory.
+Work is given to a buffer, which is then freed in stream order; somebody else takes one of the same size at once: on
+the default stream of another thread, or of another context, or on a stream made after the first was destroyed. Prints
+`result: OK` and exits 0; 4 when the first one's work reached the second one's memory.
 """
 
 from __future__ import annotations
@@ -63,7 +63,6 @@ def contexts() -> int:
     leave_work(load_mix(), 0)
     parameters = cu.CUctxCreateParams()
     call(cu.cuCtxCreate, parameters, 0, call(cu.cuDeviceGet, 0))
-    code = 0
     address = call(cu.cuMemAllocAsync, BYTES, 0)
     call(cu.cuMemsetD32Async, address, 7, WORDS, 0)
     call(cu.cuCtxSynchronize)
@@ -71,8 +70,7 @@ def contexts() -> int:
     call(cu.cuCtxSynchronize)
     words = np.empty(WORDS, dtype=np.uint32)
     call(cu.cuMemcpyDtoH, words.ctypes.data, address, BYTES)
-    code = 0 if bool((words == 7).all()) else 4
-    return code
+    return 0 if bool((words == 7).all()) else 4
 
 
 def streams() -> int:

@@ -259,12 +259,16 @@ int main(int argc, char **argv)
     static struct worker workers[THREADS_MAX];
     const int threads = atoi(argv[4]) < THREADS_MAX ? atoi(argv[4]) : THREADS_MAX;
     const int own = argc > 5 && strcmp(argv[5], "own") == 0;
-    ends = now() + atof(argv[1]);
     room = ((uint64_t)atoi(argv[3]) << 20) / (uint64_t)threads;
     largest_words = (uint32_t)(room / 16);
     OK(cuInit(0));
     OK(cuDeviceGet(&device, 0));
     OK(cuDevicePrimaryCtxRetain(&primary, device));
+    OK(cuCtxSetCurrent(primary));
+    CUmodule first;
+    OK(cuModuleLoadData(&first, mix_ptx)); /* the slow one; the time counts from here */
+    OK(cuModuleUnload(first));
+    ends = now() + atof(argv[1]);
     for (int i = 0; i < threads; i++) {
         workers[i].random = (uint64_t)atoi(argv[2]) * 1000003u + (uint64_t)i;
         workers[i].host = malloc(largest_words * 4ull);

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Ranges that the program freed in the order of a stream: each waits until the stream has passed that place.
+ */
+#ifndef GPUVIRT_SHIM_WAITING_H
+#define GPUVIRT_SHIM_WAITING_H
+
+#include "cuda_api.h"
+#include "ranges.h"
+
+/* Gives the range back when what was submitted to the stream so far has finished. `context`: current on this thread. */
+void gv_pool_free_later(struct gv_range *range, CUstream stream, CUcontext context);
+
+/* A range of this size that was freed on this very stream, where stream order makes it safe at once; else NULL. */
+struct gv_range *gv_pool_reuse(uint64_t bytes, CUstream stream, CUcontext context);
+
+/* Gives back what streams have finished with; with `wait`, waits for all of it. Returns how many ranges were given back. */
+int gv_pool_reclaim(int wait);
+
+/* Before the driver destroys a stream: its handle may come again, while what it was given is not finished. */
+void gv_pool_stream_ends(CUstream stream);
+
+/*
+ * Around the end of a context: takes out what waits for it, so that nobody asks its events any more; afterwards gives that
+ * back, or with `gone` 0 (the context lives on) lets it wait again.
+ */
+struct waiting;
+struct waiting *gv_pool_context_ends(CUcontext context);
+void gv_pool_context_ended(struct waiting *its, int gone);
+
+/*
+ * Gives the range back when no stream captures any more and its context has finished; its pool counts it as given. -1: no
+ * host memory to remember it, and nothing was done.
+ */
+int gv_pool_free_after_captures(struct gv_range *range);
+
+void gv_waiting_forget(void);
+
+#endif
