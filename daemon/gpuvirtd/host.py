@@ -130,7 +130,14 @@ class Host:
         self._numbers += 1
         client = facts.Client(self._numbers, charged=charged, granularity=max(1, min(hello.granularity, total)))
         client.restored = charged == 0
-        arena: Arena | None = None
+        # All that can fail comes before anything is changed.
+        lease = arbiter.page_of(job)
+        arena = Arena(arena_size(self.policy.host_budget, total))
+        try:
+            page = ClientPage()
+        except OSError:
+            arena.close()
+            raise
         old = self._member_of(process, arbiter)
         if hello.reattach:
             # What it has on the device is its own word; if it is too much, the next eviction sets it right.
@@ -138,6 +145,7 @@ class Host:
             client.restored = client.drained = False
             if old is not None:
                 client.allowance = max(resident, old.facts.allowance)
+                arena.close()
                 arena = old.arena.moved()
         replaced = []
         for stale in self._members_replaced(process, arbiter, hello.reattach):
@@ -146,17 +154,17 @@ class Host:
                 self._forget(stale, "replaced by a new connection of the same process")
             else:
                 self._leave(stale, "its process started another program")
-        arena = arena or Arena(arena_size(self.policy.host_budget, total))
-        member = Member(client.number, process, job, arbiter, client, ClientPage(), arena, session)
+        member = Member(client.number, process, job, arbiter, client, page, arena, session)
         session.member = member
         job.members[member.number] = member
         job.attached_once = True
         self.watch(process.pidfd, self._died, member)
-        lease = arbiter.page_of(job)
         quota = publish_quota(self.jobs, job, arbiter, self.policy.host_budget, self.log)
+        # Before the WELCOME: a daemon that is killed in between must not leave a client that nobody waits for.
+        self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid))
         welcome = messages.Welcome(self.generation, member.number, client.allowance, quota, arena.size)
         session.send(welcome, (lease.fd, member.page.fd, arena.fd))
-        self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid))
+        hung_up = member.session is None
         arbiter.attach(member, replaced)
         self.recovery.back((process.pid, process.start, arbiter.device.uuid))
         self.publish_quotas()
@@ -170,6 +178,8 @@ class Host:
             reattach=bool(hello.reattach),
             resident=client.resident,
         )
+        if hung_up:
+            self._lost(member, "it hung up before its WELCOME")
 
     def _check(self, process: Process, hello: messages.Hello) -> Job:
         if hello.minimum_version > messages.VERSION:
@@ -234,6 +244,10 @@ class Host:
         if member.session is not session:
             return
         member.session = None
+        if member.number in member.arbiter.members:  # else: the WELCOME could not be sent, see hello
+            self._lost(member, reason)
+
+    def _lost(self, member: Member, reason: str) -> None:
         if not member.process.alive():
             self._died(member)
             return

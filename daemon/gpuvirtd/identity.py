@@ -95,6 +95,12 @@ def parent_of(pid: int) -> int | None:
     return int(fields[1]) if fields else None
 
 
+def is_stopped(pid: int) -> bool:
+    """True if the process is stopped by a signal or a debugger."""
+    fields = _stat(pid)
+    return fields is not None and fields[0] in ("T", "t")
+
+
 def uid_of(pid: int) -> int | None:
     """Effective uid; None if the process does not exist."""
     try:

@@ -79,6 +79,10 @@ class Runtime:
         """Give the folder back: sockets, links, lock. Jobs keep what they have mapped."""
         for server in self.sockets:
             server.close()
+        if not is_locked_by(self.folder, self._lock):
+            # Somebody removed the folder under us, and what is there now is another daemon's.
+            os.close(self._lock)
+            return
         for name in (CLIENT_SOCKET, ADMIN_SOCKET):
             (self.folder / name).unlink(missing_ok=True)
         for name in LIBRARIES:
@@ -116,6 +120,14 @@ def prepare_folder(folder: Path, uid: int) -> None:
             f"runtime folder {folder} is writable by others (mode {found.st_mode & 0o777:o})", f"chmod {mode:o} it"
         )
     folder.chmod(mode)
+
+
+def is_locked_by(folder: Path, fd: int) -> bool:
+    """True if the folder's lock file is the one that this descriptor holds."""
+    try:
+        return os.path.samestat(os.fstat(fd), (folder / LOCK).stat())
+    except OSError:
+        return False
 
 
 def take_lock(folder: Path) -> int:

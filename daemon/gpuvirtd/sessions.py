@@ -117,6 +117,8 @@ class Session:
             raise
         except GpuvirtError as error:
             raise Refusal(NOT_READY, error.message, error.hint) from None
+        except OSError as error:  # descriptors or memory of the daemon
+            raise Refusal(NOT_READY, f"gpuvirtd cannot take another process: {error.strerror}") from None
 
     def _message(self, packet: bytes) -> None:
         message = messages.decode(packet)

@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpuvirt.errors import ConfigError
 from gpuvirtd.identity import boot_id
 
 SCHEMA = 1
@@ -27,6 +28,24 @@ CREATE TABLE clients (
     PRIMARY KEY (pid, start, device)
 );
 """
+
+
+ADVICE = "free space there, or choose another place with daemon.state"
+BLAMELESS = (  # results that say nothing against the file's content
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+)
+
+
+def blameless(error: Exception) -> bool:
+    """True if the database may be sound although it could not be opened (no space, no access)."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in BLAMELESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +71,10 @@ class StoredClient:
 
 
 class State:
-    """The database. `note` says what happened to a corrupt one (empty: nothing)."""
+    """The database. `note` says what happened to a corrupt one (empty: nothing).
+
+    Raises ConfigError where none can be had: a full disk is no reason to forget the jobs in a sound database.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,6 +82,8 @@ class State:
         try:
             self._db = self._open()
         except (sqlite3.DatabaseError, ValueError) as error:
+            if blameless(error):
+                raise ConfigError(f"state database {path} cannot be used: {error}", ADVICE) from None
             aside = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
             for suffix in ("", "-wal", "-shm"):
                 part = path.with_name(path.name + suffix)
@@ -68,10 +92,16 @@ class State:
             self.note = (
                 f"{path} was unusable ({error}); it is kept as {aside}, jobs are rebuilt from clients that come back"
             )
-            self._db = self._open()
+            try:
+                self._db = self._open()
+            except sqlite3.DatabaseError as again:
+                raise ConfigError(f"state database {path} cannot be made: {again}", ADVICE) from None
 
     def _open(self) -> sqlite3.Connection:
-        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)  # tokens are in it
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)  # tokens are in it
+        except OSError as error:
+            raise ConfigError(f"state database {self.path} cannot be opened: {error.strerror}", ADVICE) from None
         os.close(fd)
         database = sqlite3.connect(self.path, isolation_level=None)
         try:
@@ -92,7 +122,13 @@ class State:
         return database
 
     def next_generation(self) -> int:
-        """Number of this start: one more than the last; forgets everything of an earlier boot."""
+        """Number of this start: one more than the last; forgets everything of an earlier boot. Raises ConfigError."""
+        try:
+            return self._next_generation()
+        except sqlite3.Error as error:
+            raise ConfigError(f"state database {self.path} cannot be written: {error}", ADVICE) from None
+
+    def _next_generation(self) -> int:
         stored = dict(self._db.execute("SELECT key, value FROM meta"))
         # After a loss of the database the last number is not known: seconds since 1970 are above it.
         last = int(stored.get("generation", int(time.time()) if self.note else 0))

@@ -9,6 +9,7 @@ from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.facts import Contender, Word
 from gpuvirt.control.block import ClientState
 from gpuvirtd.arbiter.arbiter import Arbiter
+from gpuvirtd.identity import is_stopped
 from gpuvirtd.jobs import Job
 
 if TYPE_CHECKING:
@@ -123,15 +124,17 @@ def _state(host: Host, job: Job, parts: list[tuple[Arbiter, Contender]]) -> tupl
         return ("idle", "no process of it uses a GPU now") if job.attached_once else ("new", "made no GPU call yet")
     for arbiter, contender in parts:
         if contender.word is not Word.CLOSED and _busy(job, arbiter):
-            return "running", contender.reason
-    for _, contender in parts:
+            return "running", _reason(arbiter, contender)
+    for arbiter, contender in parts:
         if any(client.request is not None for client in contender.clients.values()):
-            return "swapping", contender.reason
+            return "swapping", _reason(arbiter, contender)
     for arbiter, contender in parts:
         if contender.waiting:
             return "waiting", _why(host, arbiter, contender)
     lost = [member.process.pid for member in job.members.values() if member.session is None]
-    return "idle", f"process {lost[0]} has lost its connection" if lost else ""
+    if lost:
+        return "idle", f"process {lost[0]} has lost its connection"
+    return "idle", next(filter(None, (_reason(arbiter, contender) for arbiter, contender in parts)), "")
 
 
 def _busy(job: Job, arbiter: Arbiter) -> bool:
@@ -140,26 +143,44 @@ def _busy(job: Job, arbiter: Arbiter) -> bool:
     )
 
 
+def _reason(arbiter: Arbiter, contender: Contender) -> str:
+    """What is wrong with a job."""
+    return "; ".join(part for part in (contender.reason, _stopped(arbiter, contender)) if part)
+
+
+def _stopped(arbiter: Arbiter, contender: Contender) -> str:
+    """A process of the job that is stopped (SIGSTOP, Ctrl-Z), with the way out: it may hold up everybody."""
+    for number in contender.clients:
+        pid = arbiter.members[number].process.pid
+        if is_stopped(pid):
+            return f"process {pid} is stopped (go on: kill -CONT {pid})"
+    return ""
+
+
 def _why(host: Host, arbiter: Arbiter, contender: Contender) -> str:
+    """What a job waits for."""
     gpu = arbiter.gpu
-    if contender.reason and contender.key != gpu.next:
-        return contender.reason
+    reason = _reason(arbiter, contender)
+    if reason and contender.key != gpu.next:
+        return reason
     missing = host.recovery.missing(arbiter)
     if missing:
         return f"GPU {arbiter.device.index} waits for processes {missing} of before the restart"
-    if contender.key == gpu.next:
-        movers = [
-            key
-            for key, other in gpu.contenders.items()
-            if any(client.request is not None for client in other.clients.values())
-        ]
-        return (
-            f"is next on GPU {arbiter.device.index}; memory of {', '.join(movers)} moves"
-            if movers
-            else contender.reason
-        )
     holder = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
-    if holder is None:
-        return f"in the queue of GPU {arbiter.device.index}"
-    late = f", which {holder.reason}" if holder.reason else ""
-    return f"{holder.key} holds GPU {arbiter.device.index}{late}"
+    if holder is not None:
+        return f"{holder.key} holds GPU {arbiter.device.index}{_which(arbiter, holder)}"
+    movers = [
+        f"{key}{_which(arbiter, other)}"
+        for key, other in gpu.contenders.items()
+        if any(client.request is not None for client in other.clients.values())
+    ]
+    moves = f"; memory moves of {', '.join(movers)}" if movers else ""
+    if contender.key == gpu.next:
+        return f"is next on GPU {arbiter.device.index}{moves}" if moves else reason
+    ahead = f" behind {gpu.next}" if gpu.next is not None else ""
+    return f"in the queue of GPU {arbiter.device.index}{ahead}{moves}"
+
+
+def _which(arbiter: Arbiter, other: Contender) -> str:
+    stopped = _stopped(arbiter, other)
+    return (f", which {other.reason}" if other.reason else "") + (f"; its {stopped}" if stopped else "")

@@ -7,7 +7,7 @@ for is an UnexpectedAnswer, and the caller closes the connection.
 
 from __future__ import annotations
 
-from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move
+from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move, Request
 from gpuvirt.arbitration.fairshare import charge, vtime_on_wake
 from gpuvirt.arbitration.ledger import promised
 from gpuvirt.arbitration.quantum import learned_rate
@@ -43,7 +43,8 @@ def attach(gpu: Gpu, key: str, weight: int, client: Client) -> Contender:
 
 def gone(gpu: Gpu, number: int) -> None:
     """A process is dead: the driver has its memory back. Room may have become free for those who found none."""
-    contender, _ = find(gpu, number)
+    contender, client = find(gpu, number)
+    _answered(gpu, contender, client)
     del contender.clients[number]
     if not contender.waiting:
         contender.waiting_since = None
@@ -64,14 +65,23 @@ def room_changed(gpu: Gpu) -> None:
         contender.refusals = 0
 
 
+def _answered(gpu: Gpu, contender: Contender, client: Client) -> Request | None:
+    """Takes the open request from a client. One that was overdue had kept room from others: they may try again."""
+    request, client.request = client.request, None
+    if request is not None and request.late:
+        contender.reason = ""
+        room_changed(gpu)
+    return request
+
+
 def lost(gpu: Gpu, number: int) -> None:
     """The connection broke but the process lives:
 
     Its memory stays charged, it may come back. Its answers will not come.
     """
-    _, client = find(gpu, number)
+    contender, client = find(gpu, number)
     client.connected = False
-    request, client.request = client.request, None
+    request = _answered(gpu, contender, client)
     if request is not None:
         # Nobody knows how far it got: it may hold as much as the larger of the two.
         client.allowance = max(request.before, request.bytes)
@@ -144,7 +154,7 @@ def moved(
     request = client.request
     if request is None or request.move is not move:
         raise UnexpectedAnswer(f"{move.value.upper()} was answered, but not asked")
-    client.request = None
+    _answered(gpu, contender, client)
     client.charged, client.resident = charged, min(resident, client.allowance)
     if status == 0:
         gpu.link_rate = learned_rate(gpu.link_rate, moved_bytes, duration_ns)

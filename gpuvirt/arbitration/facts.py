@@ -37,6 +37,7 @@ class Request:
     bytes: int  # the target or the new allowance
     before: int  # the allowance before it: what holds again if the client reports a failure
     sent_ns: int
+    late: bool = False  # not answered in time: nobody waits for it any longer, see lease._notice_silence
 
 
 @dataclass(slots=True)
@@ -107,6 +108,11 @@ class Contender:
         return self.word in (Word.OPEN, Word.GRANTED)
 
     @property
+    def silent(self) -> bool:
+        """A request to one of its processes is overdue."""
+        return any(client.request is not None and client.request.late for client in self.clients.values())
+
+    @property
     def idle(self) -> bool:
         return all(client.idle for client in self.clients.values())
 
@@ -122,6 +128,7 @@ class Rules:
     minimum_run: int = MILLISECOND
     drain_budget: int = 500 * MILLISECOND  # a drain that takes longer is reported as overrun
     retry: int = 250 * MILLISECOND  # after room could not be made
+    answer_budget: int = 5 * SECOND  # for an EVICT or RESTORE, besides twice the time that the bytes take
     stall: int = SECOND  # after RESTORE failed restore_tries times
     restore_tries: int = 3
     slack: float = 0.25  # allowance beyond the need, to save round trips

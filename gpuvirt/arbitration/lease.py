@@ -8,6 +8,7 @@ done.
       |                                                                                        v
       '---- all memory is in <---- RESTORE (the next job) <---- EVICT (others) <---- choose who is next
                                        '-- cannot have its memory now: another waiter, later again --^
+                                       '-- nobody answers: another waiter ---------------------------^
 
 Level-triggered: it asks what the facts are, never what happened last, so it may be called at any time, any number of
 times, and after any interruption (a death in the middle of anything, a request that failed).
@@ -27,15 +28,40 @@ from gpuvirt.arbitration.room import Room, deficit, make_room, needs, send_resto
 
 EPOCH_LIMIT = 1 << 29
 BACKOFF_LIMIT = 5
+SLOWEST_LINK = 1e9  # bytes/s: no client can say that its link is slower to gain time
 
 
 def decide(gpu: Gpu, now: int) -> Decision:
     """Actions that follow from the facts at `now`, already applied to the facts, and when to look again."""
     out = Decision()
+    _notice_silence(gpu, now, out)
     for _ in range(4 + 4 * len(gpu.contenders)):  # each contender is closed, chosen, stalled or granted at most once
         if not _step(gpu, now, out):
             break
+    _notice_silence(gpu, now, out)  # requests that this decision made: look again when they are due
     return out
+
+
+def _notice_silence(gpu: Gpu, now: int, out: Decision) -> None:
+    """Marks requests that are overdue: their process is stopped or hangs, and the others go on without it.
+
+    Its promise stays booked, so the answer may come at any time later (or never: its death closes the account).
+    """
+    for contender in gpu.contenders.values():
+        for client in contender.clients.values():
+            request = client.request
+            if request is None or request.late:
+                continue
+            due = (
+                request.sent_ns + gpu.rules.answer_budget + int(2e9 * client.charged / max(gpu.link_rate, SLOWEST_LINK))
+            )
+            if now < due:
+                out.wake(due)
+                continue
+            request.late = True
+            gpu.switch_from, gpu.switch_moved = now, 0  # the time lost here says nothing about what a switch costs
+            contender.reason = f"does not answer {request.move.value.upper()}: client {client.number}"
+            out.note("warning", "answer_overdue", contender.key, client=client.number, move=request.move.value)
 
 
 def _step(gpu: Gpu, now: int, out: Decision) -> bool:
@@ -61,6 +87,8 @@ def rivals(gpu: Gpu, now: int, out: Decision, without: str | None = None) -> lis
         need = sum(client.charged for client in contender.clients.values())
         if need > gpu.capacity + gpu.reserve:
             contender.reason = f"needs {need} bytes, the GPU has {gpu.capacity} for jobs"
+            continue
+        if contender.silent:
             continue
         if contender.not_before > now:
             out.wake(contender.not_before)

@@ -39,7 +39,8 @@ def deficit(gpu: Gpu, contender: Contender, clients: Iterable[Client]) -> int:
 
 def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, out: Decision) -> Room:
     """Evict others until these clients' shortfall fits. Sends at most one round of EVICTs."""
-    if any(client.request is not None and client.request.move is Move.EVICT for client in gpu.clients()):
+    requests = [client.request for client in gpu.clients() if client.request is not None]
+    if any(request.move is Move.EVICT and not request.late for request in requests):
         return Room.COMING
     missing = deficit(gpu, contender, clients)
     # Promises above the capacity, which shrank after they were made (a context was created, a stranger came): taken
@@ -90,7 +91,7 @@ def unavailable(gpu: Gpu, contender: Contender) -> str:
         for other in gpu.contenders.values()
         if other.key != contender.key
         for client in other.clients.values()
-        if not client.connected or not client.drained
+        if not client.connected or not client.drained or (client.request is not None and client.request.late)
     )
     able = sum(
         min(client.charged, client.resident)

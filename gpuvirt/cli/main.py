@@ -68,6 +68,7 @@ def program() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code. Errors are one line on stderr: 2 usage, 1 all others."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    _fill_closed_streams()
     verb = arguments[0] if arguments and arguments[0] in VERBS else None
     who = f"gpuvirt {verb}" if verb else "gpuvirt"
     try:
@@ -86,10 +87,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GpuvirtError as error:
         return fail(who, str(error), getattr(error, "exit_code", 1))
     except BrokenPipeError:  # `gpuvirt ps | head`: the reader has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:  # `gpuvirt ps > /dev/full`
+        _drop_output()
+        return fail(who, f"{error.filename or 'output'}: {error.strerror or error}", 1)
     except (click.Abort, KeyboardInterrupt):
         return 130
+
+
+def _fill_closed_streams() -> None:
+    """After `>&-` Python has no stream at all: what is said goes nowhere then.
+
+    A program that is run finds its streams closed as they were: a file that Python opens is closed at exec.
+    """
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
 
 
 def fail(who: str, message: str, code: int) -> int:

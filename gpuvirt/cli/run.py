@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _NAME_LIMIT = 64
 _WORDS_LIMIT, _WORD_LIMIT = 64, 256  # of a command, for show
-_RESTART_S = 2.0  # for so long a program is held back while the daemon restarts
+_RESTART_S = 2.0  # for so long a program is held back while the daemon restarts, or its end while the daemon hangs
 _WEIGHT_LIMIT = 1000
 _WEIGHT_DEFAULT = 1
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@")
@@ -173,7 +173,12 @@ def _check_links(attachment: environment.Attachment) -> None:
 
 
 def _supervise(client: AdminClient, job: str, child: Child) -> int:
-    """Reports the child, lets it run and returns its wait status."""
+    """Reports the child, lets it run and returns its wait status.
+
+    The connection is not kept while the program runs: the daemon has places for so many only.
+    """
+    client.close()
+    client.timeout_s = _RESTART_S
     try:
         _report(client, job, child.pid)
     except BaseException:
@@ -185,6 +190,7 @@ def _supervise(client: AdminClient, job: str, child: Child) -> int:
     except BaseException:
         _end_job(client, job)
         raise
+    client.close()
     return child.finish()
 
 

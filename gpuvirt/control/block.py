@@ -11,7 +11,7 @@ import enum
 import fcntl
 import mmap
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuvirt.control._control_block import ffi, lib
 from gpuvirt.errors import ProtocolError
@@ -184,10 +184,15 @@ class ClientPage:
         page.size = ffi.sizeof("struct gv_client")
 
     def read(self, previous: ClientReport, now: int) -> ClientReport:
-        """Copy, then check. Impossible values are replaced by the previous ones; times beyond `now` by `now`."""
+        """Copy, then check. Impossible values are replaced by the previous ones.
+
+        The client goes on while the daemon works, so its times may be later than `now` without being wrong: they
+        become `now`. Later than the copy is impossible.
+        """
         copy = ffi.new("struct gv_client *")
         ffi.memmove(copy, self._map, ffi.sizeof("struct gv_client"))
-        return checked_report(copy, previous, now)
+        report = checked_report(copy, previous, max(now, int(lib.gv_now_ns())))
+        return report if report.ready_since_ns <= now else replace(report, ready_since_ns=now)
 
     def close(self) -> None:
         if self.fd >= 0:

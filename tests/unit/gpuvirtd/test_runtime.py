@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 
 import pytest
@@ -64,6 +65,21 @@ def test_links_sockets_and_removal(folder):
     runtime.remove()
     assert list((folder / "run").iterdir()) == []
     assert client.fileno() == admin.fileno() == -1
+
+
+def test_a_folder_that_was_removed_and_made_again_belongs_to_the_other_daemon(folder):
+    old = Runtime(folder / "run", UID)
+    old.listen()
+    shutil.rmtree(folder / "run")
+    shim = folder / "shim.so"
+    shim.touch()
+    new = Runtime(folder / "run", UID)
+    new.link_shim(shim)
+    new.listen()
+    old.remove()
+    assert {path.name for path in (folder / "run").iterdir()} == {"gpuvirtd.lock", "lib", "client.sock", "admin.sock"}
+    new.remove()
+    assert list((folder / "run").iterdir()) == []
 
 
 def test_too_long_a_path(tmp_path):

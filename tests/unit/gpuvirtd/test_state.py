@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import subprocess
+import sys
 
 import pytest
 
+from gpuvirt.errors import ConfigError
 from gpuvirtd.state import State, StoredClient, StoredJob
 
 JOB = StoredJob("j1", "t" * 32, "train", 1000, 100, None, ["python", "a b.py"], 12, 34, 5.5)
@@ -69,3 +72,36 @@ def test_everything_of_an_earlier_boot_is_forgotten(tmp_path, monkeypatch):
     monkeypatch.setattr("gpuvirtd.state.boot_id", lambda: "another boot")
     assert state.next_generation() == 2
     assert state.jobs() == []
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from gpuvirt.errors import ConfigError
+from gpuvirtd.state import State
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    State(Path(sys.argv[1])).next_generation()
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_no_reason_to_forget_the_jobs(tmp_path):
+    path = tmp_path / "state.db"
+    state = State(path)
+    state.put_job(JOB)
+    state.close()
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"state database {path} cannot be" in done.stdout
+    assert not list(tmp_path.glob("*.corrupt-*"))
+    assert State(path).jobs() == [JOB]
+
+
+@pytest.mark.parametrize("where", ["missing/state.db", "folder", "link"])
+def test_no_place_for_the_database(tmp_path, where):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("/dev/null")
+    with pytest.raises(ConfigError, match="cannot be opened"):
+        State(tmp_path / where)

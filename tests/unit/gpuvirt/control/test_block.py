@@ -123,6 +123,17 @@ def test_any_bytes_give_a_possible_report(data: bytes, now: int) -> None:
     page.close()
 
 
+def test_a_client_may_write_between_the_clock_and_the_copy(client: ClientPage) -> None:
+    writer = ClientWriter(client.fd)
+    now = time.monotonic_ns()
+    writer.set(state=1, ready_since_ns=time.monotonic_ns() + 1)
+    report = client.read(EMPTY_REPORT, now)
+    assert report.sane
+    assert report.ready_since_ns == now
+    writer.set(ready_since_ns=time.monotonic_ns() + 10**12)
+    assert not client.read(EMPTY_REPORT, now).sane
+
+
 def test_impossible_values_are_replaced_and_noticed(client: ClientPage) -> None:
     writer = ClientWriter(client.fd)
     writer.set(busy_ns=10)
