@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from gpuvirtd.status import gpu_status, job_status
 
 LINE_LIMIT = 1 << 20
 CONNECTIONS = 256
+FAREWELL_S = 1.0
 
 
 class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=True):
@@ -108,6 +110,7 @@ class AdminServer:
         peer: Process | None = None
         try:
             if len(self.connections) >= CONNECTIONS:
+                await self._farewell(reader, writer, f"gpuvirtd has {CONNECTIONS} admin connections already")
                 return
             self.connections.add(writer)
             peer = peer_process(writer.get_extra_info("socket"))
@@ -116,7 +119,7 @@ class AdminServer:
                     writer.write(self.encoder.encode(self.answer(peer, line)) + b"\n")
                     await writer.drain()
         except ValueError:
-            writer.write(self.encoder.encode(failure(f"a line longer than {LINE_LIMIT} bytes")) + b"\n")
+            await self._farewell(reader, writer, f"a line longer than {LINE_LIMIT} bytes")
         except (ProcessGone, ConnectionError):
             pass
         except asyncio.CancelledError:
@@ -126,6 +129,15 @@ class AdminServer:
             if peer is not None:
                 peer.close()
             writer.close()
+
+    async def _farewell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, error: str) -> None:
+        """The last answer. What the peer still sends is read, for a moment: closing on it would destroy the answer."""
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(FAREWELL_S):
+                writer.write(self.encoder.encode(failure(error)) + b"\n")
+                writer.write_eof()
+                while await reader.read(1 << 16):
+                    pass
 
     def answer(self, peer: Process, line: bytes) -> dict[str, Any]:
         """The response to one request line; never raises."""

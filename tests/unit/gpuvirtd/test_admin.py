@@ -90,6 +90,7 @@ def raw(daemon, data: bytes) -> bytes:
         (b"\xff\xfe\n", "not a JSON object"),
         (b'{"op": "job_started", "job": "j9", "pid": 1}\n', "there is no job 'j9'"),
         (b"x" * (1 << 20) + b"y" * 100000, "a line longer than"),
+        (b"x" * (6 << 20), "a line longer than"),
     ],
 )
 def test_rubbish_gets_an_error_line(daemon, line, words):
@@ -97,6 +98,24 @@ def test_rubbish_gets_an_error_line(daemon, line, words):
     assert answer["ok"] is False
     assert words in answer["error"]
     assert daemon.admin.call("ping")["pid"] == daemon.process.pid
+
+
+def test_too_many_connections_get_the_reason(daemon):
+    held = [socket.socket(socket.AF_UNIX) for _ in range(258)]  # more than there are places
+    try:
+        answers = []
+        for connection in held:
+            connection.settimeout(5)
+            connection.connect(str(daemon.runtime / "admin.sock"))
+            connection.sendall(b'{"op": "ping"}\n')
+            answers.append(json.loads(connection.recv(1000)))
+        assert [answer["ok"] for answer in answers[:255]] == [True] * 255
+        assert "admin connections already" in answers[-1]["error"]
+    finally:
+        for connection in held:
+            connection.close()
+    daemon.admin.close()
+    until(lambda: daemon.admin.call("ping")["pid"] == daemon.process.pid, what="a place")
 
 
 def test_job_ends_with_its_last_process(daemon, shims):

@@ -205,7 +205,7 @@ class Leases(RuleBasedStateMachine):
         self.act()
         return again
 
-    @rule(milliseconds=st.integers(0, 60))
+    @rule(milliseconds=st.integers(0, 60) | st.just(6000))
     def wait(self, milliseconds: int) -> None:
         self.now += milliseconds * MS
         self.act()
