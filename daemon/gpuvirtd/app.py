@@ -80,8 +80,8 @@ class App:
                 self.log.error("state_rebuilt", reason=state.note)
             host = Host(devices, inventory, self._policy(), state, self.clock, self.log)
             stack.callback(host.close)
+            host.recovery.begin()  # first: what its processes have on the devices is no residue
             await host.poll_usage()
-            host.recovery.begin()
             runtime.link_shim(shim)
             client_socket, admin_socket = runtime.listen()
             sessions = Sessions(host, client_socket, self.config.limits.connections_per_user, self.log)

@@ -38,7 +38,9 @@ class Residue:
     """Smoothed residue of one GPU, bytes.
 
     NVML and the clients' reports are not taken at the same instant: while bytes move, `used - resident` is wrong by
-    up to a window. It errs upwards only for a moment, so the smallest of the last samples is believed.
+    up to a window. It errs upwards only for a moment, so the smallest of the last samples is believed, and none before
+    there are RESIDUE_SAMPLES of them: a quota that is too small for a moment is an out-of-memory that no program should
+    see, one that is too large is corrected when memory does not come.
     """
 
     samples: deque[int] = field(default_factory=lambda: deque(maxlen=RESIDUE_SAMPLES))
@@ -48,9 +50,14 @@ class Residue:
         self.samples.append(max(0, used - resident))
         return self.value
 
+    def sample_alone(self, used: int) -> int:
+        """What is used while we have no client: all of it is residue, and no moment is a wrong one."""
+        self.samples.extend([used] * RESIDUE_SAMPLES)
+        return self.value
+
     @property
     def value(self) -> int:
-        return min(self.samples, default=0)
+        return min(self.samples) if len(self.samples) == RESIDUE_SAMPLES else 0
 
 
 def capacity(total: int, reserve: int, residue: int) -> int:

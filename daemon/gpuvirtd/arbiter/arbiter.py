@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from gpuvirt.arbitration import events, facts, ledger
-from gpuvirt.arbitration.facts import Move, Word
+from gpuvirt.arbitration.facts import SECOND, Move, Word
 from gpuvirt.arbitration.lease import decide
 from gpuvirt.clock import Clock
 from gpuvirt.control import messages
@@ -45,6 +45,7 @@ class Arbiter:
         self.host_room = host_room
         self.log = log.bind(gpu=device.index)
         self.residue = ledger.Residue()
+        self.left_at = -SECOND  # when a client last left
         self.usage: Usage | None = None  # None: NVML has not answered lately
         self.gpu = facts.Gpu(device.uuid, ledger.capacity(device.memory_total, reserve, 0), rules)
         self.pages: dict[str, LeasePage] = {}
@@ -82,6 +83,7 @@ class Arbiter:
         """A client is dead, or was replaced."""
         self.members.pop(member.number, None)
         events.gone(self.gpu, member.number)
+        self.left_at = self.clock.now()
         self.turn()
 
     def end(self, job: Job) -> None:
@@ -154,7 +156,12 @@ class Arbiter:
         clients = self.gpu.clients()
         if any(client.request is not None for client in clients):
             return  # bytes are moving: the two figures do not belong together
-        self.residue.sample(usage.used, sum(client.resident for client in clients))
+        if self.recovering():
+            return  # what is used belongs to clients that have not come back yet
+        if clients or self.clock.now() - self.left_at < SECOND:  # what the last one had may still be on its way out
+            self.residue.sample(usage.used, sum(client.resident for client in clients))
+        else:
+            self.residue.sample_alone(usage.used)
         self._set_capacity()
         self.turn()
 
@@ -174,6 +181,10 @@ class Arbiter:
         """No grants before `when` (0: grants again)."""
         self.gpu.hold_until = when
         self.turn()
+
+    def recovering(self) -> bool:
+        """True while processes of before a restart may still come back."""
+        return self.gpu.hold_until > self.clock.now()
 
     def turn(self) -> None:
         """Decide and act. Re-entrant calls (a send that fails) lead to one more round."""
