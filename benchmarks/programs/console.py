@@ -105,7 +105,7 @@ def run(program: str, body: Callable[[], None]) -> int:
         line = str(failure)
     except Exception as error:
         # By name: of cuda.core, which does not export it, of what is below cuda.bindings, of torch.
-        if type(error).__name__ not in ("CUDAError", "DynamicLibNotFoundError", "OutOfMemoryError"):
+        if type(error).__name__ not in ("CUDAError", "DynamicLibNotFoundError", "OutOfMemoryError", "AcceleratorError"):
             raise
         line = str(error).strip().split("\n")[0][:160]
     print(f"{program}: {line}", file=sys.stderr, flush=True)

@@ -108,9 +108,14 @@ def profiler(torch: Any) -> Any:
 
 
 def totals(profile: Any) -> dict[str, int]:
-    """How many kernels, copies and memsets CUPTI recorded."""
+    """How many kernels, copies and memsets CUPTI recorded.
+
+    Its records of the host's side (cudaLaunchKernel, overhead) and of annotations are no work of the GPU.
+    """
     counts = {"kernels": 0, "copies": 0, "memsets": 0}
     for event in profile.events():
+        if not str(event.device_type).endswith("CUDA") or getattr(event, "is_user_annotation", False):
+            continue
         name = str(event.name)
         kind = "copies" if name.startswith("Memcpy") else "memsets" if name.startswith("Memset") else "kernels"
         counts[kind] += 1

@@ -123,9 +123,11 @@ def host_register() -> dict[str, Any]:
                         view[offset] = 1
                 window = (c_char * size).from_buffer(view)
                 address = addressof(window)
-                _, spent = timed(driver.cuMemHostRegister, address, size, 1)
-                _, back = timed(driver.cuMemHostUnregister, address)
-                del window
+                try:
+                    _, spent = timed(driver.cuMemHostRegister, address, size, 1)
+                    _, back = timed(driver.cuMemHostUnregister, address)
+                finally:
+                    del window  # else the mapping cannot be closed, and its complaint would hide the driver's
         found[name] = {
             "register_s_per_gib": round(spent / 1e6 * per_gib, 4),
             "unregister_s_per_gib": round(back / 1e6 * per_gib, 4),

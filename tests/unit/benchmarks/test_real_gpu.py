@@ -8,9 +8,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import train_torch
 from real_gpu.steps import StepFailed, Steps
 
 from harness.interrupts import Interrupted
@@ -75,3 +77,21 @@ def test_missing_wheels_folder_is_one_line(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == f"real_gpu.sh: no folder {tmp_path / 'none'} (WHEELS)\n"
+
+
+def test_only_work_of_the_gpu_is_counted() -> None:
+    """CUPTI's records hold the calls of the host too; with them the hooks would seem to miss half of all launches."""
+
+    def event(name: str, device: str = "DeviceType.CUDA", annotation: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(name=name, device_type=device, is_user_annotation=annotation)
+
+    events = [
+        event("sgemm"),
+        event("Memcpy HtoD (Pageable -> Device)"),
+        event("Memset (Device)"),
+        event("cudaLaunchKernel", "DeviceType.CPU"),
+        event("cudaMemcpyAsync", "DeviceType.CPU"),
+        event("Optimizer.step#Adam.step", annotation=True),
+    ]
+    counted = train_torch.totals(SimpleNamespace(events=lambda: events))
+    assert counted == {"kernels": 1, "copies": 1, "memsets": 1}
