@@ -25,7 +25,7 @@ from harness.jobs import EXIT_CUDA, Job, Outcome, demo_jobs
 from harness.processes import Child, Children
 from harness.real import NoRealGpu, real_gpu
 from harness.screen import Screen
-from harness.softgpu import Device, Scratch, soft_gpu
+from harness.softgpu import SHARED_MEMORY, Device, Scratch, free_bytes, soft_gpu
 
 SOFT_MEMORY = 512 << 20
 PART, REAL_PART = (
@@ -128,8 +128,19 @@ class Demo:
     def _last(self, child: Child) -> str:
         return child.lines[-1] if child.lines else "it said nothing"
 
+    def check_room(self) -> None:
+        """Raises Failed when /dev/shm cannot take what must be swapped out: then nothing would be, and that late."""
+        wanted = sum(job.memory for job in self.jobs) - self.device.memory
+        free = free_bytes(SHARED_MEMORY)
+        if free < wanted:
+            raise Failed(
+                f"{SHARED_MEMORY} has {format_size(free)} free and {format_size(wanted)} are to be swapped out there; "
+                "make it larger: --shm-size of the container, or mount -o remount,size=2G /dev/shm"
+            )
+
     def run(self) -> None:
         """All phases, the table and the verdict. Raises Failed, Interrupted or GpuvirtError."""
+        self.check_room()
         self.side_by_side()
         alone = self.alone()
         together, accounts, total = self.together()

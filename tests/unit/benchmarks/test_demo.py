@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,13 @@ def built() -> None:
     pytest.importorskip("cuda.core")
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder whose path is short whoever runs this and how often: sockets below pytest's own may be too long."""
+    with tempfile.TemporaryDirectory(prefix="gpuvirt-") as folder:
+        yield Path(folder)
+
+
 def mentions(mark: str) -> list[str]:
     """Command lines and environments of living processes that contain `mark`."""
     found = []
@@ -55,11 +64,11 @@ def mentions(mark: str) -> list[str]:
         ("together", signal.SIGINT),
     ],
 )
-def test_interrupted(phase: str, number: signal.Signals, tmp_path: Path) -> None:
+def test_interrupted(phase: str, number: signal.Signals, short: Path) -> None:
     mark = f"GPUVIRT-DEMO-TEST-{os.getpid()}-{phase.replace(' ', '-')}-{number.name}"
-    environ = {**os.environ, "DEMO_TEST_MARK": mark, "TMPDIR": str(tmp_path)}
+    environ = {**os.environ, "DEMO_TEST_MARK": mark, "TMPDIR": str(short)}
     demo = subprocess.Popen(
-        [sys.executable, str(ROOT / "benchmarks" / "demo.py"), "--quick", "--scratch", str(tmp_path)],
+        [sys.executable, str(ROOT / "benchmarks" / "demo.py"), "--quick", "--scratch", str(short)],
         env=environ,
         stdout=subprocess.PIPE,
         text=True,
@@ -80,4 +89,18 @@ def test_interrupted(phase: str, number: signal.Signals, tmp_path: Path) -> None
     while mentions(mark) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not mentions(mark)
-    assert not list(tmp_path.iterdir())
+    assert not list(short.iterdir())
+
+
+def test_shared_memory_that_is_too_small_is_said_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And not after all three phases, in which nothing could be swapped."""
+    demo = pytest.importorskip("demo")
+    device = demo.Device("soft GPU", 512 << 20, {}, tmp_path)
+    made = demo.Demo(device, tmp_path, demo.Interrupts, demo.Screen(), quick=True)
+    monkeypatch.setattr(demo, "free_bytes", lambda folder: 64 << 20)
+    with pytest.raises(
+        demo.Failed, match=r"/dev/shm has 64 MiB free and 204.* MiB are to be swapped out there; make it"
+    ):
+        made.check_room()
+    monkeypatch.setattr(demo, "free_bytes", lambda folder: 1 << 30)
+    made.check_room()

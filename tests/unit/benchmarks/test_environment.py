@@ -41,6 +41,25 @@ def test_children_see_no_other_daemon_or_shim() -> None:
     assert environ["A"] == "1"
 
 
+def test_kernels_go_to_the_scratch_folder_when_home_takes_none(tmp_path: Path) -> None:
+    chosen = {"GPUVIRT_SOFTGPU_CACHE": "/x", "HOME": "/proc/none"}
+    assert softgpu.kernel_cache({"HOME": "/proc/none"}, tmp_path) == tmp_path / "kernels"
+    assert softgpu.kernel_cache({"HOME": str(tmp_path)}, tmp_path) is None
+    assert softgpu.kernel_cache({"HOME": "/proc/none", "XDG_CACHE_HOME": str(tmp_path)}, tmp_path) is None
+    assert softgpu.kernel_cache(chosen, tmp_path) is None
+
+
+def test_the_users_tools_for_the_soft_gpu_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What its own error messages tell people to set must count."""
+    monkeypatch.setattr(softgpu, "driver_folder", lambda: tmp_path)
+    monkeypatch.setenv("GPUVIRT_SOFTGPU_CACHE", "/cache")
+    monkeypatch.setenv("GPUVIRT_SOFTGPU_CC", "clang")
+    monkeypatch.setenv("GPUVIRT_SOFTGPU_BOARD", "/another")
+    environ = softgpu.soft_gpu(tmp_path, 1 << 29).environ()
+    assert (environ["GPUVIRT_SOFTGPU_CACHE"], environ["GPUVIRT_SOFTGPU_CC"]) == ("/cache", "clang")
+    assert environ["GPUVIRT_SOFTGPU_BOARD"] == str(tmp_path / "board")
+
+
 def test_toml_is_what_it_was() -> None:
     daemon = pytest.importorskip("harness.daemon")
     settings = {"quantum": "1s", "n": 3, "yes": True, "list": ["a", 'b"\\c'], "section": {"key": 0.5}}
@@ -86,6 +105,17 @@ def test_failure_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert console.run("train_mlp", body) == console.EXIT_CUDA
     assert capsys.readouterr().err == "train_mlp: CUDA_ERROR_OUT_OF_MEMORY: cannot allocate 358 MiB\n"
+
+
+def test_failure_of_torch_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    class AcceleratorError(RuntimeError):
+        """torch's, since 2.8, for whatever CUDA says."""
+
+    def body() -> None:
+        raise AcceleratorError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might")
+
+    assert console.run("train_torch", body) == console.EXIT_CUDA
+    assert capsys.readouterr().err == "train_torch: CUDA error: an illegal memory access was encountered\n"
 
 
 def test_other_errors_are_not_hidden() -> None:
