@@ -119,6 +119,7 @@ def driver(patient: Patient) -> Finding:
     named = (patient.status or {}).get("daemon", {}).get("driver") or os.environ.get("GPUVIRT_DRIVER")
     patient.driver = Path(named) if named else _system_driver()
     where = "in use by the daemon" if patient.status else "no daemon to ask"
+    chosen = patient.driver is not None or _in_library_path()
     if patient.driver is None:
         try:
             patient.driver = paths.library("softgpu/libcuda.so.1")
@@ -133,8 +134,21 @@ def driver(patient: Patient) -> Finding:
     patient.soft = patient.driver.parent.name == "softgpu"
     if "cuGetProcAddress_v2" not in exported:
         return Finding("driver", FAIL, f"{patient.driver} is older than CUDA 12", "install a newer NVIDIA driver")
+    if not chosen:
+        return Finding(
+            "driver",
+            WARN,
+            f"no libcuda.so.1 on this machine; gpuvirtd will find the soft GPU only when told: {patient.driver}",
+            'install the NVIDIA driver, or before gpuvirtd: eval "$(gpuvirt softgpu env)"',
+        )
     kind = "soft GPU (a CPU stand-in; no NVIDIA GPU is used)" if patient.soft else "NVIDIA driver"
     return Finding("driver", OK, f"{kind}, {where}: {patient.driver}")
+
+
+def _in_library_path() -> bool:
+    """Does LD_LIBRARY_PATH lead to a driver, as gpuvirtd looks for one?"""
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    return any(folder.startswith("/") and (Path(folder) / "libcuda.so.1").exists() for folder in folders)
 
 
 def _system_driver() -> Path | None:
@@ -220,13 +234,19 @@ def preload_in(attachment: environment.Attachment) -> Finding:
         answers = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError) as error:
         return Finding("preload", FAIL, f"a test program under the shim failed ({error})", "see 'libraries' above")
-    if "error while loading" in done.stderr or "cannot be preloaded" in done.stderr:
-        return Finding("preload", FAIL, done.stderr.strip().splitlines()[0], fix)
+    complaints = [
+        line for line in done.stderr.splitlines() if "error while loading" in line or "cannot be preloaded" in line
+    ]
+    if ours := [line for line in complaints if str(attachment.preload) in line or str(attachment.library_path) in line]:
+        return Finding("preload", FAIL, ours[0], fix)
     shim = attachment.preload.resolve()
     for way, found in answers.items():
         if not found or found.startswith("error:") or Path(found).resolve() != shim:
             return Finding("preload", FAIL, f'dlopen("{way}") leads to {found or "nothing"}, not to the shim', fix)
-    return Finding("preload", OK, f"{' and '.join(answers)} lead to the shim")
+    reached = f"{' and '.join(answers)} lead to the shim"
+    if complaints:
+        return Finding("preload", WARN, f"{reached}, but {complaints[0]}", "correct LD_PRELOAD of this shell")
+    return Finding("preload", OK, reached)
 
 
 def compiler(patient: Patient) -> Finding | None:

@@ -41,7 +41,8 @@ def find_driver(setting: str, environ: Mapping[str, str], ours: Iterable[Path]) 
             return path.resolve()
     raise DriverUnavailable(
         "no CUDA driver (libcuda.so.1) on this host",
-        "install NVIDIA's driver, or name one (the soft GPU, for example) with GPUVIRT_DRIVER or driver.library",
+        "install NVIDIA's driver, or name one with GPUVIRT_DRIVER or driver.library; "
+        'for the soft GPU: eval "$(gpuvirt softgpu env)"',
     )
 
 

@@ -48,6 +48,24 @@ def test_preload_that_cannot_be_loaded(runtime: Path) -> None:
     assert found.state == FAIL
 
 
+def test_preload_of_the_user_that_cannot_be_loaded(attachment: Attachment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_PRELOAD", "/nowhere/mine.so")
+    found = findings.preload_in(attachment)
+    assert found.state == WARN
+    assert "lead to the shim, but" in found.message
+    assert "/nowhere/mine.so" in found.message
+
+
+def test_soft_gpu_that_the_daemon_would_not_find(shim_library: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GPUVIRT_DRIVER", raising=False)
+    monkeypatch.setenv("LD_LIBRARY_PATH", "")
+    monkeypatch.setattr(findings, "_system_driver", lambda: None)
+    found = findings.driver(Patient())
+    assert (found.state, "gpuvirt softgpu env" in found.fix) == (WARN, True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(paths.library("softgpu/libcuda.so.1").parent))
+    assert findings.driver(Patient()).state == OK
+
+
 def test_address_to_file() -> None:
     maps = "1000-2000 r-xp 0 00:00 0\n2000-3000 r-xp 00000000 08:01 7 /a b/lib.so\n3000-4000 rw-p 0 00:00 0 [heap]\n"
     assert [file_of_address(a, maps) for a in (0x1000, 0x2000, 0x2FFF, 0x3000, 0x5000)] == [
