@@ -13,6 +13,9 @@ NATIVE := $(shell find native -type f -not -name '*.md' 2>/dev/null)
 # $(call die,MESSAGE): one line, then fail.
 die = { echo "make: error: $(1)" >&2; exit 1; }
 
+# The shell's own would hide the scripts' neighbours from them, or show Python another standard library.
+unexport PYTHONSAFEPATH PYTHONHOME
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench clean environment
 

@@ -80,7 +80,8 @@ def command(everything: bool, output: str) -> None:
     """Show the jobs of this host: who holds a GPU, who waits and why.
 
     RES/MEM is the job's memory that is on the device now, and all that it has allocated. SHARE is its part of the GPU
-    time, WAITED how long it has waited for its turn in all.
+    time of the jobs that are there (of one that has ended: that were there then), WAITED how long it has waited for
+    its turn in all.
     """
     rows = connection.connect().call("status", all=everything).get("jobs", [])
     show(rows, output, NARROW, WIDE, "no jobs; start one with 'gpuvirt run -- COMMAND'")
