@@ -111,7 +111,11 @@ static bool create_board(const char *path)
         return false;
     }
     bool done = false;
-    if (fchmod(fd, mode) == 0 && ftruncate(fd, sizeof(struct gv_board)) == 0) {
+    /* Space for all of it now: a full /dev/shm is then an error here, and not a SIGBUS at the first write. */
+    const int full = posix_fallocate(fd, 0, sizeof(struct gv_board));
+    if (full != 0)
+        gv_log_error("cannot create the board %s: %s", path, strerror(full));
+    if (full == 0 && fchmod(fd, mode) == 0) {
         struct gv_board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (board != MAP_FAILED) {
             done = initialise_board(board);

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -76,7 +77,8 @@ def raw(daemon, data: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(5)
         connection.connect(str(daemon.runtime / "admin.sock"))
-        connection.sendall(data)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have heard enough before the end
+            connection.sendall(data)
         return connection.makefile("rb").readline()
 
 
