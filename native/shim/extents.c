@@ -110,7 +110,7 @@ static uint64_t release_cached(uint64_t bytes_wanted)
 /* --- out of use ----------------------------------------------------------------------------------------------------------- */
 
 /* Takes the next extent of [*next, last] that is out of use and still has memory or a slot; marks it moving. */
-static int next_unused(uint64_t *next, uint64_t last, uint64_t *index, int *mapped)
+static int next_unused(uint64_t *next, uint64_t last, uint64_t *index)
 {
     pthread_mutex_lock(&gv_memory.lock);
     int found = 0;
@@ -126,7 +126,6 @@ static int next_unused(uint64_t *next, uint64_t last, uint64_t *index, int *mapp
         if (!extent->mapped)
             continue;
         *index = *next;
-        *mapped = extent->mapped;
         extent->mapped = 0;
         extent->moving = 1;
         found = 1;
@@ -145,12 +144,9 @@ static void stop_moving(uint64_t index)
 void gv_extents_release_unused(uint64_t first, uint64_t last)
 {
     uint64_t index;
-    int mapped;
-    while (next_unused(&first, last, &index, &mapped)) {
-        if (mapped) {
-            REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);
-            put_handle(gv_memory.extents[index].handle, 1);
-        }
+    while (next_unused(&first, last, &index)) {
+        REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);
+        put_handle(gv_memory.extents[index].handle, 1);
         stop_moving(index);
     }
     gv_gate_notify(); /* somebody may have taken one into use meanwhile */

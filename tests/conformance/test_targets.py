@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from gpuvirt import paths
+from support.host import host
 
 CASES = Path(__file__).parent / "cases"
 FILES = sorted(path.name for path in CASES.glob("case_*.py"))
@@ -61,8 +62,7 @@ def test_soft_gpu(name: str, soft_environment: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("name", FILES)
 def test_shim_over_soft_gpu(name: str) -> None:
-    host = pytest.importorskip("support.host", reason="no test host")
-    with host.host() as machine:
+    with host() as machine:
         job = machine.run(*inner_command(name))
         if job.wait(240.0) != 0:
             pytest.fail(job.text[-6000:], pytrace=False)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -15,25 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from gpuvirt import paths
-
 ROOT = Path(__file__).resolve().parents[3]
 PHASES = {
     "side by side": r"train +\| device:",
     "alone": r"train +\| step",
     "together": r"gpu +\| .* on the device",
 }
-
-
-@pytest.fixture(autouse=True)
-def built() -> None:
-    """The demo needs the soft GPU."""
-    for name in ("softgpu/libcuda.so.1", "libgpuvirt-shim.so"):
-        try:
-            paths.library(name)
-        except FileNotFoundError as error:
-            pytest.skip(str(error))
-    pytest.importorskip("cuda.core")
 
 
 @pytest.fixture
@@ -94,7 +82,7 @@ def test_interrupted(phase: str, number: signal.Signals, short: Path) -> None:
 
 def test_shared_memory_that_is_too_small_is_said_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And not after all three phases, in which nothing could be swapped."""
-    demo = pytest.importorskip("demo")
+    demo = importlib.import_module("demo")
     device = demo.Device("soft GPU", 512 << 20, {}, tmp_path)
     made = demo.Demo(device, tmp_path, demo.Interrupts, demo.Screen(), quick=True)
     monkeypatch.setattr(demo, "free_bytes", lambda folder: 64 << 20)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ SUPPORT = TESTS / "unit" / "gpuvirt" / "softgpu"
 if str(SUPPORT) not in sys.path:
     sys.path.append(str(SUPPORT))
 
-launcher = pytest.importorskip("launcher")
-nvrtc = pytest.importorskip("nvrtc")
+launcher = importlib.import_module("launcher")
+nvrtc = importlib.import_module("nvrtc")
 
 Array = np.ndarray[Any, Any]
 F, I32, U32, U64 = np.float32, np.int32, np.uint32, np.uint64
