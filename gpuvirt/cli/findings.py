@@ -139,7 +139,7 @@ def driver(patient: Patient) -> Finding:
             "driver",
             WARN,
             f"no libcuda.so.1 on this machine; gpuvirtd will find the soft GPU only when told: {patient.driver}",
-            'install the NVIDIA driver, or before gpuvirtd: eval "$(gpuvirt softgpu env)"',
+            'install the NVIDIA driver, or before gpuvirtd: eval "$(gpuvirt soft-gpu env)"',
         )
     kind = "soft GPU (a CPU stand-in; no NVIDIA GPU is used)" if patient.soft else "NVIDIA driver"
     return Finding("driver", OK, f"{kind}, {where}: {patient.driver}")

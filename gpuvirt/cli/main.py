@@ -13,14 +13,15 @@ import click
 import gpuvirt
 from gpuvirt.errors import GpuvirtError, UsageError
 
-VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb>.command is the command
+VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphens>.command is the command
     "run": "Start a program that shares the GPUs of this host.",
     "ps": "Which job holds which GPU, who waits and why.",
     "gpus": "The GPUs of this host, their memory and holders.",
     "doctor": "Check that gpuvirt works here, with a fix for each fault.",
-    "softgpu": "Make, show, use and remove the CPU stand-in for a GPU.",
+    "soft-gpu": "Run CUDA programs on the CPU stand-in for a GPU.",
     "completion": "Print the shell completion for bash, zsh or fish.",
 }
+SPELLINGS = {"softgpu": "soft-gpu"}  # also understood, not listed
 
 
 class LazyGroup(click.Group):
@@ -32,9 +33,10 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb's command, imported now; None for an unknown verb."""
-        if cmd_name not in VERBS:
+        verb = SPELLINGS.get(cmd_name, cmd_name)
+        if verb not in VERBS:
             return None
-        command = import_module(f"gpuvirt.cli.{cmd_name}").command
+        command = import_module(f"gpuvirt.cli.{verb.replace('-', '')}").command
         assert isinstance(command, click.Command)
         return command
 
@@ -42,7 +44,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click's, but an unknown verb is answered with the likely one."""
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        if args and args[0] not in VERBS and args[0] not in SPELLINGS and not args[0].startswith("-"):
             raise UsageError(f"there is no verb '{args[0]}'", _suggestion(args[0]))
         return super().resolve_command(ctx, args)
 
@@ -69,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code. Errors are one line on stderr: 2 usage, 1 all others."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _fill_closed_streams()
-    verb = arguments[0] if arguments and arguments[0] in VERBS else None
+    verb = SPELLINGS.get(arguments[0], arguments[0]) if arguments else None
+    verb = verb if verb in VERBS else None
     who = f"gpuvirt {verb}" if verb else "gpuvirt"
     try:
         result = program.main(args=arguments, prog_name="gpuvirt", standalone_mode=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`gpuvirt softgpu`: the CPU stand-in for a GPU, by hand.
+"""`gpuvirt soft-gpu`: the CPU stand-in for a GPU, by hand.
 
 Its state of a machine is one file, the board, made at first use and sized by the environment of whoever makes it.
 """
@@ -39,9 +39,25 @@ _devices_option = click.option("--devices", type=click.IntRange(1, DEVICES_MAX),
 
 @click.group("softgpu", context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
-    """Make, show, use and remove the soft GPU: a CPU stand-in for machines without an NVIDIA GPU.
+    """A GPU for machines that have none: NVIDIA's driver API and NVML, on the CPU.
 
-    It needs no preparation: the first program that uses it makes a device of 1 GiB. `create` makes one of another size.
+    Any CUDA program or test of any project runs on it, without preparation:
+
+    \b
+        gpuvirt soft-gpu run -- python my_cuda_test.py
+        gpuvirt soft-gpu run --memory 512M -- pytest tests/gpu
+
+    or every program of a shell does:
+
+    \b
+        eval "$(gpuvirt soft-gpu env)"
+
+    Kernels are PTX, translated to C and compiled by the system's C compiler at their first use, then cached. It is a
+    second implementation of the documented API: real memory, faults, streams, several processes on one device.
+
+    It runs cuda.bindings, cuda.core, numba-cuda, PyCUDA and C programs of the driver API. It does not run what needs
+    cubins or NVIDIA's own libraries: CUDA runtime programs, PyTorch, CuPy. It shows whether a program is right, not how
+    fast a GPU is.
     """
 
 
@@ -127,7 +143,7 @@ def create(memory: str | None, devices: int | None, board: str | None) -> None:
     size = _size(memory)
     if path.exists():
         raise GpuvirtError(
-            f"there is a soft GPU already ({path})", "remove it with 'gpuvirt softgpu remove', or name another --board"
+            f"there is a soft GPU already ({path})", "remove it with 'gpuvirt soft-gpu remove', or name another --board"
         )
     gpus = _ask(path, size, devices)
     if not path.exists():
@@ -157,7 +173,7 @@ def show_(board: str | None, output: str) -> None:
     """Show memory and processes of the soft GPU, as NVML tells them."""
     path = board_path(board, os.environ)
     if not path.exists():
-        raise GpuvirtError(f"there is no soft GPU yet (no {path})", "make one with 'gpuvirt softgpu create'")
+        raise GpuvirtError(f"there is no soft GPU yet (no {path})", "make one with 'gpuvirt soft-gpu create'")
     show(_ask(path), output, COLUMNS, COLUMNS, "no devices")
 
 
@@ -186,7 +202,7 @@ def remove(board: str | None) -> None:
 @_devices_option
 @_board_option
 def env(memory: str | None, devices: int | None, board: str | None) -> None:
-    """Print what makes a shell use the soft GPU: eval "$(gpuvirt softgpu env)".
+    """Print what makes a shell use the soft GPU: eval "$(gpuvirt soft-gpu env)".
 
     --memory and --devices count for a soft GPU that is not made yet.
     """
@@ -202,7 +218,7 @@ def env(memory: str | None, devices: int | None, board: str | None) -> None:
 def run(memory: str | None, devices: int | None, board: str | None, words: tuple[str, ...]) -> int:
     """Run COMMAND on the soft GPU directly, without gpuvirt."""
     if not words:
-        raise UsageError("no command given", "write for example 'gpuvirt softgpu run -- python train.py'")
+        raise UsageError("no command given", "write for example 'gpuvirt soft-gpu run -- python train.py'")
     environ = _without_gpuvirt(os.environ)
     environ.update(variables(board_path(board, os.environ), _size(memory), devices, environ))
     try:
@@ -212,4 +228,4 @@ def run(memory: str | None, devices: int | None, board: str | None, words: tuple
     except (NotFound, NotExecutable) as error:
         from gpuvirt.cli.main import fail
 
-        return fail("gpuvirt softgpu run", str(error), 127 if isinstance(error, NotFound) else 126)
+        return fail("gpuvirt soft-gpu run", str(error), 127 if isinstance(error, NotFound) else 126)

@@ -42,7 +42,7 @@ def find_driver(setting: str, environ: Mapping[str, str], ours: Iterable[Path]) 
     raise DriverUnavailable(
         "no CUDA driver (libcuda.so.1) on this host",
         "install NVIDIA's driver, or name one with GPUVIRT_DRIVER or driver.library; "
-        'for the soft GPU: eval "$(gpuvirt softgpu env)"',
+        'for the soft GPU: eval "$(gpuvirt soft-gpu env)"',
     )
 
 

@@ -61,7 +61,7 @@ def test_soft_gpu_that_the_daemon_would_not_find(shim_library: Path, monkeypatch
     monkeypatch.setenv("LD_LIBRARY_PATH", "")
     monkeypatch.setattr(findings, "_system_driver", lambda: None)
     found = findings.driver(Patient())
-    assert (found.state, "gpuvirt softgpu env" in found.fix) == (WARN, True)
+    assert (found.state, "gpuvirt soft-gpu env" in found.fix) == (WARN, True)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(paths.library("softgpu/libcuda.so.1").parent))
     assert findings.driver(Patient()).state == OK
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`gpuvirt softgpu`: environment and care without a soft GPU; the whole life of one where it is built."""
+"""`gpuvirt soft-gpu`: environment and care without a soft GPU; the whole life of one where it is built."""
 
 from __future__ import annotations
 
@@ -61,40 +61,40 @@ def test_users_are_those_who_map_it(tmp_path: Path) -> None:
 def test_remove_takes_only_boards(gpuvirt: Cli, tmp_path: Path) -> None:
     precious = tmp_path / "thesis.tex"
     precious.write_text("years of work")
-    done = gpuvirt("softgpu", "remove", "--board", str(precious))
+    done = gpuvirt("soft-gpu", "remove", "--board", str(precious))
     assert done.returncode == 1
     assert "is not the file of a soft GPU" in done.stderr
     assert precious.exists()
-    done = gpuvirt("softgpu", "remove", "--board", str(tmp_path / "none"))
+    done = gpuvirt("soft-gpu", "remove", "--board", str(tmp_path / "none"))
     assert (done.returncode, "there is no soft GPU" in done.stderr) == (1, True)
 
 
 @pytest.mark.parametrize("arguments", [["--memory", "0"], ["--memory", "1M"], ["--devices", "0"], ["--devices", "17"]])
 def test_wrong_sizes(gpuvirt: Cli, board: Path, arguments: list[str]) -> None:
-    done = gpuvirt("softgpu", "create", "--board", str(board), *arguments)
+    done = gpuvirt("soft-gpu", "create", "--board", str(board), *arguments)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
 
 
 def test_life(gpuvirt: Cli, board: Path, built: Path) -> None:
-    done = gpuvirt("softgpu", "create", "--memory", "64M", "--devices", "2", "--board", str(board))
+    done = gpuvirt("soft-gpu", "create", "--memory", "64M", "--devices", "2", "--board", str(board))
     assert (done.returncode, done.stdout) == (0, f"soft GPU {board}: 2 devices of 64 MiB\n"), done.stderr
-    again = gpuvirt("softgpu", "create", "--board", str(board))
+    again = gpuvirt("soft-gpu", "create", "--board", str(board))
     assert (again.returncode, "there is a soft GPU already" in again.stderr) == (1, True)
-    rows = json.loads(gpuvirt("softgpu", "show", "--board", str(board), "-o", "json").stdout)
+    rows = json.loads(gpuvirt("soft-gpu", "show", "--board", str(board), "-o", "json").stdout)
     assert [row["memory_total"] for row in rows] == [64 << 20] * 2
-    assert "0/64" in gpuvirt("softgpu", "show", "--board", str(board)).stdout
+    assert "0/64" in gpuvirt("soft-gpu", "show", "--board", str(board)).stdout
     script = "import ctypes; print(ctypes.CDLL('libcuda.so.1').cuInit(0), flush=True); input()"
     user = subprocess.Popen(
-        [*RUN, "softgpu", "run", "--board", str(board), sys.executable, "-c", script],
+        [*RUN, "soft-gpu", "run", "--board", str(board), sys.executable, "-c", script],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert user.stdout is not None
     assert user.stdout.readline() == "0\n"
-    busy = gpuvirt("softgpu", "remove", "--board", str(board))
+    busy = gpuvirt("soft-gpu", "remove", "--board", str(board))
     assert (busy.returncode, f"in use by {user.pid}" in busy.stderr) == (1, True)
     user.communicate("\n", timeout=20)
-    assert gpuvirt("softgpu", "remove", "--board", str(board)).returncode == 0
+    assert gpuvirt("soft-gpu", "remove", "--board", str(board)).returncode == 0
     assert not board.exists()
 
 
@@ -109,7 +109,17 @@ def test_env_is_for_eval(gpuvirt: Cli, board: Path, built: Path) -> None:
 
 def test_run_leaves_gpuvirt_behind(gpuvirt: Cli, board: Path, built: Path) -> None:
     inside = {"LD_PRELOAD": "", "GPUVIRT_JOB": "t", "GPUVIRT_SOCKET": "/s", "GPUVIRT_DRIVER": "/d"}
-    done = gpuvirt("softgpu", "run", "--board", str(board), "--", "env", environ=inside)
+    done = gpuvirt("soft-gpu", "run", "--board", str(board), "--", "env", environ=inside)
     assert "GPUVIRT_JOB" not in done.stdout
     assert f"GPUVIRT_SOFTGPU_BOARD={board}" in done.stdout
-    assert gpuvirt("softgpu", "run", "no-such-program").returncode == 127
+    assert gpuvirt("soft-gpu", "run", "no-such-program").returncode == 127
+
+
+def test_both_spellings_are_understood() -> None:
+    from click.testing import CliRunner
+
+    from gpuvirt.cli.main import program
+
+    told = CliRunner().invoke(program, ["soft-gpu", "--help"])
+    assert told.exit_code == 0 and "gpuvirt soft-gpu run -- python my_cuda_test.py" in told.output
+    assert CliRunner().invoke(program, ["softgpu", "--help"]).exit_code == 0
