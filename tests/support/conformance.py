@@ -19,6 +19,7 @@ from support.host import host
 CASES = Path(__file__).resolve().parents[1] / "conformance" / "cases"
 FILES = sorted(path.name for path in CASES.glob("case_*.py"))
 TARGETS = ("soft", "shim-over-soft", "real")
+KEPT = ("GPUVIRT_SOFTGPU_CACHE", "GPUVIRT_SOFTGPU_CC")  # where this machine has the soft GPU's tools
 LIMIT = 240.0  # seconds for one file
 DEVICES = "2"  # of the soft GPU: what needs two devices can be shown without hardware
 
@@ -45,12 +46,13 @@ def command(target: str, file: str, report: Path) -> list[str]:
     """pytest on one file of cases; an outer pytest does not collect them because of their names."""
     options = ["-q", "-p", "no:cacheprovider", "-o", "python_files=case_*.py", "--tb=short"]
     own = [f"--target={target}", f"--report={report}"]
-    return [sys.executable, "-m", "pytest", *options, *own, str(CASES / file)]
+    # -P: the source folder gpuvirt/ must not stand before an installed package.
+    return [sys.executable, "-P", "-m", "pytest", *options, *own, str(CASES / file)]
 
 
 def clean_environment() -> dict[str, str]:
     """Without what would lead to another driver, daemon or shim."""
-    return {key: value for key, value in os.environ.items() if not key.startswith(("GPUVIRT_", "LD_"))}
+    return {k: v for k, v in os.environ.items() if k in KEPT or not k.startswith(("GPUVIRT_", "LD_"))}
 
 
 @contextlib.contextmanager
