@@ -26,6 +26,8 @@ CUresult gv_copy_linear(struct gv_copy *copy, CUdeviceptr to, CUdeviceptr from, 
                         bool from_host);
 /* Decides for each side what it is. INVALID_VALUE when a device address is not known. */
 CUresult gv_copy_classify(struct gv_copy *copy, bool to_host, bool from_host);
+/* What a CUDA_MEMCPY3D asks for, checked; `width` 0: nothing to do. The peer form has the same fields. */
+CUresult gv_copy_of_3d(struct gv_copy *copy, const CUDA_MEMCPY3D *parameters);
 /* In order after the stream's work; `wait`: back when done (copies on the device never wait). */
 CUresult gv_copy_submit(struct gv_copy *copy, struct gv_stream *stream, bool wait);
 

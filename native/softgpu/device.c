@@ -2,6 +2,7 @@
  *
  * Devices: names, sizes, attributes. Compute capability 9.0, with as many multiprocessors as there are workers.
  */
+#include "array.h"
 #include "driver.h"
 #include "launch.h"
 
@@ -200,7 +201,7 @@ static int attribute_of(CUdevice_attribute attribute, CUdevice device)
     case CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED:
         return 1;
     default:
-        return 0; /* no textures, clusters, interop, ... */
+        return gv_array_limit(attribute); /* 0 for all others: no clusters, interop, ... */
     }
 }
 

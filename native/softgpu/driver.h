@@ -75,6 +75,9 @@ enum gv_kind {
     GV_HANDLE,
     GV_POOL,
     GV_LINK,
+    GV_ARRAY,
+    GV_MIPMAP,
+    GV_KIND_END, /* none */
 };
 
 struct gv_object {

@@ -3,6 +3,7 @@
  * cuMemAlloc and its family: one heap per device, freed memory goes back to the device at once.
  */
 #include "memory.h"
+#include "array.h"
 #include "stream.h"
 
 #include <stdlib.h>
@@ -15,7 +16,8 @@ static struct gv_heap *heap_of(int device)
     return &heaps[device];
 }
 
-CUresult gv_device_allocate(struct gv_context *context, uint64_t bytes, enum gv_region_kind kind, CUdeviceptr *address)
+CUresult gv_device_allocate_for(struct gv_context *context, uint64_t bytes, enum gv_region_kind kind, void *owner,
+                                CUdeviceptr *address)
 {
     struct gv_segment *segment = NULL;
     pthread_mutex_lock(&gv_memory_lock);
@@ -29,11 +31,17 @@ CUresult gv_device_allocate(struct gv_context *context, uint64_t bytes, enum gv_
         } else {
             region->segment = segment;
             region->heap = heap;
+            region->owner = owner;
             *address = segment->base;
         }
     }
     pthread_mutex_unlock(&gv_memory_lock);
     return result;
+}
+
+CUresult gv_device_allocate(struct gv_context *context, uint64_t bytes, enum gv_region_kind kind, CUdeviceptr *address)
+{
+    return gv_device_allocate_for(context, bytes, kind, NULL, address);
 }
 
 static void free_region(struct gv_region *region)
@@ -56,6 +64,10 @@ static bool close_region(struct gv_region *region, void *data)
     if (region->context != data)
         return true;
     switch (region->kind) {
+    case GV_REGION_ARRAY:
+        gv_array_close(region->owner);
+        free_region(region);
+        break;
     case GV_REGION_DEVICE:
     case GV_REGION_GLOBAL:
         free_region(region);
@@ -159,8 +171,8 @@ GV_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CU
         base = region->base;
         bytes = region->bytes;
     }
-    const bool mapped =
-        region != NULL && (region->kind != GV_REGION_RESERVED || gv_mapping_at(dptr, &base, &bytes, NULL, NULL, NULL));
+    const bool mapped = region != NULL && region->kind != GV_REGION_ARRAY &&
+                        (region->kind != GV_REGION_RESERVED || gv_mapping_at(dptr, &base, &bytes, NULL, NULL, NULL));
     pthread_mutex_unlock(&gv_memory_lock);
     if (!mapped)
         return CUDA_ERROR_NOT_FOUND;

@@ -72,6 +72,7 @@ enum gv_region_kind {
     GV_REGION_HOST,       /* cuMemHostAlloc */
     GV_REGION_REGISTERED, /* cuMemHostRegister */
     GV_REGION_MANAGED,
+    GV_REGION_ARRAY, /* not an address of programs: pointer queries do not find it */
 };
 struct gv_region {
     uint64_t base, bytes; /* first: region.c compares them */
@@ -83,6 +84,7 @@ struct gv_region {
     struct gv_segment *segment; /* DEVICE, GLOBAL, POOL */
     struct gv_heap *heap;
     void *pool;
+    void *owner; /* ARRAY: the array or mipmap */
     bool sync_memops;
 };
 /* All under gv_memory_lock. */
@@ -100,6 +102,8 @@ bool gv_is_host_kind(enum gv_region_kind kind);
 /* ---- device allocations ---- */
 /* For cuMemAlloc and for variables of modules. Takes the lock. */
 CUresult gv_device_allocate(struct gv_context *context, uint64_t bytes, enum gv_region_kind kind, CUdeviceptr *address);
+CUresult gv_device_allocate_for(struct gv_context *context, uint64_t bytes, enum gv_region_kind kind, void *owner,
+                                CUdeviceptr *address);
 void gv_device_free(CUdeviceptr address);
 /* All that belongs to a context that ends. */
 void gv_memory_close(struct gv_context *context);

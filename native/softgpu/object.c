@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 static pthread_mutex_t lists = PTHREAD_MUTEX_INITIALIZER;
-static struct gv_object *unused[GV_LINK - GV_CONTEXT + 1]; /* under `lists` */
+static struct gv_object *unused[GV_KIND_END - GV_CONTEXT]; /* under `lists` */
 
 void *gv_object_new(enum gv_kind kind, size_t size)
 {

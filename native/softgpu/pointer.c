@@ -18,7 +18,7 @@ static bool look_up(CUdeviceptr ptr, struct answer *answer)
 {
     pthread_mutex_lock(&gv_memory_lock);
     const struct gv_region *region = gv_region_find(ptr);
-    bool known = region != NULL;
+    bool known = region != NULL && region->kind != GV_REGION_ARRAY;
     if (known) {
         answer->region = *region;
         answer->base = region->base;
