@@ -18,7 +18,7 @@ PYTHON=${PYTHON:-python3}
 VENV=${VENV:-$root/build/real-gpu/venv}
 CUDA_CORE="cuda-core==1.2.2 cuda-bindings==13.4.4 cuda-pathfinder"
 
-# Names and versions come from pyproject.toml, so that nothing is said twice. Groups: build, run, cuda.
+# Names and versions come from pyproject.toml, so that nothing is said twice. Groups: build, run, cuda, test.
 requirements() {
     "$PYTHON" - "$root/pyproject.toml" "$@" <<'PYTHON_END'
 import sys, tomllib
@@ -27,6 +27,7 @@ groups = {
     "build": document["build-system"]["requires"],
     "run": document["project"]["dependencies"],
     "cuda": document["project"]["optional-dependencies"]["cuda"],
+    "test": [entry for entry in document["project"]["optional-dependencies"]["dev"] if entry.startswith("pytest>")],
 }
 print("\n".join(entry for group in sys.argv[2:] for entry in groups[group]))
 PYTHON_END
@@ -40,7 +41,7 @@ install_packages() {
 
 collect() {
     mkdir -p "$1"
-    groups="build run"
+    groups="build run test"
     [ "${WITH_CUDA:-0}" = 1 ] && groups="$groups cuda"
     platforms=""
     for tag in manylinux_2_34 manylinux_2_31 manylinux_2_28 manylinux_2_27 manylinux_2_24 manylinux_2_17 manylinux2014; do
@@ -106,6 +107,10 @@ fi
 if ! "$VENV/bin/python" -c "import numpy; from cuda.bindings import nvrtc; nvrtc.nvrtcVersion()" 2>/dev/null; then
     requirements cuda >"$VENV/cuda.txt"
     install_packages -r "$VENV/cuda.txt"
+fi
+if ! "$VENV/bin/python" -c "import pytest" 2>/dev/null; then
+    requirements test >"$VENV/test.txt"
+    install_packages -r "$VENV/test.txt" || echo "no pytest: the conformance cases will be left out"
 fi
 
 # -P: the source folder gpuvirt/ must not stand before the installed package, which has the built libraries.

@@ -70,6 +70,28 @@ class Session:
             raise StepFailed(f"{child.lines[-1] if child.lines else 'no output'} (exit code {code}); so far: {results}")
         return results
 
+    def conformance(self, limit: float) -> Any:
+        """How the cases of tests/conformance go on this driver; each failure by name. Raises StepFailed."""
+        file = self.scratch / "conformance.json"
+        target = "real" if self.gpu is not None else "soft"
+        with self.children() as children:
+            script = str(ROOT.parent / "tests" / "conformance" / "run.py")
+            command = [sys.executable, "-P", script, "--target", target, "--json", str(file)]
+            child = children.start("conformance", command, self.device.environ())
+            children.wait(child, limit)
+            if child.exit_code is None:
+                raise StepFailed("did not end in time")
+        if not file.exists():
+            raise StepFailed(f"exit code {child.exit_code}: {' / '.join(list(child.lines)[-3:])}")
+        return conformance_answer(json.loads(file.read_text()))
+
+
+def conformance_answer(outcomes: list[dict[str, Any]]) -> dict[str, Any]:
+    """One table of what all files of cases came to: a count, and names with reasons."""
+    kinds = ("skipped", "differs", "failed")
+    listed = {kind: [entry for outcome in outcomes for entry in outcome[kind]] for kind in kinds}
+    return {"passed": sum(outcome["passed"] for outcome in outcomes), **listed}
+
 
 def last_document(child: Child) -> dict[str, Any]:
     """The JSON line that a probe printed. Raises StepFailed."""
@@ -113,6 +135,10 @@ def run_steps(session: Session, steps: Steps, torch: str) -> None:
             steps.skip(name, torch)
         else:
             steps.run(name, 5.0, functools.partial(session.probe, name))
+    if importlib.util.find_spec("pytest"):
+        steps.run("conformance", 60.0, session.conformance)
+    else:
+        steps.skip("conformance", "pytest is not installed")
     steps.run("demo", 60.0, session.demo)
     jobs = TorchJobs(session.device, session.scratch, session.children)
     torch_steps: dict[str, tuple[float, Callable[[float], Any]]] = {

@@ -9,6 +9,9 @@ from typing import Any
 
 from cuda.bindings import driver as cu
 
+from support.driver_calls import call
+from support.peer import Channel
+
 Call = Callable[..., Any]
 Attribute = cu.CUdevice_attribute
 
@@ -81,3 +84,24 @@ def test_limits_and_priorities(context: Any, driver_call: Call) -> None:
 def test_error_texts(driver_call: Call) -> None:
     assert driver_call(cu.cuGetErrorName, cu.CUresult.CUDA_ERROR_OUT_OF_MEMORY) == b"CUDA_ERROR_OUT_OF_MEMORY"
     assert driver_call(cu.cuGetErrorString, cu.CUresult.CUDA_ERROR_OUT_OF_MEMORY) == b"out of memory"
+
+
+def look_at_device(channel: Channel, expected: str) -> None:
+    call(cu.cuInit, 0)
+    device = call(cu.cuDeviceGet, 0)
+    channel.say({"uuid": call(cu.cuDeviceGetUuid, device).bytes.hex(), "expected": expected})
+    assert channel.hear() == "end"
+
+
+def test_another_process_sees_the_same_device(context: Any, peer: Call, driver_call: Call) -> None:
+    uuid = driver_call(cu.cuDeviceGetUuid, 0).bytes.hex()
+    other = peer(look_at_device, uuid)
+    assert other.hear() == {"uuid": uuid, "expected": uuid}
+    other.say("end")
+    assert other.wait() == 0
+
+
+def test_two_devices_are_two(two_devices: tuple[Any, Any], driver_call: Call) -> None:
+    one, two = two_devices
+    assert driver_call(cu.cuDeviceGetUuid, one).bytes != driver_call(cu.cuDeviceGetUuid, two).bytes
+    assert driver_call(cu.cuDeviceGetPCIBusId, 32, one) != driver_call(cu.cuDeviceGetPCIBusId, 32, two)

@@ -1,14 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the cases share: a current context, results checked by name, kernels from CUDA C."""
+"""What the cases share: the target that runs, a current context, results checked by name, kernels from CUDA C.
+
+Cases are written against the documented behaviour, and run against every target alike. One that cannot pass says so:
+
+    @pytest.mark.differs("shim", reason="cuIpcGetMemHandle of governed memory is refused")
+
+"soft": the soft GPU differs from the documentation (with and without the shim before it), "shim": the shim does,
+"real": the real driver does. The case must then fail there; when it passes, that is reported as a failure, so that no
+difference is listed that is none.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from cuda.bindings import driver as cu
-from cuda.bindings import nvrtc
+
+from support.driver_calls import call, compile_ptx, result
+from support.peer import Peer
 
 SOURCE = rb"""
 extern "C" __global__ void add(float *y, const float *x, float a, int n)
@@ -35,31 +49,76 @@ __constant__ int table[4] = {1, 2, 3, 4};
 extern "C" __global__ void count() { atomicAdd(&counter, table[threadIdx.x & 3]); }
 extern "C" __global__ void trap() { asm("trap;"); }
 """
+TRAITS = {"soft": {"soft"}, "shim-over-soft": {"soft", "shim"}, "real": {"real"}}
 
 
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """A driver call that must succeed; its value, or a tuple of them."""
-    error, *values = function(*arguments)
-    assert error == cu.CUresult.CUDA_SUCCESS, f"{function.__name__}: {error.name}"
-    return values[0] if len(values) == 1 else tuple(values)
+@dataclass(frozen=True)
+class Target:
+    """The driver that the cases meet."""
+
+    name: str
+
+    @property
+    def soft(self) -> bool:
+        """The soft GPU, be the shim before it or not."""
+        return "soft" in TRAITS[self.name]
+
+    @property
+    def shim(self) -> bool:
+        """Calls come to the shim first."""
+        return "shim" in TRAITS[self.name]
 
 
-def result(function: Callable[..., Any], *arguments: Any) -> str:
-    """The name of what a driver call answers, without its prefix: "INVALID_VALUE"."""
-    name: str = function(*arguments)[0].name
-    return name.removeprefix("CUDA_ERROR_").removeprefix("CUDA_")
+outcomes: dict[str, tuple[str, str]] = {}  # of this run, by case: (kind, reason)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--target", choices=sorted(TRAITS), default="soft", help="the driver that this process is given")
+    parser.addoption("--report", type=Path, help="JSON file for the outcome of each case")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "differs(trait, reason): an expected difference of soft, shim or real")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for mark in item.iter_markers("differs"):
+            (trait,), reason = mark.args, mark.kwargs["reason"]
+            if trait not in ("soft", "shim", "real"):
+                raise pytest.UsageError(f"{item.name}: differs({trait!r}): say soft, shim or real")
+            if trait in TRAITS[config.getoption("--target")]:
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A case fails by its set-up or tear-down too; the worst of the three counts."""
+    name = report.nodeid.rpartition("/")[2]
+    if report.failed:
+        outcomes[name] = ("failed", report.longreprtext[-2000:])
+    elif report.skipped and hasattr(report, "wasxfail"):
+        outcomes[name] = ("differs", report.wasxfail.removeprefix("reason: "))
+    elif report.skipped:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+        outcomes[name] = ("skipped", str(reason).removeprefix("Skipped: "))
+    elif report.when == "call":
+        outcomes[name] = ("passed", "")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    file = session.config.getoption("--report")
+    if file is not None:
+        file.write_text(json.dumps([(kind, name, reason) for name, (kind, reason) in outcomes.items()]))
+
+
+@pytest.fixture(scope="session")
+def target(pytestconfig: pytest.Config) -> Target:
+    return Target(pytestconfig.getoption("--target"))
 
 
 @pytest.fixture(scope="session")
 def ptx() -> bytes:
-    error, program = nvrtc.nvrtcCreateProgram(SOURCE, b"cases.cu", 0, [], [])
-    assert error == nvrtc.nvrtcResult.NVRTC_SUCCESS
-    (error,) = nvrtc.nvrtcCompileProgram(program, 1, [b"--gpu-architecture=compute_75"])
-    assert error == nvrtc.nvrtcResult.NVRTC_SUCCESS
-    _, size = nvrtc.nvrtcGetPTXSize(program)
-    text: bytes = b" " * int(size)
-    nvrtc.nvrtcGetPTX(program, text)
-    return text
+    return compile_ptx(SOURCE)
 
 
 @pytest.fixture
@@ -89,3 +148,27 @@ def driver_call() -> Callable[..., Any]:
 @pytest.fixture
 def driver_result() -> Callable[..., str]:
     return result
+
+
+@pytest.fixture
+def two_devices() -> tuple[Any, Any]:
+    """Two devices, or the case is skipped."""
+    call(cu.cuInit, 0)
+    count = int(call(cu.cuDeviceGetCount))
+    if count < 2:
+        pytest.skip("needs two devices")
+    return call(cu.cuDeviceGet, 0), call(cu.cuDeviceGet, 1)
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable[..., Peer]]:
+    """peer(function, *arguments): runs a function of the file of cases in a second process (support/peer.py)."""
+    started: list[Peer] = []
+
+    def start(function: Callable[..., None], *arguments: Any, pass_fds: tuple[int, ...] = ()) -> Peer:
+        started.append(Peer(function, arguments, pass_fds))
+        return started[-1]
+
+    yield start
+    for other in started:
+        other.close()
