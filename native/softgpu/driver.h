@@ -98,11 +98,18 @@ static inline bool gv_is(const void *handle, enum gv_kind kind)
 struct gv_gauge {
     _Atomic uint64_t value; /* its low half is the futex */
     _Atomic uint32_t waiters;
+    _Atomic uint64_t seen; /* the program knows that this value was reached: it waited or asked */
 };
 void gv_gauge_advance(struct gv_gauge *gauge, uint64_t value);
 void gv_gauge_wait(struct gv_gauge *gauge, uint64_t value);
 /* Sleeps until then or for about `ns`; may be back early. */
 void gv_gauge_wait_for(struct gv_gauge *gauge, uint64_t value, uint64_t ns);
+static inline void gv_gauge_see(struct gv_gauge *gauge, uint64_t value)
+{
+    uint64_t old = atomic_load_explicit(&gauge->seen, memory_order_relaxed);
+    while (old < value && !atomic_compare_exchange_weak(&gauge->seen, &old, value)) {
+    }
+}
 static inline bool gv_gauge_reached(const struct gv_gauge *gauge, uint64_t value)
 {
     return atomic_load_explicit(&gauge->value, memory_order_acquire) >= value;

@@ -173,7 +173,7 @@ static CUresult check_managed(CUdeviceptr pointer, size_t bytes)
 {
     GV_ENTER();
     enum gv_region_kind kind;
-    const bool known = bytes > 0 && gv_range_known(pointer, bytes, &kind) && kind == GV_REGION_MANAGED;
+    const bool known = bytes > 0 && gv_range_known(pointer, bytes, &kind) && gv_is_managed_kind(kind);
     return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 

@@ -51,13 +51,14 @@ static int new_memfd(int device, uint64_t bytes)
 CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical)
 {
     struct gv_physical *made = calloc(1, sizeof *made);
-    if (made == NULL || !gv_board_charge(gv_driver.board, (uint32_t)device, bytes)) {
+    if (made == NULL || (device != GV_HOST && !gv_board_charge(gv_driver.board, (uint32_t)device, bytes))) {
         free(made);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     made->fd = new_memfd(device, bytes);
     if (made->fd < 0) {
-        gv_board_uncharge(gv_driver.board, (uint32_t)device, bytes);
+        if (device != GV_HOST)
+            gv_board_uncharge(gv_driver.board, (uint32_t)device, bytes);
         free(made);
         return CUDA_ERROR_OPERATING_SYSTEM;
     }
@@ -73,13 +74,14 @@ void gv_physical_release(struct gv_physical *physical)
     if (--physical->references > 0)
         return;
     if (physical->inode != 0) {
-        gv_board_drop(gv_driver.board, physical->inode);
+        if (physical->device != GV_HOST)
+            gv_board_drop(gv_driver.board, physical->inode);
         for (struct gv_physical **link = &shared_list; *link != NULL; link = &(*link)->next_shared)
             if (*link == physical) {
                 *link = physical->next_shared;
                 break;
             }
-    } else {
+    } else if (physical->device != GV_HOST) {
         gv_board_uncharge(gv_driver.board, (uint32_t)physical->device, physical->bytes);
     }
     if (physical->fd >= 0)
@@ -92,7 +94,8 @@ CUresult gv_physical_share(struct gv_physical *physical)
     struct stat status;
     if (physical->inode == 0) {
         if (fstat(physical->fd, &status) != 0 ||
-            !gv_board_share(gv_driver.board, (uint32_t)physical->device, status.st_ino, physical->bytes))
+            (physical->device != GV_HOST &&
+             !gv_board_share(gv_driver.board, (uint32_t)physical->device, status.st_ino, physical->bytes)))
             return CUDA_ERROR_OPERATING_SYSTEM;
         physical->inode = status.st_ino;
         physical->next_shared = shared_list;
@@ -108,26 +111,28 @@ CUresult gv_physical_export(struct gv_physical *physical, int *fd)
     return *fd < 0 ? CUDA_ERROR_OPERATING_SYSTEM : CUDA_SUCCESS;
 }
 
-/* The device number is in the name of the memfd: "/memfd:gpuvirt-softgpu-0 (deleted)". */
-static int device_of_descriptor(int fd)
+/* The device number is in the name of the memfd: "/memfd:gpuvirt-softgpu-0 (deleted)"; -1 is GV_HOST. */
+static bool device_of_descriptor(int fd, int *found)
 {
     char path[64], target[128];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     const ssize_t length = readlink(path, target, sizeof target - 1);
     int device;
     if (length <= 0)
-        return -1;
+        return false;
     target[length] = '\0';
-    if (sscanf(target, "/memfd:" NAME_PREFIX "%d", &device) != 1 || device < 0 || device >= gv_driver.device_count)
-        return -1;
-    return device;
+    if (sscanf(target, "/memfd:" NAME_PREFIX "%d", &device) != 1 || device < GV_HOST ||
+        device >= gv_driver.device_count)
+        return false;
+    *found = device;
+    return true;
 }
 
 CUresult gv_physical_import(int fd, struct gv_physical **physical)
 {
     struct stat status;
-    const int device = device_of_descriptor(fd);
-    if (device < 0 || fstat(fd, &status) != 0)
+    int device;
+    if (!device_of_descriptor(fd, &device) || fstat(fd, &status) != 0)
         return CUDA_ERROR_INVALID_VALUE;
     for (struct gv_physical *known = shared_list; known != NULL; known = known->next_shared)
         if (known->inode == status.st_ino) {
@@ -143,7 +148,8 @@ CUresult gv_physical_import(int fd, struct gv_physical **physical)
         free(made);
         return CUDA_ERROR_OPERATING_SYSTEM;
     }
-    if (!gv_board_hold(gv_driver.board, (uint32_t)device, status.st_ino, (uint64_t)status.st_size)) {
+    if (device != GV_HOST &&
+        !gv_board_hold(gv_driver.board, (uint32_t)device, status.st_ino, (uint64_t)status.st_size)) {
         close(made->fd);
         free(made);
         return CUDA_ERROR_OUT_OF_MEMORY;

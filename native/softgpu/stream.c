@@ -7,6 +7,7 @@
 #include "memory.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 GV_THREAD_LOCAL int per_thread_default;
 static _Atomic uint64_t last_id;
@@ -77,6 +78,8 @@ struct gv_stream *gv_stream_create(struct gv_context *context, unsigned flags, i
     stream->head = NULL;
     stream->tail = &stream->head;
     stream->running = false;
+    memset(stream->after, 0, sizeof stream->after);
+    stream->after_next = 0;
     if (!(flags & GV_STREAM_LEGACY)) {
         pthread_mutex_lock(&context->lock);
         stream->next = context->streams;
@@ -181,7 +184,9 @@ CUresult gv_stream_submit(struct gv_stream *stream, struct gv_operation *operati
 
 void gv_stream_wait(struct gv_stream *stream)
 {
-    gv_gauge_wait(&stream->completed, submitted(stream));
+    const uint64_t until = submitted(stream);
+    gv_gauge_wait(&stream->completed, until);
+    gv_gauge_see(&stream->completed, until);
     if (!(stream->flags & GV_STREAM_LEGACY) || stream->context->streams == NULL)
         return;
     struct gv_dependency ends[16];
@@ -189,6 +194,7 @@ void gv_stream_wait(struct gv_stream *stream)
     while ((count = blocking_ends(stream->context, ends, 16)) > 0)
         for (uint32_t i = 0; i < count && i < 16; i++) {
             gv_gauge_wait(ends[i].gauge, ends[i].value);
+            gv_gauge_see(ends[i].gauge, ends[i].value);
             if (count <= 16 && i + 1 == count)
                 return;
         }
@@ -196,7 +202,9 @@ void gv_stream_wait(struct gv_stream *stream)
 
 void gv_streams_wait(struct gv_context *context)
 {
-    gv_gauge_wait(&context->legacy->completed, submitted(context->legacy));
+    const uint64_t until = submitted(context->legacy);
+    gv_gauge_wait(&context->legacy->completed, until);
+    gv_gauge_see(&context->legacy->completed, until);
     struct gv_dependency ends[64];
     uint32_t count = 0;
     pthread_mutex_lock(&context->lock);
@@ -215,8 +223,10 @@ void gv_streams_wait(struct gv_context *context)
         ends[count++] = (struct gv_dependency){&s->completed, end};
     }
     pthread_mutex_unlock(&context->lock);
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         gv_gauge_wait(ends[i].gauge, ends[i].value);
+        gv_gauge_see(ends[i].gauge, ends[i].value);
+    }
 }
 
 /* Its thread ends with the last operation; a stream that never had one is freed at once. */

@@ -123,6 +123,7 @@ GV_EXPORT CUresult cuStreamQuery(CUstream hStream)
     GV_TRY(gv_stream_of(hStream, &stream));
     if (!gv_stream_idle(stream))
         return CUDA_ERROR_NOT_READY;
+    gv_stream_wait(stream); /* ended already: notes that the program knows */
     return gv_context_state(stream->context);
 }
 

@@ -21,7 +21,7 @@ static struct gv_gauge writes; /* by streams of this process; counts up */
 static CUresult check_address(CUdeviceptr address, size_t size)
 {
     enum gv_region_kind kind;
-    if (address == 0 || address % size != 0 || !gv_range_known(address, size, &kind) || kind == GV_REGION_MANAGED)
+    if (address == 0 || address % size != 0 || !gv_range_known(address, size, &kind) || gv_is_managed_kind(kind))
         return CUDA_ERROR_INVALID_VALUE;
     return CUDA_SUCCESS;
 }
@@ -124,8 +124,8 @@ static void reduce(const CUstreamBatchMemOpParams *o)
 static CUresult touch(const CUstreamBatchMemOpParams *o, bool *done)
 {
     struct gv_fault_frame frame;
-    const uintptr_t address = o->operation == CU_STREAM_MEM_OP_ATOMIC_REDUCTION ? o->atomicReduction.address
-                                                                                : o->waitValue.address;
+    const uintptr_t address =
+        o->operation == CU_STREAM_MEM_OP_ATOMIC_REDUCTION ? o->atomicReduction.address : o->waitValue.address;
     if (GV_CATCH_FAULT(&frame, address, address + 8) != 0) {
         gv_log_detail("memory operation of a stream touched %p: unmapped or without access", frame.address);
         return gv_fault_error(frame.signal);
