@@ -117,8 +117,8 @@ static struct gv_context *new_context(bool is_primary)
 
 static void close_context(struct gv_context *context)
 {
+    atomic_store(&context->alive, false); /* first: a stream that waits for a value gives up */
     gv_context_synchronise(context);
-    atomic_store(&context->alive, false);
     gv_instances_close(context);
     gv_streams_close(context);
     gv_memory_close(context);

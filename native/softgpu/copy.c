@@ -158,10 +158,10 @@ static CUresult enqueue(const struct gv_copy *copy, struct gv_stream *stream)
 }
 
 /* The source is read now, so that the program may change it when the call returns. */
-static bool stage(struct gv_copy *copy)
+static bool stage(struct gv_copy *copy, size_t at_most)
 {
     const size_t bytes = span(copy, copy->from_pitch, copy->from_slice);
-    if (bytes > STAGED_AT_MOST || (copy->staging = malloc(bytes)) == NULL)
+    if (bytes > at_most || (copy->staging = malloc(bytes)) == NULL)
         return false;
     memcpy(copy->staging, copy->from, bytes);
     copy->from = copy->staging;
@@ -187,9 +187,16 @@ CUresult gv_copy_submit(struct gv_copy *copy, struct gv_stream *stream, bool wai
 {
     if (copy->width == 0 || copy->height == 0 || copy->depth == 0)
         return CUDA_SUCCESS;
+    if (copy->read_now && copy->from_device) { /* the simple way: it is read when it is copied */
+        GV_TRY(enqueue(copy, stream));
+        gv_stream_wait(stream);
+        return gv_context_state(stream->context);
+    }
     if (copy->direction == GV_ON_DEVICE)
         return enqueue(copy, stream);
-    if (wait || copy->to_pageable || (copy->from_pageable && !stage(copy)))
+    if (copy->read_now && !copy->from_pageable && !wait && !stage(copy, SIZE_MAX))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    if (wait || copy->to_pageable || (copy->from_pageable && !stage(copy, STAGED_AT_MOST)))
         return copy_here(copy, stream);
     return enqueue(copy, stream);
 }

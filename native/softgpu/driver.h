@@ -101,6 +101,8 @@ struct gv_gauge {
 };
 void gv_gauge_advance(struct gv_gauge *gauge, uint64_t value);
 void gv_gauge_wait(struct gv_gauge *gauge, uint64_t value);
+/* Sleeps until then or for about `ns`; may be back early. */
+void gv_gauge_wait_for(struct gv_gauge *gauge, uint64_t value, uint64_t ns);
 static inline bool gv_gauge_reached(const struct gv_gauge *gauge, uint64_t value)
 {
     return atomic_load_explicit(&gauge->value, memory_order_acquire) >= value;

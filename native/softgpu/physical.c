@@ -87,7 +87,7 @@ void gv_physical_release(struct gv_physical *physical)
     free(physical);
 }
 
-CUresult gv_physical_export(struct gv_physical *physical, int *fd)
+CUresult gv_physical_share(struct gv_physical *physical)
 {
     struct stat status;
     if (physical->inode == 0) {
@@ -98,6 +98,12 @@ CUresult gv_physical_export(struct gv_physical *physical, int *fd)
         physical->next_shared = shared_list;
         shared_list = physical;
     }
+    return CUDA_SUCCESS;
+}
+
+CUresult gv_physical_export(struct gv_physical *physical, int *fd)
+{
+    GV_TRY(gv_physical_share(physical));
     *fd = fcntl(physical->fd, F_DUPFD_CLOEXEC, 0);
     return *fd < 0 ? CUDA_ERROR_OPERATING_SYSTEM : CUDA_SUCCESS;
 }
