@@ -30,7 +30,8 @@ void gv_board_add_busy(struct gv_board_device *device, uint64_t from_ns, uint64_
 uint64_t gv_board_used(struct gv_board *board, uint32_t device)
 {
     gv_board_reap(board, 20000000u); /* so old may the death of a process be, and still count */
-    return __atomic_load_n(&board->devices[device].used_bytes, __ATOMIC_RELAXED);
+    return __atomic_load_n(&board->devices[device].used_bytes, __ATOMIC_RELAXED) +
+           __atomic_load_n(&board->devices[device].faults.withheld_bytes, __ATOMIC_RELAXED);
 }
 
 uint32_t gv_board_utilisation(const struct gv_board *board, uint32_t device, uint64_t window_ns)
@@ -73,6 +74,14 @@ uint32_t gv_board_users(struct gv_board *board, uint32_t device, struct gv_board
             continue;
         if (count < room)
             users[count] = (struct gv_board_user){pid, bytes};
+        count++;
+    }
+    for (int i = 0; i < GV_FAULT_STRANGERS; i++) {
+        const struct gv_fault_stranger *stranger = &board->devices[device].faults.strangers[i];
+        if (stranger->pid == 0)
+            continue;
+        if (count < room)
+            users[count] = (struct gv_board_user){stranger->pid, stranger->bytes};
         count++;
     }
     return count;
