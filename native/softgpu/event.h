@@ -17,4 +17,6 @@ struct gv_event {
     _Atomic uint64_t time_ns;  /* of the record `done` */
 };
 
+bool gv_is_event_record(const struct gv_operation *operation);
+
 #endif
