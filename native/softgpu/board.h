@@ -50,8 +50,9 @@ struct gv_board_device {
     /* Engine: 0 free, else number of the owning process record + 1. Taken by compare-and-swap, handed over by its owner,
      * taken from an owner that is dead or stopped. A futex: waiters sleep on it. */
     uint32_t engine_owner;
-    uint32_t engine_waiters;                 /* (atomic) processes that want it; the owner looks between blocks */
-    uint64_t engine_waiting[GV_BOARD_WORDS]; /* (atomic) bit set of these processes */
+    uint32_t engine_reserved;
+    uint64_t engine_waiting[GV_BOARD_WORDS]; /* (atomic) bit set of the processes that want it */
+    uint64_t engine_waited_since_ns;         /* (atomic) when the first of those that wait now came */
     uint64_t engine_since_ns;                /* (atomic) when the owner took it; valid while engine_owner != 0 */
     uint64_t engine_busy_ns;                 /* (atomic) total of all finished turns */
     uint64_t engine_turns;                   /* (atomic) finished turns */
@@ -71,7 +72,11 @@ struct gv_board_account {
     uint64_t kernels;                           /* (atomic) kernels finished */
     uint64_t to_device, from_device, on_device; /* (atomic) bytes copied */
     uint32_t contexts;                          /* (lock) contexts on this device; NVML lists the process while > 0 */
+    uint32_t engine_holding;                    /* (atomic) 1 between taking the engine and giving it away */
+    uint32_t engine_contexts;                   /* (atomic) contexts that share its turn; 0 counts as 1 */
     uint32_t reserved;
+    /* (atomic) how far the process overran its slices. Whoever passes it over for a slice takes that off. */
+    uint64_t engine_debt_ns;
 };
 
 struct gv_board_process {
@@ -136,7 +141,8 @@ uint64_t gv_board_start_time(uint32_t pid, char *state);
 
 /* Frees the records of dead processes; at most every `interval_ns` machine-wide, 0 = now. */
 void gv_board_reap(struct gv_board *board, uint64_t interval_ns);
-/* False when the process of this record is dead; `stopped` (may be NULL) tells SIGSTOP and debuggers. */
+/* False when the process of this record is dead; `stopped` (may be NULL) tells SIGSTOP, debuggers, and a process that is
+ * being killed but has not let go of its memory yet. */
 bool gv_board_alive(const struct gv_board *board, int record, bool *stopped);
 
 /* Readers for NVML and tools. */
@@ -154,5 +160,16 @@ struct gv_board_user {
 uint32_t gv_board_users(struct gv_board *board, uint32_t device, struct gv_board_user *users, uint32_t room);
 
 uint64_t gv_board_now_ns(void);
+
+/* True when a process waits for the engine. */
+static inline bool gv_board_engine_wanted(const struct gv_board_device *device)
+{
+    uint64_t any = 0;
+    for (int w = 0; w < GV_BOARD_WORDS; w++)
+        any |= __atomic_load_n(&device->engine_waiting[w], __ATOMIC_RELAXED);
+    return any != 0;
+}
+/* Takes the engine from a record that has ended or is about to be used anew, and wakes those that wait. */
+void gv_board_engine_forget(struct gv_board_device *device, int record);
 
 #endif

@@ -60,6 +60,8 @@ static CUresult run_record(struct gv_operation *operation, struct gv_stream *str
     return CUDA_SUCCESS;
 }
 
+bool gv_is_event_record(const struct gv_operation *operation) { return operation->run == run_record; }
+
 GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int flags)
 {
     GV_ENTER();

@@ -42,7 +42,7 @@ CUresult gv_inject_call(const char *function)
     return (CUresult)verdict.error;
 }
 
-CUresult gv_inject_kernel(const char *name, int device)
+CUresult gv_inject_kernel(const char *name, int device, const struct gv_context *context)
 {
     char what[160];
     snprintf(what, sizeof what, "kernel.%s", name);
@@ -52,7 +52,7 @@ CUresult gv_inject_kernel(const char *name, int device)
         const struct timespec a_while = {0, 1000000};
         nanosleep(&a_while, NULL);
         if (gv_engine_slice_over(device))
-            gv_engine_yield(device);
+            gv_engine_yield(device, context);
     }
     return gv_device_lost(device) ? CUDA_ERROR_DEVICE_UNAVAILABLE : (CUresult)verdict.error;
 }
