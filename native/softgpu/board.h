@@ -21,9 +21,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "board_events.h"
+#include "board_faults.h"
+
 enum {
     GV_BOARD_MAGIC = 0x47535642, /* "BVSG" */
-    GV_BOARD_VERSION = 1,
+    GV_BOARD_VERSION = 2,
     GV_BOARD_DEVICES = 16,
     GV_BOARD_PROCESSES = 256,
     GV_BOARD_SHARED = 1024,
@@ -47,13 +50,15 @@ struct gv_board_device {
     /* Engine: 0 free, else number of the owning process record + 1. Taken by compare-and-swap, handed over by its owner,
      * taken from an owner that is dead or stopped. A futex: waiters sleep on it. */
     uint32_t engine_owner;
-    uint32_t engine_waiters;                 /* (atomic) processes that want it; the owner looks between blocks */
-    uint64_t engine_waiting[GV_BOARD_WORDS]; /* (atomic) bit set of these processes */
+    uint32_t engine_reserved;
+    uint64_t engine_waiting[GV_BOARD_WORDS]; /* (atomic) bit set of the processes that want it */
+    uint64_t engine_waited_since_ns;         /* (atomic) when the first of those that wait now came */
     uint64_t engine_since_ns;                /* (atomic) when the owner took it; valid while engine_owner != 0 */
     uint64_t engine_busy_ns;                 /* (atomic) total of all finished turns */
     uint64_t engine_turns;                   /* (atomic) finished turns */
     struct gv_board_bucket buckets[GV_BOARD_BUCKETS];
 
+    struct gv_board_device_faults faults;
     uint64_t link_free_at_ns[2]; /* (atomic) link model: when the last copy to [0] and from [1] the device ends */
     uint64_t reserved[8];
 };
@@ -67,12 +72,16 @@ struct gv_board_account {
     uint64_t kernels;                           /* (atomic) kernels finished */
     uint64_t to_device, from_device, on_device; /* (atomic) bytes copied */
     uint32_t contexts;                          /* (lock) contexts on this device; NVML lists the process while > 0 */
+    uint32_t engine_holding;                    /* (atomic) 1 between taking the engine and giving it away */
+    uint32_t engine_contexts;                   /* (atomic) contexts that share its turn; 0 counts as 1 */
     uint32_t reserved;
+    /* (atomic) how far the process overran its slices. Whoever passes it over for a slice takes that off. */
+    uint64_t engine_debt_ns;
 };
 
 struct gv_board_process {
-    uint32_t pid; /* (lock) 0: free. As in the host's pid namespace of the board's users */
-    uint32_t reserved;
+    uint32_t pid;        /* (lock) 0: free. As in the host's pid namespace of the board's users */
+    uint32_t armed;      /* (atomic) GV_ARMED_*: what the entry seam must look at; a futex */
     uint64_t start_time; /* (lock) field 22 of /proc/PID/stat: tells a recycled pid from the process */
     struct gv_board_account accounts[GV_BOARD_DEVICES];
 };
@@ -96,6 +105,8 @@ struct gv_board {
     struct gv_board_device devices[GV_BOARD_DEVICES];
     struct gv_board_process processes[GV_BOARD_PROCESSES];
     struct gv_board_shared shared[GV_BOARD_SHARED];
+    struct gv_board_faults faults;
+    struct gv_board_events events;
 };
 
 /* Maps the board, creating it when there is none. Path: GPUVIRT_SOFTGPU_BOARD, default /dev/shm/gpuvirt-softgpu-<uid>; a new
@@ -122,9 +133,16 @@ void gv_board_drop(struct gv_board *board, uint64_t inode);
 
 void gv_board_contexts(struct gv_board *board, uint32_t device, int change);
 
+/* For the parts of the board in other files. The lock is held for nanoseconds only. */
+void gv_board_lock(struct gv_board *board);
+void gv_board_unlock(struct gv_board *board);
+/* State and start time from /proc/PID/stat; 0 when there is no such process or only its remains. */
+uint64_t gv_board_start_time(uint32_t pid, char *state);
+
 /* Frees the records of dead processes; at most every `interval_ns` machine-wide, 0 = now. */
 void gv_board_reap(struct gv_board *board, uint64_t interval_ns);
-/* False when the process of this record is dead; `stopped` (may be NULL) tells SIGSTOP and debuggers. */
+/* False when the process of this record is dead; `stopped` (may be NULL) tells SIGSTOP, debuggers, and a process that is
+ * being killed but has not let go of its memory yet. */
 bool gv_board_alive(const struct gv_board *board, int record, bool *stopped);
 
 /* Readers for NVML and tools. */
@@ -142,5 +160,16 @@ struct gv_board_user {
 uint32_t gv_board_users(struct gv_board *board, uint32_t device, struct gv_board_user *users, uint32_t room);
 
 uint64_t gv_board_now_ns(void);
+
+/* True when a process waits for the engine. */
+static inline bool gv_board_engine_wanted(const struct gv_board_device *device)
+{
+    uint64_t any = 0;
+    for (int w = 0; w < GV_BOARD_WORDS; w++)
+        any |= __atomic_load_n(&device->engine_waiting[w], __ATOMIC_RELAXED);
+    return any != 0;
+}
+/* Takes the engine from a record that has ended or is about to be used anew, and wakes those that wait. */
+void gv_board_engine_forget(struct gv_board_device *device, int record);
 
 #endif

@@ -1,36 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What NVML and tools read from the board, and the busy time that they read.
+ * What NVML and tools read from the board.
  */
 #include "board.h"
-
-void gv_board_add_busy(struct gv_board_device *device, uint64_t from_ns, uint64_t to_ns)
-{
-    if (to_ns <= from_ns)
-        return;
-    __atomic_fetch_add(&device->engine_busy_ns, to_ns - from_ns, __ATOMIC_RELAXED);
-    __atomic_fetch_add(&device->engine_turns, 1, __ATOMIC_RELAXED);
-    const uint64_t last = (to_ns - 1) / GV_BOARD_BUCKET_NS;
-    uint64_t first = from_ns / GV_BOARD_BUCKET_NS;
-    if (last - first >= GV_BOARD_BUCKETS)
-        first = last - GV_BOARD_BUCKETS + 1;
-    for (uint64_t number = first; number <= last; number++) {
-        struct gv_board_bucket *bucket = &device->buckets[number % GV_BOARD_BUCKETS];
-        const uint64_t start = number * GV_BOARD_BUCKET_NS, end = start + GV_BOARD_BUCKET_NS;
-        const uint64_t busy = (to_ns < end ? to_ns : end) - (from_ns > start ? from_ns : start);
-        /* Only the engine's owner comes here, so there is one writer at a time. */
-        if (__atomic_load_n(&bucket->number, __ATOMIC_RELAXED) != number) {
-            __atomic_store_n(&bucket->busy_ns, 0, __ATOMIC_RELAXED);
-            __atomic_store_n(&bucket->number, number, __ATOMIC_RELEASE); /* a reader of the number sees the 0 or more */
-        }
-        __atomic_fetch_add(&bucket->busy_ns, busy, __ATOMIC_RELAXED);
-    }
-}
 
 uint64_t gv_board_used(struct gv_board *board, uint32_t device)
 {
     gv_board_reap(board, 20000000u); /* so old may the death of a process be, and still count */
-    return __atomic_load_n(&board->devices[device].used_bytes, __ATOMIC_RELAXED);
+    return __atomic_load_n(&board->devices[device].used_bytes, __ATOMIC_RELAXED) +
+           __atomic_load_n(&board->devices[device].faults.withheld_bytes, __ATOMIC_RELAXED);
 }
 
 uint32_t gv_board_utilisation(const struct gv_board *board, uint32_t device, uint64_t window_ns)
@@ -73,6 +51,14 @@ uint32_t gv_board_users(struct gv_board *board, uint32_t device, struct gv_board
             continue;
         if (count < room)
             users[count] = (struct gv_board_user){pid, bytes};
+        count++;
+    }
+    for (int i = 0; i < GV_FAULT_STRANGERS; i++) {
+        const struct gv_fault_stranger *stranger = &board->devices[device].faults.strangers[i];
+        if (stranger->pid == 0)
+            continue;
+        if (count < room)
+            users[count] = (struct gv_board_user){stranger->pid, stranger->bytes};
         count++;
     }
     return count;

@@ -4,6 +4,7 @@
  * to it has ended when the call returns.
  */
 #include "copy.h"
+#include "driver_faults.h"
 #include "fault.h"
 #include "memory.h"
 
@@ -59,19 +60,27 @@ static void count(int device, enum gv_direction direction, uint64_t bytes)
     __atomic_fetch_add(counter, bytes, __ATOMIC_RELAXED);
 }
 
-static void move_row(const struct gv_copy *copy, int device, uint8_t *to, const uint8_t *from, size_t bytes)
+static const char *const places[] = {"copy.to_device", "copy.from_device", "copy.on_device"}; /* by direction */
+
+static CUresult move_row(const struct gv_copy *copy, int device, uint8_t *to, const uint8_t *from, size_t bytes)
 {
-    if (link_bytes_per_ns() <= 0) {
+    if (link_bytes_per_ns() <= 0 && __builtin_expect(gv_armed() == 0, 1)) {
         memmove(to, from, bytes);
-        return;
+        return CUDA_SUCCESS;
     }
     uint64_t arrival = 0;
     for (size_t done = 0; done < bytes; done += CHUNK) {
         const size_t part = bytes - done < CHUNK ? bytes - done : CHUNK;
+        bool corrupt = false;
+        if (gv_armed() != 0 && copy->direction <= GV_ON_DEVICE)
+            GV_TRY(gv_inject_copy(places[copy->direction], device, part, &corrupt));
         arrival = take_link(device, copy->direction, part, arrival);
         memmove(to + done, from + done, part);
+        if (corrupt)
+            to[done] ^= 1;
         sleep_until(arrival);
     }
+    return CUDA_SUCCESS;
 }
 
 static uint64_t span(const struct gv_copy *copy, size_t pitch, size_t slice)
@@ -89,13 +98,14 @@ static CUresult perform(const struct gv_copy *copy, struct gv_context *context)
             frame.also_low = from;
             frame.also_high = from + span(copy, copy->from_pitch, copy->from_slice);
         }
-        for (size_t z = 0; z < copy->depth; z++)
-            for (size_t y = 0; y < copy->height; y++)
-                move_row(copy, context->device, copy->to + z * copy->to_slice + y * copy->to_pitch,
-                         copy->from + z * copy->from_slice + y * copy->from_pitch, copy->width);
+        CUresult result = CUDA_SUCCESS;
+        for (size_t z = 0; z < copy->depth && result == CUDA_SUCCESS; z++)
+            for (size_t y = 0; y < copy->height && result == CUDA_SUCCESS; y++)
+                result = move_row(copy, context->device, copy->to + z * copy->to_slice + y * copy->to_pitch,
+                                  copy->from + z * copy->from_slice + y * copy->from_pitch, copy->width);
         gv_fault_leave(&frame);
         count(context->device, copy->direction, copy->width * copy->height * copy->depth);
-        return CUDA_SUCCESS;
+        return result;
     }
     gv_log_detail("copy touched %p: unmapped or without access", frame.address);
     return gv_fault_error(frame.signal);

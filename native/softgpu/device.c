@@ -11,7 +11,7 @@
 
 CUresult gv_check_device(CUdevice device)
 {
-    GV_ENTER();
+    GV_READY();
     return device >= 0 && device < gv_driver.device_count ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }
 
@@ -26,6 +26,7 @@ GV_EXPORT CUresult cuDeviceGetCount(int *count)
 
 GV_EXPORT CUresult cuDeviceGet(CUdevice *device, int ordinal)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(ordinal));
     if (device == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -35,6 +36,7 @@ GV_EXPORT CUresult cuDeviceGet(CUdevice *device, int ordinal)
 
 GV_EXPORT CUresult cuDeviceGetName(char *name, int len, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (name == NULL || len <= 0)
         return CUDA_ERROR_INVALID_VALUE;
@@ -44,6 +46,7 @@ GV_EXPORT CUresult cuDeviceGetName(char *name, int len, CUdevice dev)
 
 GV_EXPORT CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (uuid == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -55,6 +58,7 @@ GV_EXPORT CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice dev) { return cuDevice
 
 GV_EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (bytes == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -65,6 +69,7 @@ GV_EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev)
 /* PCI address 0000:GG:00.0 with GG = 0x10 + device: the same as in NVML. */
 GV_EXPORT CUresult cuDeviceGetPCIBusId(char *pciBusId, int len, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (pciBusId == NULL || len <= 0)
         return CUDA_ERROR_INVALID_VALUE;
@@ -91,6 +96,7 @@ GV_EXPORT CUresult cuDeviceGetByPCIBusId(CUdevice *dev, const char *pciBusId)
 
 GV_EXPORT CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (major == NULL || minor == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -101,6 +107,7 @@ GV_EXPORT CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice de
 
 GV_EXPORT CUresult cuDeviceGetProperties(CUdevprop *prop, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (prop == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -213,6 +220,7 @@ static int attribute_of(CUdevice_attribute attribute, CUdevice device)
 
 GV_EXPORT CUresult cuDeviceGetAttribute(int *pi, CUdevice_attribute attrib, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (pi == NULL || (int)attrib <= 0 || attrib >= CU_DEVICE_ATTRIBUTE_MAX)
         return CUDA_ERROR_INVALID_VALUE;
@@ -222,6 +230,7 @@ GV_EXPORT CUresult cuDeviceGetAttribute(int *pi, CUdevice_attribute attrib, CUde
 
 GV_EXPORT CUresult cuDeviceCanAccessPeer(int *canAccessPeer, CUdevice dev, CUdevice peerDev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     GV_TRY(gv_check_device(peerDev));
     if (canAccessPeer == NULL)
@@ -233,6 +242,7 @@ GV_EXPORT CUresult cuDeviceCanAccessPeer(int *canAccessPeer, CUdevice dev, CUdev
 GV_EXPORT CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute attrib, CUdevice srcDevice,
                                            CUdevice dstDevice)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(srcDevice));
     GV_TRY(gv_check_device(dstDevice));
     if (value == NULL)
@@ -246,6 +256,7 @@ GV_EXPORT CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute att
 
 GV_EXPORT CUresult cuDeviceGetExecAffinitySupport(int *pi, CUexecAffinityType type, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (pi == NULL || type != CU_EXEC_AFFINITY_TYPE_SM_COUNT)
         return CUDA_ERROR_INVALID_VALUE;

@@ -61,8 +61,11 @@ static CUresult run_record(struct gv_operation *operation, struct gv_stream *str
     return CUDA_SUCCESS;
 }
 
+bool gv_is_event_record(const struct gv_operation *operation) { return operation->run == run_record; }
+
 GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int flags)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     struct gv_event *event = event_of(hEvent);
@@ -119,7 +122,7 @@ GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
 
 static CUresult elapsed(float *pMilliseconds, CUevent hStart, CUevent hEnd)
 {
-    GV_ENTER();
+    GV_READY();
     struct gv_event *events[2] = {event_of(hStart), event_of(hEnd)};
     if (pMilliseconds == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -139,11 +142,13 @@ static CUresult elapsed(float *pMilliseconds, CUevent hStart, CUevent hEnd)
 
 GV_EXPORT CUresult cuEventElapsedTime(float *pMilliseconds, CUevent hStart, CUevent hEnd)
 {
+    GV_ENTER();
     return elapsed(pMilliseconds, hStart, hEnd);
 }
 
 GV_EXPORT CUresult cuEventElapsedTime_v2(float *pMilliseconds, CUevent hStart, CUevent hEnd)
 {
+    GV_ENTER();
     return elapsed(pMilliseconds, hStart, hEnd);
 }
 
@@ -163,6 +168,7 @@ static CUresult run_wait(struct gv_operation *operation, struct gv_stream *strea
 
 GV_EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     struct gv_event *event = event_of(hEvent);

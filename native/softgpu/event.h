@@ -19,6 +19,8 @@ struct gv_event {
     struct gv_event_slot *slot; /* of several processes: all numbers are there (ipc_event.c). NULL: of this one */
 };
 
+bool gv_is_event_record(const struct gv_operation *operation);
+
 /* Events of several processes. NULL: none left. */
 struct gv_event_slot *gv_event_slot_new(void);
 void gv_event_slot_free(struct gv_event_slot *slot);

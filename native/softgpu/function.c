@@ -104,6 +104,7 @@ GV_EXPORT CUresult cuFuncGetAttribute(int *pi, CUfunction_attribute attrib, CUfu
 
 GV_EXPORT CUresult cuKernelGetAttribute(int *pi, CUfunction_attribute attrib, CUkernel kernel, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     return cuFuncGetAttribute(pi, attrib, (CUfunction)kernel);
 }
@@ -117,6 +118,7 @@ GV_EXPORT CUresult cuFuncSetAttribute(CUfunction hfunc, CUfunction_attribute att
 
 GV_EXPORT CUresult cuKernelSetAttribute(CUfunction_attribute attrib, int val, CUkernel kernel, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     return cuFuncSetAttribute((CUfunction)kernel, attrib, val);
 }
@@ -131,6 +133,7 @@ GV_EXPORT CUresult cuFuncSetCacheConfig(CUfunction hfunc, CUfunc_cache config)
 
 GV_EXPORT CUresult cuKernelSetCacheConfig(CUkernel kernel, CUfunc_cache config, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     return cuFuncSetCacheConfig((CUfunction)kernel, config);
 }

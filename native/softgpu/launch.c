@@ -3,6 +3,7 @@
  * cuLaunch*: checks, copies the arguments, and puts the grid in the stream.
  */
 #include "launch.h"
+#include "event.h"
 #include "module.h"
 
 #include <stdlib.h>
@@ -20,6 +21,19 @@ static CUresult run_launch(struct gv_operation *operation, struct gv_stream *str
     (void)stream;
     struct launch_operation *launch = (struct launch_operation *)operation;
     return gv_grid_run(&launch->grid, launch->together);
+}
+
+bool gv_launch_follows(struct gv_stream *stream)
+{
+    if (atomic_load_explicit(&stream->context->error, memory_order_relaxed) != CUDA_SUCCESS)
+        return false;
+    pthread_mutex_lock(&stream->lock);
+    const struct gv_operation *next = stream->head;
+    while (next != NULL && next->dependency_count == 0 && gv_is_event_record(next))
+        next = next->next; /* takes no time */
+    const bool follows = next != NULL && next->dependency_count == 0 && next->run == run_launch;
+    pthread_mutex_unlock(&stream->lock);
+    return follows;
 }
 
 static CUresult check_shape(const struct gv_function *function, struct gv_dim3 grid, struct gv_dim3 block,
@@ -116,6 +130,7 @@ static CUresult launch(CUfunction f, struct gv_dim3 grid, struct gv_dim3 block, 
         .block = block,
         .dynamic_shared = shared,
         .device = stream->context->device,
+        .stream = stream,
     };
     operation->together = together;
     return gv_stream_submit(stream, &operation->operation);
@@ -125,6 +140,7 @@ GV_EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned 
                                   unsigned int blockDimX, unsigned int blockDimY, unsigned int blockDimZ,
                                   unsigned int sharedMemBytes, CUstream hStream, void **kernelParams, void **extra)
 {
+    GV_ENTER();
     return launch(f, (struct gv_dim3){gridDimX, gridDimY, gridDimZ}, (struct gv_dim3){blockDimX, blockDimY, blockDimZ},
                   sharedMemBytes, hStream, kernelParams, extra, false);
 }
@@ -134,6 +150,7 @@ GV_EXPORT CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX
                                              unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
                                              void **kernelParams)
 {
+    GV_ENTER();
     return launch(f, (struct gv_dim3){gridDimX, gridDimY, gridDimZ}, (struct gv_dim3){blockDimX, blockDimY, blockDimZ},
                   sharedMemBytes, hStream, kernelParams, NULL, true);
 }

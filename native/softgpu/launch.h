@@ -18,9 +18,12 @@ struct gv_grid {
     struct gv_dim3 grid, block;
     uint32_t dynamic_shared;
     int device;
+    struct gv_stream *stream; /* whose turn on the engine it takes; NULL: of no context */
 };
 /* Runs all blocks, with helpers when it takes long. `together`: all blocks at the same time (cooperative). */
 CUresult gv_grid_run(const struct gv_grid *grid, bool together);
+/* True when what comes next in the stream is a kernel that can start at once. */
+bool gv_launch_follows(struct gv_stream *stream);
 /* Frees what this thread kept for running blocks. */
 void gv_launch_thread_exit(void);
 

@@ -2,6 +2,7 @@
  *
  * Physical device memory: a memfd and its charge on the board.
  */
+#include "driver_faults.h"
 #include "memory.h"
 
 #include <errno.h>
@@ -50,6 +51,8 @@ static int new_memfd(int device, uint64_t bytes)
 
 CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical)
 {
+    if (gv_device_lost(device))
+        return CUDA_ERROR_DEVICE_UNAVAILABLE;
     struct gv_physical *made = calloc(1, sizeof *made);
     if (made == NULL || (device != GV_HOST && !gv_board_charge(gv_driver.board, (uint32_t)device, bytes))) {
         free(made);

@@ -206,6 +206,7 @@ static CUresult allocate(struct gv_pool *pool, struct gv_stream *stream, size_t 
 
 GV_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool handle, CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     struct gv_pool *pool = gv_pool_of(handle);
@@ -216,6 +217,7 @@ GV_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, C
 
 GV_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     CUmemoryPool pool;
@@ -225,6 +227,7 @@ GV_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream 
 
 GV_EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (dptr == 0)

@@ -47,7 +47,6 @@ void gv_pool_leave_places(const struct gv_pool *pool)
 
 static CUresult check(const CUmemLocation *given, CUmemAllocationType type, CUmemLocation *location)
 {
-    GV_ENTER();
     if (given == NULL)
         return CUDA_ERROR_INVALID_VALUE;
     CUmemPoolProps properties;
@@ -60,7 +59,6 @@ static CUresult check(const CUmemLocation *given, CUmemAllocationType type, CUme
 static CUresult look_up(CUmemoryPool *pool, const CUmemLocation *given, CUmemAllocationType type, bool standard)
 {
     CUmemLocation location;
-    GV_ENTER();
     if (pool == NULL)
         return CUDA_ERROR_INVALID_VALUE;
     GV_TRY(check(given, type, &location));
@@ -74,16 +72,19 @@ static CUresult look_up(CUmemoryPool *pool, const CUmemLocation *given, CUmemAll
 
 GV_EXPORT CUresult cuMemGetDefaultMemPool(CUmemoryPool *pool_out, CUmemLocation *location, CUmemAllocationType type)
 {
+    GV_ENTER();
     return look_up(pool_out, location, type, true);
 }
 
 GV_EXPORT CUresult cuMemGetMemPool(CUmemoryPool *pool, CUmemLocation *location, CUmemAllocationType type)
 {
+    GV_ENTER();
     return look_up(pool, location, type, false);
 }
 
 GV_EXPORT CUresult cuMemSetMemPool(CUmemLocation *location, CUmemAllocationType type, CUmemoryPool handle)
 {
+    GV_ENTER();
     CUmemLocation wanted;
     GV_TRY(check(location, type, &wanted));
     struct gv_pool *pool = gv_pool_of(handle);
@@ -105,6 +106,7 @@ static CUmemLocation of_device(CUdevice device)
 
 GV_EXPORT CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool_out, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     const CUmemLocation location = of_device(dev);
     return look_up(pool_out, &location, CU_MEM_ALLOCATION_TYPE_PINNED, true);
@@ -112,6 +114,7 @@ GV_EXPORT CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool_out, CUdevice de
 
 GV_EXPORT CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     const CUmemLocation location = of_device(dev);
     return look_up(pool, &location, CU_MEM_ALLOCATION_TYPE_PINNED, false);
@@ -119,6 +122,7 @@ GV_EXPORT CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice dev)
 
 GV_EXPORT CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool handle)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     CUmemLocation location = of_device(dev);
     return cuMemSetMemPool(&location, CU_MEM_ALLOCATION_TYPE_PINNED, handle);

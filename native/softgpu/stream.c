@@ -3,6 +3,7 @@
  * Streams: queue, thread, order. See stream.h.
  */
 #include "stream.h"
+#include "engine.h"
 #include "launch.h"
 #include "memory.h"
 
@@ -52,6 +53,8 @@ static void *stream_thread(void *argument)
             const CUresult result = operation->run(operation, stream);
             if (result != CUDA_SUCCESS)
                 gv_context_fail(context, result);
+        } else {
+            gv_engine_abandon(context->device, context); /* kept for the kernel that is skipped */
         }
         free(operation);
         if (closing)

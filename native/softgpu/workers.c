@@ -6,6 +6,7 @@
  *
  * Shared memory and scratch of a block are buffers of the thread that runs it, kept for the next launch.
  */
+#include "driver_faults.h"
 #include "engine.h"
 #include "fault.h"
 #include "launch.h"
@@ -17,6 +18,7 @@ enum { HELP_AFTER_NS = 30000, MOST_WORKERS = 256 };
 
 struct job {
     const struct gv_grid *grid;
+    const void *context; /* for the engine */
     uint64_t blocks;
     _Atomic uint64_t next; /* block to take */
     _Atomic int error;     /* CUresult; the first one wins */
@@ -97,8 +99,8 @@ static void take_blocks(struct job *job, struct gv_block *block, uint64_t start_
             may_call = false;
             call_helpers(job);
         }
-        if (gv_engine_slice_over(grid->device))
-            gv_engine_yield(grid->device);
+        if (gv_engine_slice_over(grid->device) && atomic_load(&job->next) < job->blocks)
+            gv_engine_yield(grid->device, job->context);
     }
 }
 
@@ -143,6 +145,12 @@ static struct job *job_in_need(void)
     return job;
 }
 
+static bool is_over(void *job)
+{
+    struct job *self = job;
+    return atomic_load(&self->next) >= self->blocks || atomic_load(&self->error) != CUDA_SUCCESS;
+}
+
 static void *helper(void *argument)
 {
     const uint32_t smid = (uint32_t)(uintptr_t)argument;
@@ -153,9 +161,10 @@ static void *helper(void *argument)
         for (struct job *job; (job = job_in_need()) != NULL;) {
             job->helpers++;
             pthread_mutex_unlock(&lock);
-            gv_engine_enter(job->grid->device);
-            run_here(job, smid, 0);
-            gv_engine_leave(job->grid->device);
+            if (gv_engine_help(job->grid->device, job->context, is_over, job)) {
+                run_here(job, smid, 0);
+                gv_engine_leave(job->grid->device, job->context, false);
+            }
             pthread_mutex_lock(&lock);
             if (--job->helpers == 0)
                 pthread_cond_broadcast(&helper_left);
@@ -188,6 +197,12 @@ static void dismiss_helpers(struct job *job)
             *link = job->next_job;
             break;
         }
+    const bool helped = job->helpers > 0;
+    pthread_mutex_unlock(&lock);
+    if (!helped)
+        return;
+    gv_engine_poke(job->grid->device); /* those that still wait for the context's turn */
+    pthread_mutex_lock(&lock);
     while (job->helpers > 0)
         pthread_cond_wait(&helper_left, &lock);
     pthread_mutex_unlock(&lock);
@@ -197,9 +212,8 @@ static void dismiss_helpers(struct job *job)
 static void *one_block(void *argument)
 {
     struct job *job = argument;
-    gv_engine_enter(job->grid->device);
     run_here(job, 0, 0);
-    gv_engine_leave(job->grid->device);
+    gv_engine_leave(job->grid->device, job->context, false);
     gv_launch_thread_exit();
     pthread_mutex_lock(&lock);
     if (--job->helpers == 0)
@@ -214,7 +228,9 @@ static void start_all(struct job *job)
         pthread_mutex_lock(&lock);
         job->helpers++;
         pthread_mutex_unlock(&lock);
+        gv_engine_join(job->grid->device, job->context); /* all are inside before any may stop for another's turn */
         if (!gv_start_thread(one_block, job, "softgpu-block")) {
+            gv_engine_leave(job->grid->device, job->context, false);
             fail(job, CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES);
             pthread_mutex_lock(&lock);
             job->helpers--;
@@ -225,13 +241,24 @@ static void start_all(struct job *job)
 
 CUresult gv_grid_run(const struct gv_grid *grid, bool together)
 {
-    struct job job = {.grid = grid, .blocks = (uint64_t)grid->grid.x * grid->grid.y * grid->grid.z};
-    gv_engine_enter(grid->device);
+    struct job job = {.grid = grid,
+                      .context = grid->stream != NULL ? grid->stream->context : NULL,
+                      .blocks = (uint64_t)grid->grid.x * grid->grid.y * grid->grid.z};
+    gv_engine_enter(grid->device, job.context);
+    const CUresult injected = __builtin_expect(gv_armed() != 0, 0)
+                                  ? gv_inject_kernel(grid->kernel->name, grid->device, job.context)
+                                  : CUDA_SUCCESS;
+    if (injected != CUDA_SUCCESS) {
+        gv_engine_leave(grid->device, job.context, false);
+        return injected;
+    }
     if (together)
         start_all(&job);
     run_here(&job, 0, together || job.blocks == 1 ? 0 : gv_board_now_ns());
     /* Our part of the turn ends before the helpers', so that they can hand the engine over. */
-    gv_engine_leave(grid->device);
+    const bool more =
+        grid->stream != NULL && atomic_load(&job.error) == CUDA_SUCCESS && gv_launch_follows(grid->stream);
+    gv_engine_leave(grid->device, job.context, more);
     if (job.listed || together)
         dismiss_helpers(&job);
     struct gv_board_account *account = &gv_driver.board->processes[gv_driver.record].accounts[grid->device];
