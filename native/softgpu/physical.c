@@ -51,7 +51,7 @@ static int new_memfd(int device, uint64_t bytes)
 
 CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical)
 {
-    if (gv_device_lost(device))
+    if (device != GV_HOST && gv_device_lost(device))
         return CUDA_ERROR_DEVICE_UNAVAILABLE;
     struct gv_physical *made = calloc(1, sizeof *made);
     if (made == NULL || (device != GV_HOST && !gv_board_charge(gv_driver.board, (uint32_t)device, bytes))) {
