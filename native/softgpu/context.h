@@ -41,8 +41,8 @@ void gv_context_fail(struct gv_context *context, CUresult error);
 CUresult gv_context_synchronise(struct gv_context *context);
 /* The thread's context without a look at its error; NULL when none. */
 struct gv_context *gv_thread_context(void);
-/* Calls `visit` for each live context until it answers false. */
-void gv_contexts_each(bool (*visit)(struct gv_context *context, void *data), void *data);
+/* Calls `visit` for each live context until it answers false; whether none did. */
+bool gv_contexts_each(bool (*visit)(struct gv_context *context, void *data), void *data);
 /* The primary context of a device if it is active. */
 struct gv_context *gv_primary_context(int device);
 

@@ -34,7 +34,7 @@ static uint64_t take_link(int device, enum gv_direction direction, size_t bytes,
     const double rate = link_bytes_per_ns();
     if (rate <= 0 || direction > GV_FROM_DEVICE)
         return 0;
-    uint64_t *free_at = &gv_driver.board->devices[device].link_free_at_ns[direction];
+    uint64_t *free_at = &gv_board_device(device)->link_free_at_ns[direction];
     const uint64_t cost = (uint64_t)((double)bytes / rate);
     uint64_t old = __atomic_load_n(free_at, __ATOMIC_RELAXED), end;
     do {
@@ -53,7 +53,7 @@ static void sleep_until(uint64_t end)
 
 static void count(int device, enum gv_direction direction, uint64_t bytes)
 {
-    struct gv_board_account *account = &gv_driver.board->processes[gv_driver.record].accounts[device];
+    struct gv_board_account *account = gv_board_account(device);
     uint64_t *counter = direction == GV_TO_DEVICE     ? &account->to_device
                         : direction == GV_FROM_DEVICE ? &account->from_device
                                                       : &account->on_device;

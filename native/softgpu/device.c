@@ -50,7 +50,7 @@ GV_EXPORT CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice dev)
     GV_TRY(gv_check_device(dev));
     if (uuid == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    memcpy(uuid->bytes, gv_driver.board->devices[dev].uuid, sizeof uuid->bytes);
+    memcpy(uuid->bytes, gv_board_device(dev)->uuid, sizeof uuid->bytes);
     return CUDA_SUCCESS;
 }
 
@@ -62,7 +62,7 @@ GV_EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev)
     GV_TRY(gv_check_device(dev));
     if (bytes == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    *bytes = gv_driver.board->devices[dev].memory_bytes;
+    *bytes = gv_board_device(dev)->memory_bytes;
     return CUDA_SUCCESS;
 }
 

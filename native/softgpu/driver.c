@@ -6,6 +6,7 @@
 #include "driver_faults.h"
 #include "fault.h"
 #include "header_version.h"
+#include "service.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -80,7 +81,10 @@ GV_EXPORT CUresult cuInit(unsigned int Flags)
         if (gv_driver.record >= 0 && result == CUDA_SUCCESS) {
             gv_driver.device_count = (int)gv_driver.board->device_count;
             gv_driver.workers = count_workers();
+            for (int d = 0; d < GV_BOARD_DEVICES; d++)
+                gv_driver.place[d] = (uint8_t)d;
             gv_fault_install();
+            gv_service_start();
             pthread_atfork(NULL, NULL, in_child);
             atomic_store_explicit(&gv_driver.ready, true, memory_order_release);
         } else if (gv_driver.record < 0) {

@@ -14,6 +14,7 @@ enum { IDLE_MW = 50000, BUSY_MW = 250000, LIMIT_MW = 300000, IDLE_C = 30, BUSY_C
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
 {
+    GV_NVML_ENTER();
     GV_NVML_DEVICE(device, number);
     if (memory == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
@@ -27,6 +28,7 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory)
 {
+    GV_NVML_ENTER();
     nvmlMemory_t plain;
     const nvmlReturn_t result = nvmlDeviceGetMemoryInfo(device, &plain);
     if (result != NVML_SUCCESS)
@@ -81,24 +83,28 @@ static nvmlReturn_t no_processes(nvmlDevice_t device, unsigned *count)
 GV_EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *infoCount,
                                                                nvmlProcessInfo_t *infos)
 {
+    GV_NVML_ENTER();
     return list_processes(device, infoCount, infos, sizeof *infos);
 }
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t device, unsigned int *infoCount,
                                                                nvmlProcessInfo_v2_t *infos)
 {
+    GV_NVML_ENTER();
     return list_processes(device, infoCount, infos, sizeof *infos);
 }
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t device, unsigned int *infoCount,
                                                             nvmlProcessInfo_v1_t *infos)
 {
+    GV_NVML_ENTER();
     return list_processes(device, infoCount, infos, sizeof *infos);
 }
 
 #define NO_PROCESSES(function, type)                                                                                   \
     GV_EXPORT nvmlReturn_t function(nvmlDevice_t device, unsigned int *infoCount, type *infos)                         \
     {                                                                                                                  \
+        GV_NVML_ENTER();                                                                                               \
         (void)infos;                                                                                                   \
         return no_processes(device, infoCount);                                                                        \
     }
@@ -113,6 +119,7 @@ static unsigned utilisation(unsigned number) { return gv_board_utilisation(gv_nv
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *utilization)
 {
+    GV_NVML_ENTER();
     GV_NVML_DEVICE(device, number);
     if (utilization == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
@@ -125,6 +132,7 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUt
 #define NUMBER(function, type, value)                                                                                  \
     GV_EXPORT nvmlReturn_t function(nvmlDevice_t device, type *answer)                                                 \
     {                                                                                                                  \
+        GV_NVML_ENTER();                                                                                               \
         GV_NVML_DEVICE(device, number);                                                                                \
         if (answer == NULL)                                                                                            \
             return NVML_ERROR_INVALID_ARGUMENT;                                                                        \
@@ -150,10 +158,10 @@ NUMBER(nvmlDeviceGetPowerUsage, unsigned, IDLE_MW + (BUSY_MW - IDLE_MW) * utilis
 NUMBER(nvmlDeviceGetPowerManagementLimit, unsigned, LIMIT_MW)
 NUMBER(nvmlDeviceGetPowerManagementDefaultLimit, unsigned, LIMIT_MW)
 NUMBER(nvmlDeviceGetEnforcedPowerLimit, unsigned, LIMIT_MW)
-NUMBER(nvmlDeviceGetSupportedEventTypes, unsigned long long, nvmlEventTypeXidCriticalError)
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, int *major, int *minor)
 {
+    GV_NVML_ENTER();
     GV_NVML_DEVICE(device, number);
     (void)number;
     if (major == NULL || minor == NULL)
@@ -166,6 +174,7 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetCudaComputeCapability(nvmlDevice_t device, i
 GV_EXPORT nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTemperatureSensors_t sensorType,
                                                 unsigned int *temp)
 {
+    GV_NVML_ENTER();
     GV_NVML_DEVICE(device, number);
     if (temp == NULL || sensorType != NVML_TEMPERATURE_GPU)
         return NVML_ERROR_INVALID_ARGUMENT;
@@ -175,6 +184,7 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetTemperature(nvmlDevice_t device, nvmlTempera
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetTemperatureV(nvmlDevice_t device, nvmlTemperature_t *temperature)
 {
+    GV_NVML_ENTER();
     unsigned degrees;
     if (temperature == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
@@ -200,57 +210,13 @@ static nvmlReturn_t idle_unit(nvmlDevice_t device, unsigned *utilization, unsign
 GV_EXPORT nvmlReturn_t nvmlDeviceGetEncoderUtilization(nvmlDevice_t device, unsigned int *utilization,
                                                        unsigned int *samplingPeriodUs)
 {
+    GV_NVML_ENTER();
     return idle_unit(device, utilization, samplingPeriodUs);
 }
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetDecoderUtilization(nvmlDevice_t device, unsigned int *utilization,
                                                        unsigned int *samplingPeriodUs)
 {
+    GV_NVML_ENTER();
     return idle_unit(device, utilization, samplingPeriodUs);
-}
-
-/* Events: sets exist and are waited for, but a soft device raises no Xid yet, so a wait ends by time. */
-struct nvmlEventSet_st {
-    char unused;
-};
-static struct nvmlEventSet_st event_set;
-
-GV_EXPORT nvmlReturn_t nvmlEventSetCreate(nvmlEventSet_t *set)
-{
-    if (gv_nvml_board() == NULL)
-        return NVML_ERROR_UNINITIALIZED;
-    if (set == NULL)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    *set = &event_set;
-    return NVML_SUCCESS;
-}
-
-GV_EXPORT nvmlReturn_t nvmlEventSetFree(nvmlEventSet_t set)
-{
-    return set == &event_set ? NVML_SUCCESS : NVML_ERROR_INVALID_ARGUMENT;
-}
-
-GV_EXPORT nvmlReturn_t nvmlDeviceRegisterEvents(nvmlDevice_t device, unsigned long long eventTypes, nvmlEventSet_t set)
-{
-    GV_NVML_DEVICE(device, number);
-    (void)number;
-    if (set != &event_set)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    return eventTypes & ~nvmlEventTypeXidCriticalError ? NVML_ERROR_NOT_SUPPORTED : NVML_SUCCESS;
-}
-
-GV_EXPORT nvmlReturn_t nvmlEventSetWait_v2(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int timeoutms)
-{
-    if (gv_nvml_board() == NULL)
-        return NVML_ERROR_UNINITIALIZED;
-    if (set != &event_set || data == NULL)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    const struct timespec duration = {timeoutms / 1000, (long)(timeoutms % 1000) * 1000000};
-    nanosleep(&duration, NULL);
-    return NVML_ERROR_TIMEOUT;
-}
-
-GV_EXPORT nvmlReturn_t nvmlEventSetWait(nvmlEventSet_t set, nvmlEventData_t *data, unsigned int timeoutms)
-{
-    return nvmlEventSetWait_v2(set, data, timeoutms);
 }

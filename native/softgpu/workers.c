@@ -261,7 +261,7 @@ CUresult gv_grid_run(const struct gv_grid *grid, bool together)
     gv_engine_leave(grid->device, job.context, more);
     if (job.listed || together)
         dismiss_helpers(&job);
-    struct gv_board_account *account = &gv_driver.board->processes[gv_driver.record].accounts[grid->device];
+    struct gv_board_account *account = gv_board_account(grid->device);
     __atomic_fetch_add(&account->kernels, 1, __ATOMIC_RELAXED);
     return (CUresult)atomic_load(&job.error);
 }
