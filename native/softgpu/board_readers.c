@@ -4,6 +4,17 @@
  */
 #include "board.h"
 
+#include <stdio.h>
+
+void gv_board_device_name(const struct gv_board *board, uint32_t device, char *name, size_t length)
+{
+    const struct gv_profile *profile = &board->devices[device].model.profile;
+    if (profile->multiprocessors == 0)
+        snprintf(name, length, "Soft GPU (gpuvirt)");
+    else
+        snprintf(name, length, "Soft GPU (gpuvirt) %s", profile->name);
+}
+
 uint64_t gv_board_used(struct gv_board *board, uint32_t device)
 {
     gv_board_reap(board, 20000000u); /* so old may the death of a process be, and still count */

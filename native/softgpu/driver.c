@@ -5,6 +5,7 @@
 #include "driver.h"
 #include "fault.h"
 #include "header_version.h"
+#include "model.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -68,6 +69,7 @@ GV_EXPORT CUresult cuInit(unsigned int Flags)
             gv_driver.device_count = (int)gv_driver.board->device_count;
             gv_driver.workers = count_workers();
             gv_fault_install();
+            gv_model_spend(gv_model_of(0)->init_ns);
             pthread_atfork(NULL, NULL, in_child);
             atomic_store_explicit(&gv_driver.ready, true, memory_order_release);
         } else {

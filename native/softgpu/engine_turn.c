@@ -159,6 +159,7 @@ void gv_turn_account(int number, uint64_t now)
     if (!gv_turn_is_ours(number) || now <= since)
         return;
     gv_board_add_busy(device, since, now);
+    gv_board_add_sample(account_of(gv_driver.record, number), since, now);
     __atomic_fetch_add(&account_of(gv_driver.record, number)->engine_ns, now - since, __ATOMIC_RELAXED);
     __atomic_store_n(&device->engine_since_ns, now, __ATOMIC_RELAXED);
 }
