@@ -25,7 +25,7 @@ MACHINES = {
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
 _DT_NEEDED, _DT_STRTAB, _DT_STRSZ, _DT_SONAME, _DT_RPATH, _DT_RUNPATH = 1, 5, 10, 14, 15, 29
 _SHT_DYNSYM = 11
-_GLOBAL_OR_WEAK = (1, 2)  # symbol bindings that other objects can see
+_GLOBAL, _WEAK = 1, 2  # symbol bindings that other objects can see
 _HIDDEN = (1, 2)  # visibilities STV_INTERNAL and STV_HIDDEN
 _OFFSET_LIMIT = 1 << 40  # bytes; file systems refuse to seek much further
 _TABLE_LIMIT = 64 << 20  # bytes; a larger table is not one that a linker wrote
@@ -116,13 +116,22 @@ def read(path: str | Path) -> Elf:
 
 def exported_symbols(path: str | Path) -> frozenset[str]:
     """Names that other objects can bind to in this library. Raises ElfError, OSError."""
+    return _dynamic_symbols(path, (_GLOBAL, _WEAK))
+
+
+def weak_symbols(path: str | Path) -> frozenset[str]:
+    """Those of the exported names that are weak: a default that nothing has replaced. Raises ElfError, OSError."""
+    return _dynamic_symbols(path, (_WEAK,))
+
+
+def _dynamic_symbols(path: str | Path, bindings: tuple[int, ...]) -> frozenset[str]:
     with Path(path).open("rb") as file:
         layout, header = _header(file)
         sections = _sections(file, layout, header)
         for kind, offset, size, link in sections:
             if kind == _SHT_DYNSYM and link < len(sections):
                 _, names_offset, names_size, _ = sections[link]
-                return _defined(layout, _at(file, offset, size), _at(file, names_offset, names_size))
+                return _defined(layout, _at(file, offset, size), _at(file, names_offset, names_size), bindings)
     return frozenset()
 
 
@@ -220,7 +229,7 @@ def _sections(file: BinaryIO, layout: _Layout, header: bytes) -> list[tuple[int,
     return sections
 
 
-def _defined(layout: _Layout, symbols: bytes, strings: bytes) -> frozenset[str]:
+def _defined(layout: _Layout, symbols: bytes, strings: bytes, bindings: tuple[int, ...]) -> frozenset[str]:
     size = 24 if layout.bits == 64 else 16
     found = set()
     for offset in range(0, len(symbols) - size + 1, size):
@@ -228,6 +237,6 @@ def _defined(layout: _Layout, symbols: bytes, strings: bytes) -> frozenset[str]:
             name, info, other, section = layout.unpack("IBBH", symbols, offset)
         else:
             name, _, _, info, other, section = layout.unpack("IIIBBH", symbols, offset)
-        if section != 0 and info >> 4 in _GLOBAL_OR_WEAK and other & 3 not in _HIDDEN:
+        if section != 0 and info >> 4 in bindings and other & 3 not in _HIDDEN:
             found.add(_text(strings, name))
     return frozenset(found)

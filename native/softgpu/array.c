@@ -124,6 +124,7 @@ GV_EXPORT CUresult cuArray3DGetDescriptor_v2(CUDA_ARRAY3D_DESCRIPTOR *pArrayDesc
 
 GV_EXPORT CUresult cuArrayGetDescriptor_v2(CUDA_ARRAY_DESCRIPTOR *pArrayDescriptor, CUarray hArray)
 {
+    GV_ENTER();
     CUDA_ARRAY3D_DESCRIPTOR all;
     GV_TRY(cuArray3DGetDescriptor_v2(pArrayDescriptor == NULL ? NULL : &all, hArray));
     pArrayDescriptor->Width = all.Width;
@@ -169,6 +170,7 @@ GV_EXPORT CUresult cuArrayGetPlane(CUarray *pPlaneArray, CUarray hArray, unsigne
 GV_EXPORT CUresult cuArrayGetMemoryRequirements(CUDA_ARRAY_MEMORY_REQUIREMENTS *memoryRequirements, CUarray array,
                                                 CUdevice device)
 {
+    GV_ENTER();
     (void)memoryRequirements, (void)array;
     GV_TRY(gv_check_device(device));
     return CUDA_ERROR_INVALID_VALUE;

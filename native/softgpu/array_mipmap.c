@@ -118,6 +118,7 @@ GV_EXPORT CUresult cuMipmappedArrayDestroy(CUmipmappedArray hMipmappedArray)
 GV_EXPORT CUresult cuMipmappedArrayGetMemoryRequirements(CUDA_ARRAY_MEMORY_REQUIREMENTS *memoryRequirements,
                                                          CUmipmappedArray mipmap, CUdevice device)
 {
+    GV_ENTER();
     (void)memoryRequirements, (void)mipmap;
     GV_TRY(gv_check_device(device));
     return CUDA_ERROR_INVALID_VALUE;

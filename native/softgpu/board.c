@@ -92,7 +92,7 @@ static void repair(struct gv_board *board)
     }
 }
 
-static void lock_board(struct gv_board *board)
+void gv_board_lock(struct gv_board *board)
 {
     if (pthread_mutex_lock(&board->lock) == EOWNERDEAD) {
         repair(board);
@@ -100,11 +100,11 @@ static void lock_board(struct gv_board *board)
     }
 }
 
-static void unlock_board(struct gv_board *board) { pthread_mutex_unlock(&board->lock); }
+void gv_board_unlock(struct gv_board *board) { pthread_mutex_unlock(&board->lock); }
 
-/* State and start time from /proc/PID/stat; 0 when there is no such process or only its remains. State 'T' also for a process
- * on its way out: with much memory to free that may take longer than others can wait for the engine. */
-static uint64_t start_time_of(uint32_t pid, char *state)
+/* State 'T' also for a process on its way out: with much memory to free that may take longer than others can wait for the
+ * engine. */
+uint64_t gv_board_start_time(uint32_t pid, char *state)
 {
     const unsigned long exiting = 4; /* PF_EXITING of the kernel's flags, since 2.6 */
     char path[64], text[1024];
@@ -136,7 +136,7 @@ bool gv_board_alive(const struct gv_board *board, int record, bool *stopped)
 {
     const uint32_t pid = __atomic_load_n(&board->processes[record].pid, __ATOMIC_ACQUIRE);
     char state = '?';
-    const uint64_t start = pid == 0 ? 0 : start_time_of(pid, &state);
+    const uint64_t start = pid == 0 ? 0 : gv_board_start_time(pid, &state);
     if (stopped != NULL)
         *stopped = state == 'T' || state == 't';
     return start != 0 && start == board->processes[record].start_time;
@@ -181,11 +181,11 @@ void gv_board_reap(struct gv_board *board, uint64_t interval_ns)
         const uint64_t start = board->processes[record].start_time;
         if (pid == 0 || pid == (uint32_t)getpid() || gv_board_alive(board, record, NULL))
             continue;
-        lock_board(board);
+        gv_board_lock(board);
         /* Nobody else may have freed and re-used it in between. */
         if (board->processes[record].pid == pid && board->processes[record].start_time == start)
             free_record(board, record);
-        unlock_board(board);
+        gv_board_unlock(board);
     }
 }
 
@@ -194,9 +194,9 @@ int gv_board_claim(struct gv_board *board)
     pthread_mutex_lock(&opening);
     if (own_record < 0) {
         char state;
-        const uint64_t start = start_time_of((uint32_t)getpid(), &state);
+        const uint64_t start = gv_board_start_time((uint32_t)getpid(), &state);
         gv_board_reap(board, 0);
-        lock_board(board);
+        gv_board_lock(board);
         for (int record = 0; record < GV_BOARD_PROCESSES && own_record < 0; record++)
             if (board->processes[record].pid == (uint32_t)getpid())
                 free_record(board, record); /* of a process that had our pid, or of us before exec */
@@ -207,11 +207,12 @@ int gv_board_claim(struct gv_board *board)
                 for (uint32_t d = 0; d < board->device_count; d++)
                     gv_board_engine_forget(&board->devices[d], record); /* given to the one before us after its end */
                 process->start_time = start;
+                process->armed = gv_faults_armed(board);
                 __atomic_store_n(&process->pid, (uint32_t)getpid(), __ATOMIC_RELEASE);
                 own_record = record;
             }
         }
-        unlock_board(board);
+        gv_board_unlock(board);
         if (own_record < 0)
             gv_log_error("the board has no room for another process (%d use it)", GV_BOARD_PROCESSES);
     }
@@ -242,13 +243,14 @@ static void note_peak(struct gv_board_account *account)
 static bool fits(const struct gv_board *board, uint32_t device, uint64_t bytes)
 {
     const struct gv_board_device *d = &board->devices[device];
-    return bytes <= d->memory_bytes && d->used_bytes <= d->memory_bytes - bytes;
+    const uint64_t used = d->used_bytes + d->faults.withheld_bytes;
+    return bytes <= d->memory_bytes && used <= d->memory_bytes - bytes;
 }
 
 bool gv_board_charge(struct gv_board *board, uint32_t device, uint64_t bytes)
 {
     for (int attempt = 0; attempt < 2; attempt++) {
-        lock_board(board);
+        gv_board_lock(board);
         const bool charged = fits(board, device, bytes);
         if (charged) {
             struct gv_board_account *account = account_of(board, device);
@@ -256,7 +258,7 @@ bool gv_board_charge(struct gv_board *board, uint32_t device, uint64_t bytes)
             __atomic_fetch_add(&board->devices[device].used_bytes, bytes, __ATOMIC_RELAXED);
             note_peak(account);
         }
-        unlock_board(board);
+        gv_board_unlock(board);
         if (charged)
             return true;
         gv_board_reap(board, 0);
@@ -266,10 +268,10 @@ bool gv_board_charge(struct gv_board *board, uint32_t device, uint64_t bytes)
 
 void gv_board_uncharge(struct gv_board *board, uint32_t device, uint64_t bytes)
 {
-    lock_board(board);
+    gv_board_lock(board);
     account_of(board, device)->private_bytes -= bytes;
     __atomic_fetch_sub(&board->devices[device].used_bytes, bytes, __ATOMIC_RELAXED);
-    unlock_board(board);
+    gv_board_unlock(board);
 }
 
 /* Under the lock. */
@@ -292,7 +294,7 @@ static void fill_shared(struct gv_board_shared *shared, uint32_t device, uint64_
 
 bool gv_board_share(struct gv_board *board, uint32_t device, uint64_t inode, uint64_t bytes)
 {
-    lock_board(board);
+    gv_board_lock(board);
     bool done = find_shared(board, inode) != NULL;
     struct gv_board_shared *room = done ? NULL : find_shared(board, 0);
     if (room != NULL) {
@@ -301,13 +303,13 @@ bool gv_board_share(struct gv_board *board, uint32_t device, uint64_t inode, uin
         account_of(board, device)->shared_bytes += bytes;
         done = true;
     }
-    unlock_board(board);
+    gv_board_unlock(board);
     return done;
 }
 
 bool gv_board_hold(struct gv_board *board, uint32_t device, uint64_t inode, uint64_t bytes)
 {
-    lock_board(board);
+    gv_board_lock(board);
     struct gv_board_shared *shared = find_shared(board, inode);
     bool done = true;
     if (shared != NULL) {
@@ -324,25 +326,25 @@ bool gv_board_hold(struct gv_board *board, uint32_t device, uint64_t inode, uint
         account_of(board, device)->shared_bytes += bytes;
         note_peak(account_of(board, device));
     }
-    unlock_board(board);
+    gv_board_unlock(board);
     return done;
 }
 
 void gv_board_drop(struct gv_board *board, uint64_t inode)
 {
-    lock_board(board);
+    gv_board_lock(board);
     struct gv_board_shared *shared = find_shared(board, inode);
     if (shared != NULL) {
         account_of(board, shared->device)->shared_bytes -= shared->bytes;
         shared->holders[own_record / 64] &= ~(1ull << (own_record % 64));
         release_shared(board, shared);
     }
-    unlock_board(board);
+    gv_board_unlock(board);
 }
 
 void gv_board_contexts(struct gv_board *board, uint32_t device, int change)
 {
-    lock_board(board);
+    gv_board_lock(board);
     account_of(board, device)->contexts += (uint32_t)change;
-    unlock_board(board);
+    gv_board_unlock(board);
 }

@@ -22,6 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "board_events.h"
+#include "board_faults.h"
 #include "board_model.h"
 
 enum {
@@ -61,6 +63,7 @@ struct gv_board_device {
     uint64_t engine_turns;                   /* (atomic) finished turns */
     struct gv_board_bucket buckets[GV_BOARD_BUCKETS];
 
+    struct gv_board_device_faults faults;
     uint64_t link_free_at_ns[2]; /* (atomic) link model: when the last copy to [0] and from [1] the device ends */
     struct gv_board_model model; /* what it pretends to be and to cost */
     uint64_t reserved[8];
@@ -86,8 +89,8 @@ struct gv_board_account {
 };
 
 struct gv_board_process {
-    uint32_t pid; /* (lock) 0: free. As in the host's pid namespace of the board's users */
-    uint32_t reserved;
+    uint32_t pid;        /* (lock) 0: free. As in the host's pid namespace of the board's users */
+    uint32_t armed;      /* (atomic) GV_ARMED_*: what the entry seam must look at; a futex */
     uint64_t start_time; /* (lock) field 22 of /proc/PID/stat: tells a recycled pid from the process */
     struct gv_board_account accounts[GV_BOARD_DEVICES];
 };
@@ -112,6 +115,8 @@ struct gv_board {
     struct gv_board_device devices[GV_BOARD_DEVICES];
     struct gv_board_process processes[GV_BOARD_PROCESSES];
     struct gv_board_shared shared[GV_BOARD_SHARED];
+    struct gv_board_faults faults;
+    struct gv_board_events events;
 };
 
 /* Maps the board, creating it when there is none. Path: GPUVIRT_SOFTGPU_BOARD, default /dev/shm/gpuvirt-softgpu-<uid>; a new
@@ -141,6 +146,12 @@ bool gv_board_hold(struct gv_board *board, uint32_t device, uint64_t inode, uint
 void gv_board_drop(struct gv_board *board, uint64_t inode);
 
 void gv_board_contexts(struct gv_board *board, uint32_t device, int change);
+
+/* For the parts of the board in other files. The lock is held for nanoseconds only. */
+void gv_board_lock(struct gv_board *board);
+void gv_board_unlock(struct gv_board *board);
+/* State and start time from /proc/PID/stat; 0 when there is no such process or only its remains. */
+uint64_t gv_board_start_time(uint32_t pid, char *state);
 
 /* Frees the records of dead processes; at most every `interval_ns` machine-wide, 0 = now. */
 void gv_board_reap(struct gv_board *board, uint64_t interval_ns);

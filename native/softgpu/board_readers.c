@@ -18,7 +18,8 @@ void gv_board_device_name(const struct gv_board *board, uint32_t device, char *n
 uint64_t gv_board_used(struct gv_board *board, uint32_t device)
 {
     gv_board_reap(board, 20000000u); /* so old may the death of a process be, and still count */
-    return __atomic_load_n(&board->devices[device].used_bytes, __ATOMIC_RELAXED);
+    return __atomic_load_n(&board->devices[device].used_bytes, __ATOMIC_RELAXED) +
+           __atomic_load_n(&board->devices[device].faults.withheld_bytes, __ATOMIC_RELAXED);
 }
 
 uint32_t gv_board_utilisation(const struct gv_board *board, uint32_t device, uint64_t window_ns)
@@ -61,6 +62,14 @@ uint32_t gv_board_users(struct gv_board *board, uint32_t device, struct gv_board
             continue;
         if (count < room)
             users[count] = (struct gv_board_user){pid, bytes};
+        count++;
+    }
+    for (int i = 0; i < GV_FAULT_STRANGERS; i++) {
+        const struct gv_fault_stranger *stranger = &board->devices[device].faults.strangers[i];
+        if (stranger->pid == 0)
+            continue;
+        if (count < room)
+            users[count] = (struct gv_board_user){stranger->pid, stranger->bytes};
         count++;
     }
     return count;

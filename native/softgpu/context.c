@@ -3,6 +3,7 @@
  * Contexts: life, the thread's stack of current ones, sticky errors.
  */
 #include "context.h"
+#include "driver_faults.h"
 #include "memory.h"
 #include "model.h"
 #include "module.h"
@@ -10,6 +11,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { STACK_DEPTH = 64 };
 
@@ -44,15 +46,44 @@ CUresult gv_context_state(struct gv_context *context)
 
 CUresult gv_current_context(struct gv_context **context)
 {
-    GV_ENTER();
+    GV_READY();
     *context = gv_thread_context();
     return *context == NULL ? CUDA_ERROR_INVALID_CONTEXT : gv_context_state(*context);
+}
+
+/* What the real driver logs for an application's error. */
+static uint32_t xid_of(CUresult error)
+{
+    switch (error) {
+    case CUDA_ERROR_ILLEGAL_ADDRESS:
+        return 31; /* GPU memory page fault */
+    case CUDA_ERROR_ASSERT:
+        return 43; /* GPU stopped processing */
+    case CUDA_ERROR_ILLEGAL_INSTRUCTION:
+    case CUDA_ERROR_LAUNCH_FAILED:
+        return 13; /* graphics engine exception */
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+        return 48; /* double bit ECC error */
+    default:
+        return 0;
+    }
 }
 
 void gv_context_fail(struct gv_context *context, CUresult error)
 {
     int none = CUDA_SUCCESS;
-    atomic_compare_exchange_strong(&context->error, &none, (int)error);
+    if (atomic_compare_exchange_strong(&context->error, &none, (int)error)) {
+        const uint32_t xid = xid_of(error);
+        if (xid != 0)
+            gv_board_raise(gv_driver.board, (uint32_t)context->device, GV_EVENT_XID, xid, (uint32_t)getpid());
+    }
+}
+
+void gv_contexts_each(bool (*visit)(struct gv_context *context, void *data), void *data)
+{
+    for (struct gv_context *context = atomic_load(&all_contexts); context != NULL; context = context->next_made)
+        if (atomic_load_explicit(&context->alive, memory_order_acquire) && !visit(context, data))
+            break;
 }
 
 static void free_stack(void *of_thread)
@@ -79,6 +110,9 @@ static bool push(struct gv_context *context)
 
 static CUresult open_context(struct gv_context *context, int device, unsigned flags)
 {
+    if (gv_device_lost(device))
+        return CUDA_ERROR_DEVICE_UNAVAILABLE;
+    context->losses = gv_device_losses(device);
     context->device = device;
     context->flags = flags;
     context->api_version = 3020;
@@ -126,8 +160,8 @@ static struct gv_context *new_context(bool is_primary)
 
 static void close_context(struct gv_context *context)
 {
+    atomic_store(&context->alive, false); /* first: a stream that waits for a value gives up */
     gv_context_synchronise(context);
-    atomic_store(&context->alive, false);
     gv_instances_close(context);
     gv_streams_close(context);
     gv_memory_close(context);
@@ -151,6 +185,7 @@ struct gv_context *gv_primary_context(int device)
 
 GV_EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *pctx, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (pctx == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -172,6 +207,7 @@ GV_EXPORT CUresult cuDevicePrimaryCtxRetain(CUcontext *pctx, CUdevice dev)
 
 GV_EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     CUresult result = CUDA_SUCCESS;
     pthread_mutex_lock(&primaries);
@@ -188,6 +224,7 @@ GV_EXPORT CUresult cuDevicePrimaryCtxRelease(CUdevice dev) { return cuDevicePrim
 /* Everything in it goes; who holds it may go on with the same handle, which is as new. */
 GV_EXPORT CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     CUresult result = CUDA_SUCCESS;
     pthread_mutex_lock(&primaries);
@@ -204,6 +241,7 @@ GV_EXPORT CUresult cuDevicePrimaryCtxReset(CUdevice dev) { return cuDevicePrimar
 
 GV_EXPORT CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice dev, unsigned int flags)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (flags & ~(unsigned)CU_CTX_FLAGS_MASK)
         return CUDA_ERROR_INVALID_VALUE;
@@ -222,6 +260,7 @@ GV_EXPORT CUresult cuDevicePrimaryCtxSetFlags(CUdevice dev, unsigned int flags)
 
 GV_EXPORT CUresult cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int *flags, int *active)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (flags == NULL || active == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -234,6 +273,7 @@ GV_EXPORT CUresult cuDevicePrimaryCtxGetState(CUdevice dev, unsigned int *flags,
 
 GV_EXPORT CUresult cuCtxCreate_v2(CUcontext *pctx, unsigned int flags, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (pctx == NULL || flags & ~(unsigned)CU_CTX_FLAGS_MASK)
         return CUDA_ERROR_INVALID_VALUE;

@@ -7,7 +7,7 @@
 /* The given context, or the thread's when NULL. */
 static CUresult pick(CUcontext ctx, struct gv_context **context)
 {
-    GV_ENTER();
+    GV_READY();
     if (ctx == NULL)
         return gv_current_context(context);
     *context = gv_context_of(ctx);
@@ -30,6 +30,7 @@ GV_EXPORT CUresult cuCtxGetDevice(CUdevice *device) { return cuCtxGetDevice_v2(d
 
 GV_EXPORT CUresult cuCtxSynchronize_v2(CUcontext ctx)
 {
+    GV_ENTER();
     struct gv_context *context;
     GV_TRY(pick(ctx, &context));
     return gv_context_synchronise(context);
@@ -39,6 +40,7 @@ GV_EXPORT CUresult cuCtxSynchronize(void) { return cuCtxSynchronize_v2(NULL); }
 
 GV_EXPORT CUresult cuCtxGetApiVersion(CUcontext ctx, unsigned int *version)
 {
+    GV_ENTER();
     struct gv_context *context;
     GV_TRY(pick(ctx, &context));
     if (version == NULL)
@@ -49,6 +51,7 @@ GV_EXPORT CUresult cuCtxGetApiVersion(CUcontext ctx, unsigned int *version)
 
 GV_EXPORT CUresult cuCtxGetId(CUcontext ctx, unsigned long long *ctxId)
 {
+    GV_ENTER();
     struct gv_context *context;
     GV_TRY(pick(ctx, &context));
     if (ctxId == NULL)

@@ -4,6 +4,7 @@
  * to it has ended when the call returns.
  */
 #include "copy.h"
+#include "driver_faults.h"
 #include "fault.h"
 #include "memory.h"
 #include "model.h"
@@ -24,22 +25,32 @@ static void count(int device, enum gv_direction direction, uint64_t bytes)
         gv_model_count_link(&gv_driver.board->devices[device], (int)direction, bytes);
 }
 
+static const char *const places[] = {"copy.to_device", "copy.from_device", "copy.on_device"}; /* by direction */
+
 /* `arrival`: of the copy's last chunk on the modelled link, 0: none yet. The copy waits when it is well ahead of the link. */
-static void move_row(const struct gv_copy *copy, int device, uint8_t *to, const uint8_t *from, size_t bytes,
-                     uint64_t *arrival)
+static CUresult move_row(const struct gv_copy *copy, int device, uint8_t *to, const uint8_t *from, size_t bytes,
+                         uint64_t *arrival)
 {
-    if (copy->direction > GV_FROM_DEVICE || gv_model_of(device)->link_mb_s[copy->direction] == 0) {
+    const bool modelled = copy->direction <= GV_FROM_DEVICE && gv_model_of(device)->link_mb_s[copy->direction] != 0;
+    if (!modelled && __builtin_expect(gv_armed() == 0, 1)) {
         memmove(to, from, bytes);
-        return;
+        return CUDA_SUCCESS;
     }
     for (size_t done = 0; done < bytes; done += CHUNK) {
         const size_t part = bytes - done < CHUNK ? bytes - done : CHUNK;
-        *arrival =
-            gv_model_link(device, (int)copy->direction, copy->to_pageable || copy->from_pageable, part, *arrival);
+        bool corrupt = false;
+        if (gv_armed() != 0 && copy->direction <= GV_ON_DEVICE)
+            GV_TRY(gv_inject_copy(places[copy->direction], device, part, &corrupt));
+        if (modelled)
+            *arrival =
+                gv_model_link(device, (int)copy->direction, copy->to_pageable || copy->from_pageable, part, *arrival);
         memmove(to + done, from + done, part);
-        if (*arrival > gv_board_now_ns() + AHEAD_AT_MOST_NS)
+        if (corrupt)
+            to[done] ^= 1;
+        if (modelled && *arrival > gv_board_now_ns() + AHEAD_AT_MOST_NS)
             gv_model_sleep_until(*arrival);
     }
+    return CUDA_SUCCESS;
 }
 
 static uint64_t span(const struct gv_copy *copy, size_t pitch, size_t slice)
@@ -57,15 +68,16 @@ static CUresult perform(const struct gv_copy *copy, struct gv_context *context)
             frame.also_low = from;
             frame.also_high = from + span(copy, copy->from_pitch, copy->from_slice);
         }
+        CUresult result = CUDA_SUCCESS;
         uint64_t arrival = 0;
-        for (size_t z = 0; z < copy->depth; z++)
-            for (size_t y = 0; y < copy->height; y++)
-                move_row(copy, context->device, copy->to + z * copy->to_slice + y * copy->to_pitch,
-                         copy->from + z * copy->from_slice + y * copy->from_pitch, copy->width, &arrival);
+        for (size_t z = 0; z < copy->depth && result == CUDA_SUCCESS; z++)
+            for (size_t y = 0; y < copy->height && result == CUDA_SUCCESS; y++)
+                result = move_row(copy, context->device, copy->to + z * copy->to_slice + y * copy->to_pitch,
+                                  copy->from + z * copy->from_slice + y * copy->from_pitch, copy->width, &arrival);
         gv_model_sleep_until(arrival);
         gv_fault_leave(&frame);
         count(context->device, copy->direction, copy->width * copy->height * copy->depth);
-        return CUDA_SUCCESS;
+        return result;
     }
     gv_log_detail("copy touched %p: unmapped or without access", frame.address);
     return gv_fault_error(frame.signal);
@@ -128,10 +140,10 @@ static CUresult enqueue(const struct gv_copy *copy, struct gv_stream *stream)
 }
 
 /* The source is read now, so that the program may change it when the call returns. */
-static bool stage(struct gv_copy *copy)
+static bool stage(struct gv_copy *copy, size_t at_most)
 {
     const size_t bytes = span(copy, copy->from_pitch, copy->from_slice);
-    if (bytes > STAGED_AT_MOST || (copy->staging = malloc(bytes)) == NULL)
+    if (bytes > at_most || (copy->staging = malloc(bytes)) == NULL)
         return false;
     memcpy(copy->staging, copy->from, bytes);
     copy->from = copy->staging;
@@ -157,9 +169,16 @@ CUresult gv_copy_submit(struct gv_copy *copy, struct gv_stream *stream, bool wai
 {
     if (copy->width == 0 || copy->height == 0 || copy->depth == 0)
         return CUDA_SUCCESS;
+    if (copy->read_now && copy->from_device) { /* the simple way: it is read when it is copied */
+        GV_TRY(enqueue(copy, stream));
+        gv_stream_wait(stream);
+        return gv_context_state(stream->context);
+    }
     if (copy->direction == GV_ON_DEVICE)
         return enqueue(copy, stream);
-    if (wait || copy->to_pageable || (copy->from_pageable && !stage(copy)))
+    if (copy->read_now && !copy->from_pageable && !wait && !stage(copy, SIZE_MAX))
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    if (wait || copy->to_pageable || (copy->from_pageable && !stage(copy, STAGED_AT_MOST)))
         return copy_here(copy, stream);
     return enqueue(copy, stream);
 }

@@ -18,6 +18,7 @@ struct gv_copy {
     bool to_device, from_device;     /* the side whose faults are the context's, not the process's */
     bool to_pageable, from_pageable; /* plain host memory */
     enum gv_direction direction;
+    bool read_now; /* the source is not touched after the submitting call */
     void *staging; /* freed afterwards; NULL: none */
 };
 

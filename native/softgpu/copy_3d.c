@@ -122,7 +122,7 @@ static CUresult copy_3d(const CUDA_MEMCPY3D *p, CUstream hStream, bool wait)
 
 static CUresult copy_2d(const CUDA_MEMCPY2D *p, CUstream hStream, bool wait)
 {
-    GV_ENTER();
+    GV_READY();
     if (p == NULL)
         return copy_3d(NULL, hStream, wait);
     const CUDA_MEMCPY3D all = {.srcXInBytes = p->srcXInBytes,
@@ -145,22 +145,36 @@ static CUresult copy_2d(const CUDA_MEMCPY2D *p, CUstream hStream, bool wait)
     return copy_3d(&all, hStream, wait);
 }
 
-GV_EXPORT CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *pCopy) { return copy_2d(pCopy, NULL, true); }
-GV_EXPORT CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D *pCopy) { return copy_2d(pCopy, NULL, true); }
+GV_EXPORT CUresult cuMemcpy2D_v2(const CUDA_MEMCPY2D *pCopy)
+{
+    GV_ENTER();
+    return copy_2d(pCopy, NULL, true);
+}
+GV_EXPORT CUresult cuMemcpy2DUnaligned_v2(const CUDA_MEMCPY2D *pCopy)
+{
+    GV_ENTER();
+    return copy_2d(pCopy, NULL, true);
+}
 GV_EXPORT CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D *pCopy, CUstream hStream)
 {
+    GV_ENTER();
     return copy_2d(pCopy, hStream, false);
 }
-GV_EXPORT CUresult cuMemcpy3D_v2(const CUDA_MEMCPY3D *pCopy) { return copy_3d(pCopy, NULL, true); }
+GV_EXPORT CUresult cuMemcpy3D_v2(const CUDA_MEMCPY3D *pCopy)
+{
+    GV_ENTER();
+    return copy_3d(pCopy, NULL, true);
+}
 GV_EXPORT CUresult cuMemcpy3DAsync_v2(const CUDA_MEMCPY3D *pCopy, CUstream hStream)
 {
+    GV_ENTER();
     return copy_3d(pCopy, hStream, false);
 }
 
 /* Contexts tell on which device addresses are; ours are the same everywhere. "Ignored" for arrays, as documented. */
 static CUresult copy_peer(const CUDA_MEMCPY3D_PEER *p, CUstream hStream, bool wait)
 {
-    GV_ENTER();
+    GV_READY();
     if (p == NULL)
         return copy_3d(NULL, hStream, wait);
     if ((p->srcMemoryType != CU_MEMORYTYPE_ARRAY && gv_context_of(p->srcContext) == NULL) ||
@@ -192,8 +206,13 @@ static CUresult copy_peer(const CUDA_MEMCPY3D_PEER *p, CUstream hStream, bool wa
     return copy_3d(&all, hStream, wait);
 }
 
-GV_EXPORT CUresult cuMemcpy3DPeer(const CUDA_MEMCPY3D_PEER *pCopy) { return copy_peer(pCopy, NULL, true); }
+GV_EXPORT CUresult cuMemcpy3DPeer(const CUDA_MEMCPY3D_PEER *pCopy)
+{
+    GV_ENTER();
+    return copy_peer(pCopy, NULL, true);
+}
 GV_EXPORT CUresult cuMemcpy3DPeerAsync(const CUDA_MEMCPY3D_PEER *pCopy, CUstream hStream)
 {
+    GV_ENTER();
     return copy_peer(pCopy, hStream, false);
 }

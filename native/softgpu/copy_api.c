@@ -20,43 +20,51 @@ static CUresult linear(CUdeviceptr to, CUdeviceptr from, size_t bytes, bool to_h
 
 GV_EXPORT CUresult cuMemcpyHtoD_v2(CUdeviceptr dstDevice, const void *srcHost, size_t ByteCount)
 {
+    GV_ENTER();
     return linear(dstDevice, (CUdeviceptr)srcHost, ByteCount, false, true, NULL, true);
 }
 
 GV_EXPORT CUresult cuMemcpyDtoH_v2(void *dstHost, CUdeviceptr srcDevice, size_t ByteCount)
 {
+    GV_ENTER();
     return linear((CUdeviceptr)dstHost, srcDevice, ByteCount, true, false, NULL, true);
 }
 
 GV_EXPORT CUresult cuMemcpyDtoD_v2(CUdeviceptr dstDevice, CUdeviceptr srcDevice, size_t ByteCount)
 {
+    GV_ENTER();
     return linear(dstDevice, srcDevice, ByteCount, false, false, NULL, true);
 }
 
 /* Unified addressing: what CUDA does not know is host memory. */
 GV_EXPORT CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t ByteCount)
 {
+    GV_ENTER();
     return linear(dst, src, ByteCount, true, true, NULL, true);
 }
 
 GV_EXPORT CUresult cuMemcpyAsync(CUdeviceptr dst, CUdeviceptr src, size_t ByteCount, CUstream hStream)
 {
+    GV_ENTER();
     return linear(dst, src, ByteCount, true, true, hStream, false);
 }
 
 GV_EXPORT CUresult cuMemcpyHtoDAsync_v2(CUdeviceptr dstDevice, const void *srcHost, size_t ByteCount, CUstream hStream)
 {
+    GV_ENTER();
     return linear(dstDevice, (CUdeviceptr)srcHost, ByteCount, false, true, hStream, false);
 }
 
 GV_EXPORT CUresult cuMemcpyDtoHAsync_v2(void *dstHost, CUdeviceptr srcDevice, size_t ByteCount, CUstream hStream)
 {
+    GV_ENTER();
     return linear((CUdeviceptr)dstHost, srcDevice, ByteCount, true, false, hStream, false);
 }
 
 GV_EXPORT CUresult cuMemcpyDtoDAsync_v2(CUdeviceptr dstDevice, CUdeviceptr srcDevice, size_t ByteCount,
                                         CUstream hStream)
 {
+    GV_ENTER();
     return linear(dstDevice, srcDevice, ByteCount, false, false, hStream, false);
 }
 

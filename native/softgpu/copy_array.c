@@ -50,38 +50,45 @@ static struct end array_end(CUarray array, size_t offset)
 
 GV_EXPORT CUresult cuMemcpyDtoA_v2(CUarray dstArray, size_t dstOffset, CUdeviceptr srcDevice, size_t ByteCount)
 {
+    GV_ENTER();
     return copy_run(array_end(dstArray, dstOffset), device_end(srcDevice), ByteCount, NULL, true);
 }
 
 GV_EXPORT CUresult cuMemcpyAtoD_v2(CUdeviceptr dstDevice, CUarray srcArray, size_t srcOffset, size_t ByteCount)
 {
+    GV_ENTER();
     return copy_run(device_end(dstDevice), array_end(srcArray, srcOffset), ByteCount, NULL, true);
 }
 
 GV_EXPORT CUresult cuMemcpyHtoA_v2(CUarray dstArray, size_t dstOffset, const void *srcHost, size_t ByteCount)
 {
+    GV_ENTER();
     return copy_run(array_end(dstArray, dstOffset), host_end(srcHost), ByteCount, NULL, true);
 }
 
 GV_EXPORT CUresult cuMemcpyAtoH_v2(void *dstHost, CUarray srcArray, size_t srcOffset, size_t ByteCount)
 {
+    GV_ENTER();
     return copy_run(host_end(dstHost), array_end(srcArray, srcOffset), ByteCount, NULL, true);
 }
 
 GV_EXPORT CUresult cuMemcpyAtoA_v2(CUarray dstArray, size_t dstOffset, CUarray srcArray, size_t srcOffset,
                                    size_t ByteCount)
 {
+    GV_ENTER();
     return copy_run(array_end(dstArray, dstOffset), array_end(srcArray, srcOffset), ByteCount, NULL, true);
 }
 
 GV_EXPORT CUresult cuMemcpyHtoAAsync_v2(CUarray dstArray, size_t dstOffset, const void *srcHost, size_t ByteCount,
                                         CUstream hStream)
 {
+    GV_ENTER();
     return copy_run(array_end(dstArray, dstOffset), host_end(srcHost), ByteCount, hStream, false);
 }
 
 GV_EXPORT CUresult cuMemcpyAtoHAsync_v2(void *dstHost, CUarray srcArray, size_t srcOffset, size_t ByteCount,
                                         CUstream hStream)
 {
+    GV_ENTER();
     return copy_run(host_end(dstHost), array_end(srcArray, srcOffset), ByteCount, hStream, false);
 }

@@ -12,7 +12,7 @@
 
 CUresult gv_check_device(CUdevice device)
 {
-    GV_ENTER();
+    GV_READY();
     return device >= 0 && device < gv_driver.device_count ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }
 
@@ -27,6 +27,7 @@ GV_EXPORT CUresult cuDeviceGetCount(int *count)
 
 GV_EXPORT CUresult cuDeviceGet(CUdevice *device, int ordinal)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(ordinal));
     if (device == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -36,6 +37,7 @@ GV_EXPORT CUresult cuDeviceGet(CUdevice *device, int ordinal)
 
 GV_EXPORT CUresult cuDeviceGetName(char *name, int len, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (name == NULL || len <= 0)
         return CUDA_ERROR_INVALID_VALUE;
@@ -45,6 +47,7 @@ GV_EXPORT CUresult cuDeviceGetName(char *name, int len, CUdevice dev)
 
 GV_EXPORT CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (uuid == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -56,6 +59,7 @@ GV_EXPORT CUresult cuDeviceGetUuid(CUuuid *uuid, CUdevice dev) { return cuDevice
 
 GV_EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (bytes == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -66,6 +70,7 @@ GV_EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev)
 /* PCI address 0000:GG:00.0 with GG = 0x10 + device: the same as in NVML. */
 GV_EXPORT CUresult cuDeviceGetPCIBusId(char *pciBusId, int len, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (pciBusId == NULL || len <= 0)
         return CUDA_ERROR_INVALID_VALUE;
@@ -92,6 +97,7 @@ GV_EXPORT CUresult cuDeviceGetByPCIBusId(CUdevice *dev, const char *pciBusId)
 
 GV_EXPORT CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (major == NULL || minor == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -102,6 +108,7 @@ GV_EXPORT CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice de
 
 GV_EXPORT CUresult cuDeviceGetProperties(CUdevprop *prop, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (prop == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -209,6 +216,12 @@ static int attribute_of(CUdevice_attribute attribute, CUdevice device)
     case CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED:
     case CU_DEVICE_ATTRIBUTE_READ_ONLY_HOST_REGISTER_SUPPORTED:
     case CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED:
+    case CU_DEVICE_ATTRIBUTE_IPC_EVENT_SUPPORTED:
+    case CU_DEVICE_ATTRIBUTE_CAN_USE_STREAM_MEM_OPS_V1:
+    case CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS_V1:
+    case CU_DEVICE_ATTRIBUTE_CAN_USE_STREAM_WAIT_VALUE_NOR_V1:
+    case CU_DEVICE_ATTRIBUTE_CAN_USE_64_BIT_STREAM_MEM_OPS:
+    case CU_DEVICE_ATTRIBUTE_CAN_USE_STREAM_WAIT_VALUE_NOR:
         return 1;
     default:
         return gv_array_limit(attribute); /* 0 for all others: no clusters, interop, ... */
@@ -217,6 +230,7 @@ static int attribute_of(CUdevice_attribute attribute, CUdevice device)
 
 GV_EXPORT CUresult cuDeviceGetAttribute(int *pi, CUdevice_attribute attrib, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (pi == NULL || (int)attrib <= 0 || attrib >= CU_DEVICE_ATTRIBUTE_MAX)
         return CUDA_ERROR_INVALID_VALUE;
@@ -226,6 +240,7 @@ GV_EXPORT CUresult cuDeviceGetAttribute(int *pi, CUdevice_attribute attrib, CUde
 
 GV_EXPORT CUresult cuDeviceCanAccessPeer(int *canAccessPeer, CUdevice dev, CUdevice peerDev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     GV_TRY(gv_check_device(peerDev));
     if (canAccessPeer == NULL)
@@ -237,6 +252,7 @@ GV_EXPORT CUresult cuDeviceCanAccessPeer(int *canAccessPeer, CUdevice dev, CUdev
 GV_EXPORT CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute attrib, CUdevice srcDevice,
                                            CUdevice dstDevice)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(srcDevice));
     GV_TRY(gv_check_device(dstDevice));
     if (value == NULL)
@@ -250,6 +266,7 @@ GV_EXPORT CUresult cuDeviceGetP2PAttribute(int *value, CUdevice_P2PAttribute att
 
 GV_EXPORT CUresult cuDeviceGetExecAffinitySupport(int *pi, CUexecAffinityType type, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (pi == NULL || type != CU_EXEC_AFFINITY_TYPE_SM_COUNT)
         return CUDA_ERROR_INVALID_VALUE;

@@ -3,6 +3,7 @@
  * cuInit, version, fork, and the answer of everything that is not implemented.
  */
 #include "driver.h"
+#include "driver_faults.h"
 #include "fault.h"
 #include "header_version.h"
 #include "model.h"
@@ -22,6 +23,7 @@ int gv_soft_missing(const char *symbol);
 /* Once per symbol: the names are string literals of the generated file, so their addresses identify them. */
 int gv_soft_missing(const char *symbol)
 {
+    GV_ENTER_NAMED(symbol);
     static const char *_Atomic told[1024];
     if (gv_log_wanted()) {
         const size_t slot = ((uintptr_t)symbol >> 3) % 1024;
@@ -38,6 +40,7 @@ static void in_child(void)
         atomic_store(&gv_driver.ready, false);
         atomic_store(&forked, true);
     }
+    gv_calls_start(NULL);
     gv_board_forget();
 }
 
@@ -56,8 +59,10 @@ GV_EXPORT CUresult cuInit(unsigned int Flags)
 {
     if (Flags != 0)
         return CUDA_ERROR_INVALID_VALUE;
-    if (atomic_load_explicit(&gv_driver.ready, memory_order_acquire))
+    if (atomic_load_explicit(&gv_driver.ready, memory_order_acquire)) {
+        GV_ENTER_ANY();
         return CUDA_SUCCESS;
+    }
     if (atomic_load(&forked))
         return CUDA_ERROR_NOT_INITIALIZED;
     CUresult result = CUDA_SUCCESS;
@@ -66,13 +71,21 @@ GV_EXPORT CUresult cuInit(unsigned int Flags)
         gv_driver.board = gv_board_open();
         gv_driver.record = gv_driver.board != NULL ? gv_board_claim(gv_driver.board) : -1;
         if (gv_driver.record >= 0) {
+            static bool asked; /* under `starting`: a second try must not add the rules again */
+            gv_calls_start(&gv_driver.board->processes[gv_driver.record].armed);
+            if (!asked)
+                gv_faults_from_environment(gv_driver.board, false);
+            asked = true;
+            result = gv_armed() != 0 ? gv_inject_call("cuInit") : CUDA_SUCCESS;
+        }
+        if (gv_driver.record >= 0 && result == CUDA_SUCCESS) {
             gv_driver.device_count = (int)gv_driver.board->device_count;
             gv_driver.workers = count_workers();
             gv_fault_install();
             gv_model_spend(gv_model_of(0)->init_ns);
             pthread_atfork(NULL, NULL, in_child);
             atomic_store_explicit(&gv_driver.ready, true, memory_order_release);
-        } else {
+        } else if (gv_driver.record < 0) {
             result = CUDA_ERROR_NO_DEVICE;
         }
     }
@@ -82,6 +95,7 @@ GV_EXPORT CUresult cuInit(unsigned int Flags)
 
 GV_EXPORT CUresult cuDriverGetVersion(int *driverVersion)
 {
+    GV_ENTER_ANY();
     if (driverVersion == NULL)
         return CUDA_ERROR_INVALID_VALUE;
     *driverVersion = GV_HEADER_VERSION;
@@ -91,6 +105,7 @@ GV_EXPORT CUresult cuDriverGetVersion(int *driverVersion)
 /* Undocumented tables are never imitated: programs of the CUDA runtime need a real driver. */
 GV_EXPORT CUresult cuGetExportTable(const void **ppExportTable, const CUuuid *pExportTableId)
 {
+    GV_ENTER_ANY();
     if (ppExportTable == NULL || pExportTableId == NULL)
         return CUDA_ERROR_INVALID_VALUE;
     *ppExportTable = NULL;

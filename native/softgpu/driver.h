@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "board.h"
+#include "call.h"
 #include "log.h"
 
 #define GV_EXPORT __attribute__((visibility("default")))
@@ -38,20 +39,28 @@ struct gv_driver {
 };
 extern struct gv_driver gv_driver;
 
-#define GV_ENTER()                                                                                                     \
+#define GV_READY()                                                                                                     \
     do {                                                                                                               \
         if (!atomic_load_explicit(&gv_driver.ready, memory_order_acquire))                                             \
             return CUDA_ERROR_NOT_INITIALIZED;                                                                         \
     } while (0)
 
 /* Declares `context`, the calling thread's; returns from the function when there is none or it has failed. */
-#define GV_ENTER_CONTEXT(context)                                                                                      \
+#define GV_NEED_CONTEXT(context)                                                                                       \
     struct gv_context *context;                                                                                        \
     do {                                                                                                               \
         const CUresult gv_refused = gv_current_context(&context);                                                      \
         if (gv_refused != CUDA_SUCCESS)                                                                                \
             return gv_refused;                                                                                         \
     } while (0)
+
+/* First in every exported function: see call.h. */
+#define GV_ENTER()                                                                                                     \
+    GV_ENTER_ANY();                                                                                                    \
+    GV_READY()
+#define GV_ENTER_CONTEXT(context)                                                                                      \
+    GV_ENTER_ANY();                                                                                                    \
+    GV_NEED_CONTEXT(context)
 
 #define GV_TRY(call)                                                                                                   \
     do {                                                                                                               \
@@ -101,6 +110,8 @@ struct gv_gauge {
 };
 void gv_gauge_advance(struct gv_gauge *gauge, uint64_t value);
 void gv_gauge_wait(struct gv_gauge *gauge, uint64_t value);
+/* Sleeps until then or for about `ns`; may be back early. */
+void gv_gauge_wait_for(struct gv_gauge *gauge, uint64_t value, uint64_t ns);
 static inline bool gv_gauge_reached(const struct gv_gauge *gauge, uint64_t value)
 {
     return atomic_load_explicit(&gauge->value, memory_order_acquire) >= value;

@@ -20,11 +20,16 @@ GV_EXPORT CUresult cuEventCreate(CUevent *phEvent, unsigned int Flags)
     const unsigned known = CU_EVENT_BLOCKING_SYNC | CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS;
     if (phEvent == NULL || Flags & ~known)
         return CUDA_ERROR_INVALID_VALUE;
-    if (Flags & CU_EVENT_INTERPROCESS)
-        return Flags & CU_EVENT_DISABLE_TIMING ? CUDA_ERROR_NOT_SUPPORTED : CUDA_ERROR_INVALID_VALUE;
+    if (Flags & CU_EVENT_INTERPROCESS && !(Flags & CU_EVENT_DISABLE_TIMING))
+        return CUDA_ERROR_INVALID_VALUE;
     struct gv_event *event = gv_object_new(GV_EVENT, sizeof *event);
     if (event == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
+    event->slot = Flags & CU_EVENT_INTERPROCESS ? gv_event_slot_new() : NULL;
+    if (Flags & CU_EVENT_INTERPROCESS && event->slot == NULL) {
+        gv_object_free(event, GV_EVENT);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     event->context = context;
     event->flags = Flags;
     event->created_at = atomic_load(&event->recorded);
@@ -37,6 +42,8 @@ GV_EXPORT CUresult cuEventDestroy_v2(CUevent hEvent)
     GV_ENTER();
     if (event_of(hEvent) == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
+    if (((struct gv_event *)hEvent)->slot != NULL)
+        gv_event_slot_free(((struct gv_event *)hEvent)->slot);
     gv_object_free(hEvent, GV_EVENT); /* records and waits in flight hold numbers that stay valid */
     return CUDA_SUCCESS;
 }
@@ -57,6 +64,7 @@ bool gv_is_event_record(const struct gv_operation *operation) { return operation
 
 GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int flags)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     struct gv_event *event = event_of(hEvent);
@@ -64,6 +72,8 @@ GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsi
         return CUDA_ERROR_INVALID_HANDLE;
     if (flags & ~(unsigned)CU_EVENT_RECORD_EXTERNAL)
         return CUDA_ERROR_INVALID_VALUE;
+    if (event->slot != NULL)
+        return gv_event_slot_record(event->slot, stream);
     struct record_operation *record = malloc(sizeof *record);
     if (record == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -86,6 +96,8 @@ GV_EXPORT CUresult cuEventQuery(CUevent hEvent)
     if (event == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
     GV_TRY(gv_context_state(event->context));
+    if (event->slot != NULL)
+        return gv_event_slot_done(event->slot) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
     return gv_gauge_reached(&event->done, atomic_load(&event->recorded)) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
@@ -96,14 +108,17 @@ GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
     if (event == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
     GV_TRY(gv_context_state(event->context));
-    gv_gauge_wait(&event->done, atomic_load(&event->recorded));
+    if (event->slot != NULL)
+        gv_event_slot_synchronise(event->slot);
+    else
+        gv_gauge_wait(&event->done, atomic_load(&event->recorded));
     gv_after_wait();
     return gv_context_state(event->context);
 }
 
 static CUresult elapsed(float *pMilliseconds, CUevent hStart, CUevent hEnd)
 {
-    GV_ENTER();
+    GV_READY();
     struct gv_event *events[2] = {event_of(hStart), event_of(hEnd)};
     if (pMilliseconds == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -123,11 +138,13 @@ static CUresult elapsed(float *pMilliseconds, CUevent hStart, CUevent hEnd)
 
 GV_EXPORT CUresult cuEventElapsedTime(float *pMilliseconds, CUevent hStart, CUevent hEnd)
 {
+    GV_ENTER();
     return elapsed(pMilliseconds, hStart, hEnd);
 }
 
 GV_EXPORT CUresult cuEventElapsedTime_v2(float *pMilliseconds, CUevent hStart, CUevent hEnd)
 {
+    GV_ENTER();
     return elapsed(pMilliseconds, hStart, hEnd);
 }
 
@@ -147,6 +164,7 @@ static CUresult run_wait(struct gv_operation *operation, struct gv_stream *strea
 
 GV_EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned int Flags)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     struct gv_event *event = event_of(hEvent);
@@ -154,6 +172,8 @@ GV_EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned 
         return CUDA_ERROR_INVALID_HANDLE;
     if (Flags & ~(unsigned)CU_EVENT_WAIT_EXTERNAL)
         return CUDA_ERROR_INVALID_VALUE;
+    if (event->slot != NULL)
+        return gv_event_slot_wait(event->slot, stream);
     const uint64_t number = atomic_load(&event->recorded);
     if (gv_gauge_reached(&event->done, number))
         return CUDA_SUCCESS;

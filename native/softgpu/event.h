@@ -11,12 +11,20 @@ struct gv_event {
     struct gv_object object;
     struct gv_context *context;
     unsigned flags;
-    _Atomic uint64_t recorded; /* number of the last record call; never reset */
-    uint64_t created_at;       /* value of `recorded` when created: equal = not recorded yet */
-    struct gv_gauge done;      /* never reset */
-    _Atomic uint64_t time_ns;  /* of the record `done` */
+    _Atomic uint64_t recorded;  /* number of the last record call; never reset */
+    uint64_t created_at;        /* value of `recorded` when created: equal = not recorded yet */
+    struct gv_gauge done;       /* never reset */
+    _Atomic uint64_t time_ns;   /* of the record `done` */
+    struct gv_event_slot *slot; /* of several processes: all numbers are there (ipc_event.c). NULL: of this one */
 };
 
 bool gv_is_event_record(const struct gv_operation *operation);
+/* Events of several processes. NULL: none left. */
+struct gv_event_slot *gv_event_slot_new(void);
+void gv_event_slot_free(struct gv_event_slot *slot);
+CUresult gv_event_slot_record(struct gv_event_slot *slot, struct gv_stream *stream);
+CUresult gv_event_slot_wait(struct gv_event_slot *slot, struct gv_stream *stream);
+bool gv_event_slot_done(struct gv_event_slot *slot);
+void gv_event_slot_synchronise(struct gv_event_slot *slot);
 
 #endif

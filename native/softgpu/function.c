@@ -116,6 +116,7 @@ GV_EXPORT CUresult cuFuncGetAttribute(int *pi, CUfunction_attribute attrib, CUfu
 
 GV_EXPORT CUresult cuKernelGetAttribute(int *pi, CUfunction_attribute attrib, CUkernel kernel, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     return cuFuncGetAttribute(pi, attrib, (CUfunction)kernel);
 }
@@ -129,6 +130,7 @@ GV_EXPORT CUresult cuFuncSetAttribute(CUfunction hfunc, CUfunction_attribute att
 
 GV_EXPORT CUresult cuKernelSetAttribute(CUfunction_attribute attrib, int val, CUkernel kernel, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     return cuFuncSetAttribute((CUfunction)kernel, attrib, val);
 }
@@ -143,6 +145,7 @@ GV_EXPORT CUresult cuFuncSetCacheConfig(CUfunction hfunc, CUfunc_cache config)
 
 GV_EXPORT CUresult cuKernelSetCacheConfig(CUkernel kernel, CUfunc_cache config, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     return cuFuncSetCacheConfig((CUfunction)kernel, config);
 }

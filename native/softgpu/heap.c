@@ -118,8 +118,10 @@ static CUresult add_block(struct gv_heap *heap, uint64_t bytes)
             result = CUDA_ERROR_OUT_OF_MEMORY;
         } else {
             madvise(address, bytes, MADV_DONTFORK); /* a forked child has no device memory, as with a real driver */
-            close(block->physical->fd);             /* nobody exports it: spare the descriptor */
-            block->physical->fd = -1;
+            if (!heap->shareable) {                 /* nobody exports it: spare the descriptor */
+                close(block->physical->fd);
+                block->physical->fd = -1;
+            }
             block->base = (CUdeviceptr)address;
         }
     }
@@ -219,6 +221,12 @@ void gv_heap_trim(struct gv_heap *heap, uint64_t keep_bytes)
         if (is_empty(block))
             remove_block(heap, block);
     }
+}
+
+struct gv_physical *gv_heap_backing(const struct gv_segment *segment, uint64_t *offset)
+{
+    *offset = segment->base - segment->block->base;
+    return segment->block->physical;
 }
 
 bool gv_heap_pending(struct gv_heap *heap, struct gv_gauge **gauge, uint64_t *until)

@@ -176,7 +176,7 @@ GV_EXPORT CUresult cuMemHostGetFlags(unsigned int *pFlags, void *p)
 /* Managed memory has one place here, so hints about places have no effect; the range must be managed all the same. */
 static CUresult check_managed(CUdeviceptr pointer, size_t bytes)
 {
-    GV_ENTER();
+    GV_READY();
     enum gv_region_kind kind;
     const bool known = bytes > 0 && gv_range_known(pointer, bytes, &kind) && kind == GV_REGION_MANAGED;
     return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
@@ -184,6 +184,7 @@ static CUresult check_managed(CUdeviceptr pointer, size_t bytes)
 
 GV_EXPORT CUresult cuMemAdvise_v2(CUdeviceptr devPtr, size_t count, CUmem_advise advice, CUmemLocation location)
 {
+    GV_ENTER();
     (void)location;
     GV_TRY(check_managed(devPtr, count));
     return (unsigned)advice >= CU_MEM_ADVISE_SET_READ_MOSTLY && (unsigned)advice <= CU_MEM_ADVISE_UNSET_ACCESSED_BY
@@ -199,6 +200,7 @@ GV_EXPORT CUresult cuMemAdvise(CUdeviceptr devPtr, size_t count, CUmem_advise ad
 GV_EXPORT CUresult cuMemPrefetchAsync_v2(CUdeviceptr devPtr, size_t count, CUmemLocation location, unsigned int flags,
                                          CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     (void)location;
     GV_TRY(gv_stream_of(hStream, &stream));

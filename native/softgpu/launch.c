@@ -142,6 +142,7 @@ GV_EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned 
                                   unsigned int blockDimX, unsigned int blockDimY, unsigned int blockDimZ,
                                   unsigned int sharedMemBytes, CUstream hStream, void **kernelParams, void **extra)
 {
+    GV_ENTER();
     return launch(f, (struct gv_dim3){gridDimX, gridDimY, gridDimZ}, (struct gv_dim3){blockDimX, blockDimY, blockDimZ},
                   sharedMemBytes, hStream, kernelParams, extra, false);
 }
@@ -151,6 +152,7 @@ GV_EXPORT CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX
                                              unsigned int blockDimZ, unsigned int sharedMemBytes, CUstream hStream,
                                              void **kernelParams)
 {
+    GV_ENTER();
     return launch(f, (struct gv_dim3){gridDimX, gridDimY, gridDimZ}, (struct gv_dim3){blockDimX, blockDimY, blockDimZ},
                   sharedMemBytes, hStream, kernelParams, NULL, true);
 }

@@ -190,12 +190,13 @@ GV_EXPORT CUresult cuLibraryEnumerateKernels(CUkernel *kernels, unsigned int num
 
 static CUresult current_instance(struct gv_library *library, struct gv_instance **instance)
 {
-    GV_ENTER_CONTEXT(context);
+    GV_NEED_CONTEXT(context);
     return library == NULL ? CUDA_ERROR_INVALID_HANDLE : gv_library_instance(library, context, instance);
 }
 
 GV_EXPORT CUresult cuLibraryGetModule(CUmodule *pMod, CUlibrary handle)
 {
+    GV_ENTER();
     struct gv_instance *instance;
     GV_TRY(current_instance(library_of(handle), &instance));
     if (pMod == NULL)
@@ -206,6 +207,7 @@ GV_EXPORT CUresult cuLibraryGetModule(CUmodule *pMod, CUlibrary handle)
 
 GV_EXPORT CUresult cuLibraryGetGlobal(CUdeviceptr *dptr, size_t *bytes, CUlibrary handle, const char *name)
 {
+    GV_ENTER();
     struct gv_instance *instance;
     GV_TRY(current_instance(library_of(handle), &instance));
     if (name == NULL || (dptr == NULL && bytes == NULL))
@@ -223,6 +225,7 @@ GV_EXPORT CUresult cuLibraryGetManaged(CUdeviceptr *dptr, size_t *bytes, CUlibra
 
 GV_EXPORT CUresult cuKernelGetFunction(CUfunction *pFunc, CUkernel kernel)
 {
+    GV_ENTER();
     const struct gv_function *function = kernel_of(kernel);
     struct gv_instance *instance;
     GV_TRY(current_instance(function == NULL ? NULL : function->library, &instance));

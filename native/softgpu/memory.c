@@ -13,6 +13,7 @@ static struct gv_heap heaps[GV_BOARD_DEVICES];
 static struct gv_heap *heap_of(int device)
 {
     heaps[device].device = device;
+    heaps[device].shareable = true; /* cuIpcGetMemHandle */
     return &heaps[device];
 }
 
@@ -74,6 +75,9 @@ static bool close_region(struct gv_region *region, void *data)
         break;
     case GV_REGION_POOL:
         gv_pool_free(region, NULL, 0);
+        break;
+    case GV_REGION_IMPORTED:
+        gv_imported_free(region);
         break;
     case GV_REGION_HOST:
     case GV_REGION_REGISTERED:

@@ -31,6 +31,8 @@ CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **phy
 /* Under gv_memory_lock. */
 void gv_physical_release(struct gv_physical *physical);
 /* A new descriptor for another process; and the way back. Under gv_memory_lock. */
+/* Other processes may hold it from now on; it keeps its own descriptor. Under gv_memory_lock. */
+CUresult gv_physical_share(struct gv_physical *physical);
 CUresult gv_physical_export(struct gv_physical *physical, int *fd);
 CUresult gv_physical_import(int fd, struct gv_physical **physical);
 
@@ -48,7 +50,8 @@ struct gv_segment {
 };
 struct gv_heap {
     int device;
-    bool keep; /* empty blocks stay until gv_heap_trim */
+    bool shareable; /* pieces keep their descriptors */
+    bool keep;      /* empty blocks stay until gv_heap_trim */
     struct gv_heap_block *blocks;
     struct gv_segment *free;
     uint64_t reserved, reserved_high, used, used_high, limit; /* bytes; limit 0: none */
@@ -60,6 +63,8 @@ CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_
 void gv_heap_free(struct gv_heap *heap, struct gv_segment *segment, struct gv_gauge *gauge, uint64_t busy_until);
 /* Gives empty blocks back until `keep_bytes` are left. */
 void gv_heap_trim(struct gv_heap *heap, uint64_t keep_bytes);
+/* The piece that a segment lies in, and where. */
+struct gv_physical *gv_heap_backing(const struct gv_segment *segment, uint64_t *offset);
 /* A gauge that a pending segment waits for, or false. */
 bool gv_heap_pending(struct gv_heap *heap, struct gv_gauge **gauge, uint64_t *until);
 
@@ -72,7 +77,8 @@ enum gv_region_kind {
     GV_REGION_HOST,       /* cuMemHostAlloc */
     GV_REGION_REGISTERED, /* cuMemHostRegister */
     GV_REGION_MANAGED,
-    GV_REGION_ARRAY, /* not an address of programs: pointer queries do not find it */
+    GV_REGION_IMPORTED, /* of another process (ipc_memory.c) */
+    GV_REGION_ARRAY,    /* not an address of programs: pointer queries do not find it */
 };
 struct gv_region {
     uint64_t base, bytes; /* first: region.c compares them */
@@ -84,7 +90,7 @@ struct gv_region {
     struct gv_segment *segment; /* DEVICE, GLOBAL, POOL */
     struct gv_heap *heap;
     void *pool;
-    void *owner; /* ARRAY: the array or mipmap */
+    void *owner; /* ARRAY: the array or mipmap; IMPORTED: what ipc_memory.c knows */
     bool sync_memops;
 };
 /* All under gv_memory_lock. */
@@ -107,6 +113,7 @@ CUresult gv_device_allocate_for(struct gv_context *context, uint64_t bytes, enum
 void gv_device_free(CUdeviceptr address);
 /* All that belongs to a context that ends. */
 void gv_memory_close(struct gv_context *context);
+void gv_imported_free(struct gv_region *region);    /* the same for memory of another process */
 void gv_host_memory_free(struct gv_region *region); /* under the lock; frees memory and region */
 /* A pool allocation given to cuMemFree or cuMemFreeAsync; under the lock. */
 void gv_pool_free(struct gv_region *region, struct gv_gauge *gauge, uint64_t busy_until);

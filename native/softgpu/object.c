@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static pthread_mutex_t lists = PTHREAD_MUTEX_INITIALIZER;
@@ -69,6 +70,16 @@ void gv_gauge_wait(struct gv_gauge *gauge, uint64_t value)
             break;
         syscall(SYS_futex, futex_of(gauge), FUTEX_WAIT_PRIVATE, (uint32_t)now, NULL, NULL, 0);
     }
+    atomic_fetch_sub(&gauge->waiters, 1);
+}
+
+void gv_gauge_wait_for(struct gv_gauge *gauge, uint64_t value, uint64_t ns)
+{
+    const struct timespec limit = {(time_t)(ns / 1000000000u), (long)(ns % 1000000000u)};
+    atomic_fetch_add(&gauge->waiters, 1);
+    const uint64_t now = atomic_load(&gauge->value);
+    if (now < value)
+        syscall(SYS_futex, futex_of(gauge), FUTEX_WAIT_PRIVATE, (uint32_t)now, &limit, NULL, 0);
     atomic_fetch_sub(&gauge->waiters, 1);
 }
 

@@ -2,6 +2,7 @@
  *
  * Physical device memory: a memfd and its charge on the board.
  */
+#include "driver_faults.h"
 #include "memory.h"
 
 #include <errno.h>
@@ -50,6 +51,8 @@ static int new_memfd(int device, uint64_t bytes)
 
 CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical)
 {
+    if (gv_device_lost(device))
+        return CUDA_ERROR_DEVICE_UNAVAILABLE;
     struct gv_physical *made = calloc(1, sizeof *made);
     if (made == NULL || !gv_board_charge(gv_driver.board, (uint32_t)device, bytes)) {
         free(made);
@@ -87,7 +90,7 @@ void gv_physical_release(struct gv_physical *physical)
     free(physical);
 }
 
-CUresult gv_physical_export(struct gv_physical *physical, int *fd)
+CUresult gv_physical_share(struct gv_physical *physical)
 {
     struct stat status;
     if (physical->inode == 0) {
@@ -98,6 +101,12 @@ CUresult gv_physical_export(struct gv_physical *physical, int *fd)
         physical->next_shared = shared_list;
         shared_list = physical;
     }
+    return CUDA_SUCCESS;
+}
+
+CUresult gv_physical_export(struct gv_physical *physical, int *fd)
+{
+    GV_TRY(gv_physical_share(physical));
     *fd = fcntl(physical->fd, F_DUPFD_CLOEXEC, 0);
     return *fd < 0 ? CUDA_ERROR_OPERATING_SYSTEM : CUDA_SUCCESS;
 }

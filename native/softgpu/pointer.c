@@ -74,8 +74,8 @@ static CUresult get(const struct answer *answer, CUpointer_attribute attribute, 
         *(int *)data = answer->device;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
-        *(int *)data = 0;
-        return CUDA_SUCCESS; /* no cuIpc* yet */
+        *(int *)data = kind == GV_REGION_DEVICE;
+        return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
         *(CUdeviceptr *)data = answer->base;
         return CUDA_SUCCESS;

@@ -146,6 +146,7 @@ static CUresult allocate(struct gv_pool *pool, struct gv_stream *stream, size_t 
 
 GV_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, CUmemoryPool handle, CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     struct gv_pool *pool = pool_of(handle);
@@ -156,6 +157,7 @@ GV_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, C
 
 GV_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     CUmemoryPool pool;
@@ -165,6 +167,7 @@ GV_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream 
 
 GV_EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (dptr == 0)
@@ -186,6 +189,7 @@ GV_EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
 
 GV_EXPORT CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool_out, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (pool_out == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -197,6 +201,7 @@ GV_EXPORT CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool_out, CUdevice de
 
 GV_EXPORT CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice dev)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     if (pool == NULL)
         return CUDA_ERROR_INVALID_VALUE;
@@ -208,6 +213,7 @@ GV_EXPORT CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice dev)
 
 GV_EXPORT CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool handle)
 {
+    GV_ENTER();
     GV_TRY(gv_check_device(dev));
     struct gv_pool *pool = pool_of(handle);
     if (pool == NULL || pool->heap.device != dev)

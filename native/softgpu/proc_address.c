@@ -88,6 +88,7 @@ static CUresult look_up(const char *symbol, void **pfn, int version, cuuint64_t 
 GV_EXPORT CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags,
                                        CUdriverProcAddressQueryResult *symbolStatus)
 {
+    GV_ENTER_ANY();
     CUdriverProcAddressQueryResult status;
     const CUresult result = look_up(symbol, pfn, cudaVersion, flags, &status);
     if (result == CUDA_SUCCESS && symbolStatus != NULL)
@@ -97,6 +98,7 @@ GV_EXPORT CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int cudaV
 
 GV_EXPORT CUresult cuGetProcAddress(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags)
 {
+    GV_ENTER_ANY();
     CUdriverProcAddressQueryResult status;
     return look_up(symbol, pfn, cudaVersion, flags, &status);
 }

@@ -62,9 +62,9 @@ static CUresult thread_stream(struct gv_context *context, struct gv_stream **str
 
 CUresult gv_stream_of(CUstream handle, struct gv_stream **stream)
 {
-    GV_ENTER();
+    GV_READY();
     if (handle == NULL || handle == CU_STREAM_LEGACY || handle == CU_STREAM_PER_THREAD) {
-        GV_ENTER_CONTEXT(context);
+        GV_NEED_CONTEXT(context);
         if (handle == CU_STREAM_PER_THREAD || (handle == NULL && gv_per_thread_default()))
             return thread_stream(context, stream);
         *stream = context->legacy;
@@ -110,6 +110,7 @@ GV_EXPORT CUresult cuStreamDestroy(CUstream hStream) { return cuStreamDestroy_v2
 
 GV_EXPORT CUresult cuStreamSynchronize(CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     gv_stream_wait(stream);
@@ -119,6 +120,7 @@ GV_EXPORT CUresult cuStreamSynchronize(CUstream hStream)
 
 GV_EXPORT CUresult cuStreamQuery(CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (!gv_stream_idle(stream))
@@ -128,6 +130,7 @@ GV_EXPORT CUresult cuStreamQuery(CUstream hStream)
 
 GV_EXPORT CUresult cuStreamGetFlags(CUstream hStream, unsigned int *flags)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (flags == NULL)
@@ -138,6 +141,7 @@ GV_EXPORT CUresult cuStreamGetFlags(CUstream hStream, unsigned int *flags)
 
 GV_EXPORT CUresult cuStreamGetPriority(CUstream hStream, int *priority)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (priority == NULL)
@@ -148,6 +152,7 @@ GV_EXPORT CUresult cuStreamGetPriority(CUstream hStream, int *priority)
 
 GV_EXPORT CUresult cuStreamGetId(CUstream hStream, unsigned long long *streamId)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (streamId == NULL)
@@ -158,6 +163,7 @@ GV_EXPORT CUresult cuStreamGetId(CUstream hStream, unsigned long long *streamId)
 
 GV_EXPORT CUresult cuStreamGetCtx(CUstream hStream, CUcontext *pctx)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (pctx == NULL)
@@ -168,6 +174,7 @@ GV_EXPORT CUresult cuStreamGetCtx(CUstream hStream, CUcontext *pctx)
 
 GV_EXPORT CUresult cuStreamGetCtx_v2(CUstream hStream, CUcontext *pCtx, CUgreenCtx *pGreenCtx)
 {
+    GV_ENTER();
     GV_TRY(cuStreamGetCtx(hStream, pCtx));
     if (pGreenCtx != NULL)
         *pGreenCtx = NULL;
@@ -176,6 +183,7 @@ GV_EXPORT CUresult cuStreamGetCtx_v2(CUstream hStream, CUcontext *pCtx, CUgreenC
 
 GV_EXPORT CUresult cuStreamGetDevice(CUstream hStream, CUdevice *device)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (device == NULL)
@@ -186,6 +194,7 @@ GV_EXPORT CUresult cuStreamGetDevice(CUstream hStream, CUdevice *device)
 
 GV_EXPORT CUresult cuStreamIsCapturing(CUstream hStream, CUstreamCaptureStatus *captureStatus)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (captureStatus == NULL)
@@ -198,6 +207,7 @@ GV_EXPORT CUresult cuStreamGetCaptureInfo_v2(CUstream hStream, CUstreamCaptureSt
                                              cuuint64_t *id_out, CUgraph *graph_out,
                                              const CUgraphNode **dependencies_out, size_t *numDependencies_out)
 {
+    GV_ENTER();
     (void)id_out, (void)graph_out, (void)dependencies_out, (void)numDependencies_out; /* set only while capturing */
     return cuStreamIsCapturing(hStream, captureStatus_out);
 }
@@ -207,6 +217,7 @@ GV_EXPORT CUresult cuStreamGetCaptureInfo_v3(CUstream hStream, CUstreamCaptureSt
                                              const CUgraphNode **dependencies_out, const CUgraphEdgeData **edgeData_out,
                                              size_t *numDependencies_out)
 {
+    GV_ENTER();
     (void)edgeData_out;
     return cuStreamGetCaptureInfo_v2(hStream, captureStatus_out, id_out, graph_out, dependencies_out,
                                      numDependencies_out);
@@ -215,6 +226,7 @@ GV_EXPORT CUresult cuStreamGetCaptureInfo_v3(CUstream hStream, CUstreamCaptureSt
 GV_EXPORT CUresult cuStreamGetCaptureInfo(CUstream hStream, CUstreamCaptureStatus *captureStatus_out,
                                           cuuint64_t *id_out)
 {
+    GV_ENTER();
     (void)id_out;
     return cuStreamIsCapturing(hStream, captureStatus_out);
 }
@@ -269,17 +281,20 @@ static CUresult submit_host(CUstream hStream, CUhostFn function, CUstreamCallbac
 
 GV_EXPORT CUresult cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void *userData)
 {
+    GV_ENTER();
     return submit_host(hStream, fn, NULL, userData);
 }
 
 GV_EXPORT CUresult cuLaunchHostFunc_v2(CUstream hStream, CUhostFn fn, void *userData, unsigned int syncMode)
 {
+    GV_ENTER();
     (void)syncMode; /* how the device waits for the host: ours has one way */
     return submit_host(hStream, fn, NULL, userData);
 }
 
 GV_EXPORT CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void *userData, unsigned int flags)
 {
+    GV_ENTER();
     if (flags != 0)
         return CUDA_ERROR_INVALID_VALUE;
     return submit_host(hStream, NULL, callback, userData);
@@ -287,6 +302,7 @@ GV_EXPORT CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callba
 
 GV_EXPORT CUresult cuStreamAttachMemAsync(CUstream hStream, CUdeviceptr dptr, size_t length, unsigned int flags)
 {
+    GV_ENTER();
     (void)dptr, (void)length, (void)flags; /* managed memory is visible everywhere */
     struct gv_stream *stream;
     return gv_stream_of(hStream, &stream);
@@ -294,6 +310,7 @@ GV_EXPORT CUresult cuStreamAttachMemAsync(CUstream hStream, CUdeviceptr dptr, si
 
 GV_EXPORT CUresult cuStreamCopyAttributes(CUstream dst, CUstream src)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(dst, &stream));
     return gv_stream_of(src, &stream);

@@ -6,6 +6,7 @@
  *
  * Shared memory and scratch of a block are buffers of the thread that runs it, kept for the next launch.
  */
+#include "driver_faults.h"
 #include "engine.h"
 #include "fault.h"
 #include "launch.h"
@@ -244,6 +245,13 @@ CUresult gv_grid_run(const struct gv_grid *grid, bool together)
                       .context = grid->stream != NULL ? grid->stream->context : NULL,
                       .blocks = (uint64_t)grid->grid.x * grid->grid.y * grid->grid.z};
     gv_engine_enter(grid->device, job.context);
+    const CUresult injected = __builtin_expect(gv_armed() != 0, 0)
+                                  ? gv_inject_kernel(grid->kernel->name, grid->device, job.context)
+                                  : CUDA_SUCCESS;
+    if (injected != CUDA_SUCCESS) {
+        gv_engine_leave(grid->device, job.context, false);
+        return injected;
+    }
     if (together)
         start_all(&job);
     run_here(&job, 0, together || job.blocks == 1 ? 0 : gv_board_now_ns());

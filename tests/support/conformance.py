@@ -35,6 +35,7 @@ class Outcome:
     differs: list[tuple[str, str]] = field(default_factory=list)  # as expected, with a reason
     failed: list[tuple[str, str]] = field(default_factory=list)
     output: str = ""
+    called: list[str] = field(default_factory=list)  # driver functions, as support/driver_calls.py noted them
 
 
 def real_gpu() -> bool:
@@ -82,10 +83,10 @@ def run_plain(arguments: list[str], environ: dict[str, str]) -> tuple[int | None
     return done.returncode, done.stdout
 
 
-def run_under_shim(arguments: list[str]) -> tuple[int | None, str]:
+def run_under_shim(arguments: list[str], variables: dict[str, str]) -> tuple[int | None, str]:
     """As a job of a daemon of its own."""
     with host() as machine:
-        job = machine.run(*arguments)
+        job = machine.run(*arguments, **variables)
         return job.wait(LIMIT), job.text
 
 
@@ -93,22 +94,23 @@ def run_file(target: str, file: str) -> Outcome:
     """Runs it and reads its report. A process that dies, or does not end, is one more failure."""
     outcome = Outcome(target, file)
     with tempfile.TemporaryDirectory(prefix="gpuvirt-report-") as folder:
-        report = Path(folder) / "report.json"
+        report, calls = Path(folder) / "report.json", Path(folder) / "calls"
+        noted = {"GPUVIRT_CONFORMANCE_CALLS": str(calls)}
         arguments = command(target, file, report)
         try:
             if target == "soft":
                 with soft_environment() as environ:
-                    code, outcome.output = run_plain(arguments, environ)
+                    code, outcome.output = run_plain(arguments, environ | noted)
             elif target == "shim-over-soft":
-                code, outcome.output = run_under_shim(arguments)
+                code, outcome.output = run_under_shim(arguments, noted)
             else:
                 # The driver is found as any program finds it; LD_LIBRARY_PATH may lead to NVRTC.
                 path = os.environ.get("LD_LIBRARY_PATH")
-                code, outcome.output = run_plain(
-                    arguments, clean_environment() | ({"LD_LIBRARY_PATH": path} if path else {})
-                )
+                environ = clean_environment() | ({"LD_LIBRARY_PATH": path} if path else {})
+                code, outcome.output = run_plain(arguments, environ | noted)
         except AssertionError as error:  # of the host: the daemon did not start, the job did not end
             code, outcome.output = None, str(error)
+        outcome.called = sorted(set(calls.read_text().split())) if calls.exists() else []
         if report.exists():
             for kind, name, reason in json.loads(report.read_text()):
                 if kind == "passed":

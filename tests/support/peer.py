@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from support.driver_calls import recorder
+
 SUPPORT = Path(__file__).resolve().parent
 
 
@@ -82,6 +84,7 @@ def main() -> None:
     file, name, arguments = sys.argv[1:]
     # What the function prints must not be taken for what it says.
     channel = Channel(os.dup(0), os.dup(1))
+    recorder.watch_bindings()
     os.dup2(2, 1)
     spec = importlib.util.spec_from_file_location("cases_of_peer", file)
     assert spec is not None and spec.loader is not None

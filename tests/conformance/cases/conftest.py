@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from cuda.bindings import driver as cu
 
-from support.driver_calls import call, compile_ptx, result
+from support.driver_calls import call, compile_ptx, recorder, result
 from support.peer import Peer
 
 SOURCE = rb"""
@@ -79,6 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "differs(trait, reason): an expected difference of soft, shim or real")
+    recorder.watch_bindings()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -48,6 +48,7 @@ def test_exports_are_what_others_can_bind_to(library: Path) -> None:
     exported = elf.exported_symbols(library)
     assert {"seen", "weak", "keep"} <= exported
     assert not {"hidden", "local", "cos"} & exported
+    assert elf.weak_symbols(library) & {"seen", "weak", "keep"} == {"weak"}
 
 
 def test_program_names_its_loader() -> None:
