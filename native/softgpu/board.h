@@ -110,6 +110,7 @@ struct gv_board {
     uint32_t device_count;   /* set once */
     uint32_t slice_us;       /* engine time slice; set once */
     uint64_t reaped_ns;      /* (atomic) when somebody last looked for dead processes */
+    uint64_t made_ns;        /* set once: when it was made, on the monotonic clock */
     uint64_t vmm_free_at_ns; /* (atomic) VMM model: when the machine's lock is free */
     pthread_mutex_t lock;
     struct gv_board_device devices[GV_BOARD_DEVICES];
@@ -165,6 +166,10 @@ void gv_board_device_name(const struct gv_board *board, uint32_t device, char *n
 uint64_t gv_board_used(struct gv_board *board, uint32_t device);
 /* Share of the last `window_ns` (<= 3 s) in which the engine was busy, 0-100. */
 uint32_t gv_board_utilisation(const struct gv_board *board, uint32_t device, uint64_t window_ns);
+/* The same for one bucket that has ended, by its number. */
+uint32_t gv_board_bucket_busy(const struct gv_board_device *device, uint64_t number);
+/* All the time that the engine has been busy, the turn that goes on included. */
+uint64_t gv_board_busy_ns(const struct gv_board_device *device);
 /* Adds a finished turn [from, to) to busy time and buckets; the same for the owner's account. */
 void gv_board_add_busy(struct gv_board_device *device, uint64_t from_ns, uint64_t to_ns);
 void gv_board_add_sample(struct gv_board_account *account, uint64_t from_ns, uint64_t to_ns);

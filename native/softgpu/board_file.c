@@ -113,6 +113,7 @@ static bool initialise_board(struct gv_board *board)
     }
     board->version = GV_BOARD_VERSION;
     board->size = sizeof *board;
+    board->made_ns = gv_board_now_ns();
     board->device_count = (uint32_t)count;
     board->slice_us = slice != NULL && atoi(slice) > 0 ? (uint32_t)atoi(slice) : 2000;
     for (int i = 0; i < count; i++)

@@ -128,15 +128,11 @@ static CUresult open_context(struct gv_context *context, int device, unsigned fl
     context->limits[CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT] = 2048;
     context->limits[CU_LIMIT_MAX_L2_FETCH_GRANULARITY] = 128;
     atomic_store(&context->error, CUDA_SUCCESS);
-    const struct gv_board_model *model = gv_model_of(device);
-    context->kept_bytes = model->context_bytes;
-    if (context->kept_bytes > 0 && !gv_board_charge(gv_driver.board, (uint32_t)device, context->kept_bytes))
+    if (!gv_model_keep(device, &context->kept_bytes))
         return CUDA_ERROR_OUT_OF_MEMORY;
-    gv_model_spend(model->context_ns);
     context->legacy = gv_stream_create(context, GV_STREAM_LEGACY, 0);
     if (context->legacy == NULL) {
-        if (context->kept_bytes > 0)
-            gv_board_uncharge(gv_driver.board, (uint32_t)device, context->kept_bytes);
+        gv_model_give_up(device, context->kept_bytes);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     gv_board_contexts(gv_driver.board, (uint32_t)device, 1);
@@ -165,8 +161,7 @@ static void close_context(struct gv_context *context)
     gv_instances_close(context);
     gv_streams_close(context);
     gv_memory_close(context);
-    if (context->kept_bytes > 0)
-        gv_board_uncharge(gv_driver.board, (uint32_t)context->device, context->kept_bytes);
+    gv_model_give_up(context->device, context->kept_bytes);
     gv_board_contexts(gv_driver.board, (uint32_t)context->device, -1);
 }
 

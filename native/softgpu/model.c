@@ -68,6 +68,22 @@ void gv_model_pin(int device, bool allocate, uint64_t bytes)
         gv_model_spend(rate * 1000 * (bytes >> 12) >> 18);
 }
 
+bool gv_model_keep(int device, uint64_t *bytes)
+{
+    const struct gv_board_model *model = gv_model_of(device);
+    *bytes = model->context_bytes;
+    if (*bytes > 0 && !gv_board_charge(gv_driver.board, (uint32_t)device, *bytes))
+        return false;
+    gv_model_spend(model->context_ns);
+    return true;
+}
+
+void gv_model_give_up(int device, uint64_t bytes)
+{
+    if (bytes > 0)
+        gv_board_uncharge(gv_driver.board, (uint32_t)device, bytes);
+}
+
 uint64_t gv_model_link(int device, int direction, bool pageable, uint64_t bytes, uint64_t own_last)
 {
     struct gv_board_device *board = &gv_driver.board->devices[device];

@@ -27,6 +27,10 @@ void gv_model_vmm(int device, enum gv_vmm_call call, uint64_t bytes);
 /* Page-locking of host memory. */
 void gv_model_pin(int device, bool allocate, uint64_t bytes);
 
+/* A context comes: time passes, and the device has `bytes` less. False: not that much is left. */
+bool gv_model_keep(int device, uint64_t *bytes);
+void gv_model_give_up(int device, uint64_t bytes);
+
 /* The link: takes a place for a chunk behind those of all processes; returns when it will have arrived, 0: no model. When the
  * last one on the link was the copy's own chunk (`own_last`), the next follows it without a gap, however late we woke up. */
 uint64_t gv_model_link(int device, int direction, bool pageable, uint64_t bytes, uint64_t own_last);
