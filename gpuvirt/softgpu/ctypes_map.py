@@ -12,6 +12,7 @@ C_TYPES = {
     "b32": "uint32_t", "u32": "uint32_t", "s32": "int32_t", "f32": "float", "f16x2": "uint32_t",
     "bf16x2": "uint32_t", "u16x2": "uint32_t", "s16x2": "uint32_t", "tf32": "uint32_t",
     "b64": "uint64_t", "u64": "uint64_t", "s64": "int64_t", "f64": "double",
+    "e4m3x2": "uint16_t", "e5m2x2": "uint16_t",
     "b128": "gv_u128",
 }  # fmt: skip
 """C type that holds a value of the PTX type (f16 and bf16: their bits)."""
@@ -25,6 +26,10 @@ HALVES = {"f16": "gv_f16", "bf16": "gv_bf16"}
 
 PAIRS = {"f16x2": "f16", "bf16x2": "bf16", "u16x2": "u16", "s16x2": "s16"}
 """Packed types and the type of a lane."""
+
+
+FP8_PAIRS = {"e4m3x2": "gv_e4m3", "e5m2x2": "gv_e5m2"}
+"""Two 8-bit floats in 16 bits, and the prefix of their conversion functions."""
 
 
 def width(kind: str) -> int:

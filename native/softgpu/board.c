@@ -102,8 +102,8 @@ void gv_board_lock(struct gv_board *board)
 
 void gv_board_unlock(struct gv_board *board) { pthread_mutex_unlock(&board->lock); }
 
-/* State 'T' also for a process on its way out: with much memory to free that may take longer than others can wait for the
- * engine. */
+/* State and start time from /proc/PID/stat; 0 when there is no such process or only its remains. State 'T' also for a process
+ * on its way out: with much memory to free that may take longer than others can wait for the engine. */
 uint64_t gv_board_start_time(uint32_t pid, char *state)
 {
     const unsigned long exiting = 4; /* PF_EXITING of the kernel's flags, since 2.6 */

@@ -91,6 +91,7 @@ GV_EXPORT CUresult cuMemcpyBatchAsync_v2(CUdeviceptr *dsts, CUdeviceptr *srcs, s
                                          CUmemcpyAttributes *attrs, size_t *attrsIdxs, size_t numAttrs,
                                          CUstream hStream)
 {
+    GV_ENTER();
     size_t failed;
     return run_batch(&(struct batch){dsts, srcs, sizes, count, attrs, attrsIdxs, numAttrs}, hStream, &failed);
 }
@@ -99,6 +100,7 @@ GV_EXPORT CUresult cuMemcpyBatchAsync(CUdeviceptr *dsts, CUdeviceptr *srcs, size
                                       CUmemcpyAttributes *attrs, size_t *attrsIdxs, size_t numAttrs, size_t *failIdx,
                                       CUstream hStream)
 {
+    GV_ENTER();
     size_t failed;
     const CUresult result =
         run_batch(&(struct batch){dsts, srcs, sizes, count, attrs, attrsIdxs, numAttrs}, hStream, &failed);
@@ -110,6 +112,7 @@ GV_EXPORT CUresult cuMemcpyBatchAsync(CUdeviceptr *dsts, CUdeviceptr *srcs, size
 GV_EXPORT CUresult cuMemcpyWithAttributesAsync(CUdeviceptr dst, CUdeviceptr src, size_t size, CUmemcpyAttributes *attr,
                                                CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     struct gv_copy copy;
     GV_TRY(gv_stream_of(hStream, &stream));
@@ -225,6 +228,7 @@ static CUresult run_solid_batch(size_t numOps, const CUDA_MEMCPY3D_BATCH_OP *opL
 GV_EXPORT CUresult cuMemcpy3DBatchAsync_v2(size_t numOps, CUDA_MEMCPY3D_BATCH_OP *opList, unsigned long long flags,
                                            CUstream hStream)
 {
+    GV_ENTER();
     size_t failed;
     return run_solid_batch(numOps, opList, flags, hStream, &failed);
 }
@@ -232,6 +236,7 @@ GV_EXPORT CUresult cuMemcpy3DBatchAsync_v2(size_t numOps, CUDA_MEMCPY3D_BATCH_OP
 GV_EXPORT CUresult cuMemcpy3DBatchAsync(size_t numOps, CUDA_MEMCPY3D_BATCH_OP *opList, size_t *failIdx,
                                         unsigned long long flags, CUstream hStream)
 {
+    GV_ENTER();
     size_t failed;
     const CUresult result = run_solid_batch(numOps, opList, flags, hStream, &failed);
     if (result != CUDA_SUCCESS && failIdx != NULL)
@@ -241,6 +246,7 @@ GV_EXPORT CUresult cuMemcpy3DBatchAsync(size_t numOps, CUDA_MEMCPY3D_BATCH_OP *o
 
 GV_EXPORT CUresult cuMemcpy3DWithAttributesAsync(CUDA_MEMCPY3D_BATCH_OP *op, unsigned long long flags, CUstream hStream)
 {
+    GV_ENTER();
     struct gv_stream *stream;
     struct gv_copy copy;
     GV_TRY(gv_stream_of(hStream, &stream));

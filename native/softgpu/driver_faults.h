@@ -14,7 +14,7 @@ uint32_t gv_device_losses(int device);
 /* At the entry seam. Not SUCCESS: the answer of the call. */
 CUresult gv_inject_call(const char *function);
 /* Before a kernel runs; the engine is ours. */
-CUresult gv_inject_kernel(const char *name, int device, const void *context);
+CUresult gv_inject_kernel(const char *name, int device, const struct gv_context *context);
 /* For each part of a copy; `place` as in board_faults.h. */
 CUresult gv_inject_copy(const char *place, int device, uint64_t bytes, bool *corrupt);
 

@@ -19,6 +19,7 @@ struct gv_event {
 };
 
 bool gv_is_event_record(const struct gv_operation *operation);
+
 /* Events of several processes. NULL: none left. */
 struct gv_event_slot *gv_event_slot_new(void);
 void gv_event_slot_free(struct gv_event_slot *slot);

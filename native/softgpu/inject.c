@@ -42,7 +42,7 @@ CUresult gv_inject_call(const char *function)
     return (CUresult)verdict.error;
 }
 
-CUresult gv_inject_kernel(const char *name, int device, const void *context)
+CUresult gv_inject_kernel(const char *name, int device, const struct gv_context *context)
 {
     char what[160];
     snprintf(what, sizeof what, "kernel.%s", name);

@@ -54,6 +54,46 @@ GV_FN float gv_round_to_odd(double value)
 GV_FN uint16_t gv_f16_fma(float a, float b, float c) { return gv_f16_bits(gv_round_to_odd((double)a * b + c)); }
 GV_FN uint16_t gv_bf16_fma(float a, float b, float c) { return gv_bf16_bits(gv_round_to_odd((double)a * b + c)); }
 
+/* 8-bit floats: e4m3 has no infinity and one NaN, e5m2 is IEEE. Rounded to nearest, what is too large saturates (.satfinite). */
+GV_COLD uint8_t gv_fp8_bits(float value, int mantissa, int bias, uint8_t largest)
+{
+    uint8_t sign = (uint8_t)(gv_u32(value) >> 24 & 0x80), code = largest;
+    if (value != value)
+        return 0x7f;
+    double magnitude = __builtin_fabs((double)value);
+    if (magnitude < 1e6) {
+        int exponent = magnitude > 0 ? __builtin_ilogb(magnitude) : -1000;
+        if (exponent < 1 - bias)
+            exponent = 1 - bias;
+        int digits = (int)__builtin_rint(__builtin_ldexp(magnitude, mantissa - exponent));
+        /* a carry out of the digits counts the exponent up by itself */
+        int bits = digits < 1 << mantissa ? digits : ((exponent + bias - 1) << mantissa) + digits;
+        code = bits < largest ? (uint8_t)bits : largest;
+    }
+    return sign | code;
+}
+
+GV_COLD float gv_fp8_value(uint8_t bits, int mantissa, int bias)
+{
+    int exponent = (bits & 0x7f) >> mantissa, digits = bits & ((1 << mantissa) - 1);
+    double value = exponent ? __builtin_ldexp(digits + (1 << mantissa), exponent - bias - mantissa)
+                            : __builtin_ldexp(digits, 1 - bias - mantissa);
+    return (float)(bits & 0x80 ? -value : value);
+}
+
+GV_FN uint8_t gv_e4m3_bits(float value) { return gv_fp8_bits(value, 3, 7, 0x7e); }
+GV_FN uint8_t gv_e5m2_bits(float value) { return gv_fp8_bits(value, 2, 15, 0x7b); }
+GV_FN float gv_e4m3_value(uint8_t bits)
+{
+    return (bits & 0x7f) == 0x7f ? gv_f32(GV_NAN32) : gv_fp8_value(bits, 3, 7);
+}
+GV_FN float gv_e5m2_value(uint8_t bits)
+{
+    if ((bits & 0x7f) > 0x7c)
+        return gv_f32(GV_NAN32);
+    return gv_f16_value((uint16_t)(bits << 8));
+}
+
 /* Moves a rounded result one step when the rounding mode asks for the other neighbour. `up`: towards +infinity. */
 GV_FN uint64_t gv_step_bits(uint64_t bits, uint64_t sign, int up)
 {

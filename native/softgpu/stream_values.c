@@ -124,8 +124,8 @@ static void reduce(const CUstreamBatchMemOpParams *o)
 static CUresult touch(const CUstreamBatchMemOpParams *o, bool *done)
 {
     struct gv_fault_frame frame;
-    const uintptr_t address = o->operation == CU_STREAM_MEM_OP_ATOMIC_REDUCTION ? o->atomicReduction.address
-                                                                                : o->waitValue.address;
+    const uintptr_t address =
+        o->operation == CU_STREAM_MEM_OP_ATOMIC_REDUCTION ? o->atomicReduction.address : o->waitValue.address;
     if (GV_CATCH_FAULT(&frame, address, address + 8) != 0) {
         gv_log_detail("memory operation of a stream touched %p: unmapped or without access", frame.address);
         return gv_fault_error(frame.signal);

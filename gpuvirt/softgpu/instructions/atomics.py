@@ -9,7 +9,7 @@ from .registry import TYPE_CHECKING, opcode
 
 if TYPE_CHECKING:
     from ..emit import FunctionEmitter
-    from ..syntax import Instruction
+    from ..syntax import Instruction, Operand
 
 _FETCH = {"add": "add", "and": "and", "or": "or", "xor": "xor"}
 
@@ -27,9 +27,10 @@ def atomic(e: FunctionEmitter, i: Instruction) -> None:
     operands = list(i.operands)
     d = operands.pop(0) if i.base == "atom" else None
     kind = i.types[-1]
-    if operands[1].kind == "vec":
-        raise e.error(f"opcode '{i.opcode}' is not supported by the soft GPU")
     space = state_space(i)
+    if operands[1].kind == "vec":
+        _vector(e, i, operation, kind, d)
+        return
     at, value, old = e.temp(), e.temp(), e.temp()
     is_float = kind in ("f32", "f64")
     moved = f"b{width(kind)}"  # type in which memory is updated
@@ -56,6 +57,25 @@ def atomic(e: FunctionEmitter, i: Instruction) -> None:
         e.emit(f"(void){text};")
     else:
         e.assign(d, moved, text)
+    e.emit("}")
+
+
+def _vector(e: FunctionEmitter, i: Instruction, operation: str, kind: str, d: Operand | None) -> None:
+    """`.v2` to `.v8` of floats: each element is atomic, the vector is not."""
+    address, source = i.operands[-2:]
+    at = e.temp()
+    c_type = C_TYPES[f"b{width(kind)}"]
+    read_kind = kind if kind == "f32" else f"b{width(kind)}"
+    e.emit(f"{{ const uint64_t {at} = {e.address(address, state_space(i))};")
+    results = []
+    for number, item in enumerate(source.items):
+        value, old = e.temp(), e.temp()
+        e.emit(f"const {C_TYPES[read_kind]} {value} = {e.read(item, read_kind)};")
+        place = f"{at} + {number * width(kind) // 8}"
+        e.emit(f"const {c_type} {old} = GV_ATOMIC_LOOP({c_type}, {place}, {_expression(operation, kind, value)});")
+        results.append(old)
+    for item, old in zip(d.items if d is not None else [], results, strict=False):
+        e.assign(item, f"b{width(kind)}", old)
     e.emit("}")
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ..ctypes_map import C_TYPES, FLOATS, HALVES, PAIRS, is_integer, is_signed, width
+from ..ctypes_map import C_TYPES, FLOATS, FP8_PAIRS, HALVES, PAIRS, is_integer, is_signed, width
 from .floating import rounding
 from .registry import TYPE_CHECKING, opcode
 
@@ -22,6 +22,10 @@ def convert(e: FunctionEmitter, i: Instruction) -> None:
     d, a = i.operands[0], i.operands[1]
     if "pack" in i.mods:
         _pack(e, i)
+    elif to in FP8_PAIRS:
+        _to_fp8(e, i, to, source)
+    elif source in FP8_PAIRS:
+        _from_fp8(e, i, to, source)
     elif to in ("f16x2", "bf16x2"):
         low = _to_half(e, i, PAIRS[to], source, i.operands[2])
         high = _to_half(e, i, PAIRS[to], source, a)
@@ -124,6 +128,36 @@ def _float_to_float(e: FunctionEmitter, i: Instruction, to: str, source: str) ->
     if to not in FLOATS:
         raise e.error(f"opcode '{i.opcode}' is not supported by the soft GPU")
     e.assign(i.operands[0], to, value)
+
+
+def _to_fp8(e: FunctionEmitter, i: Instruction, to: str, source: str) -> None:
+    """Two floats, or a pair of 16-bit ones, to 8 bits each; always .rn.satfinite."""
+    if source in ("f16x2", "bf16x2"):
+        t = e.temp()
+        e.emit(f"{{ const uint32_t {t} = {e.read(i.operands[1], 'b32')};")
+        values = [f"{HALVES[PAIRS[source]]}_value((uint16_t)({t} >> {shift}))" for shift in (16, 0)]
+    else:
+        e.emit("{")
+        values = [e.read(operand, source) for operand in i.operands[1:3]]
+    if "relu" in i.mods:
+        values = [f"gv_relu({value})" for value in values]
+    high, low = (f"{FP8_PAIRS[to]}_bits({value})" for value in values)
+    e.assign(i.operands[0], "b16", f"(uint16_t)({high} << 8 | {low})")
+    e.emit("}")
+
+
+def _from_fp8(e: FunctionEmitter, i: Instruction, to: str, source: str) -> None:
+    if to not in ("f16x2", "bf16x2"):
+        raise e.error(f"opcode '{i.opcode}' is not supported by the soft GPU")
+    t = e.temp()
+    e.emit(f"{{ const uint16_t {t} = {e.read(i.operands[1], 'b16')};")
+    lanes = []
+    for shift in (0, 8):
+        value = f"{FP8_PAIRS[source]}_value((uint8_t)({t} >> {shift}))"
+        value = f"gv_relu({value})" if "relu" in i.mods else value
+        lanes.append(f"(uint32_t){HALVES[PAIRS[to]]}_bits({value}) << {2 * shift}")
+    e.assign(i.operands[0], "b32", " | ".join(lanes))
+    e.emit("}")
 
 
 def _pack(e: FunctionEmitter, i: Instruction) -> None:
