@@ -5,6 +5,7 @@
 #include "context.h"
 #include "driver_faults.h"
 #include "memory.h"
+#include "model.h"
 #include "module.h"
 #include "stream.h"
 
@@ -128,9 +129,13 @@ static CUresult open_context(struct gv_context *context, int device, unsigned fl
     context->limits[CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT] = 2048;
     context->limits[CU_LIMIT_MAX_L2_FETCH_GRANULARITY] = 128;
     atomic_store(&context->error, CUDA_SUCCESS);
-    context->legacy = gv_stream_create(context, GV_STREAM_LEGACY, 0);
-    if (context->legacy == NULL)
+    if (!gv_model_keep(device, &context->kept_bytes))
         return CUDA_ERROR_OUT_OF_MEMORY;
+    context->legacy = gv_stream_create(context, GV_STREAM_LEGACY, 0);
+    if (context->legacy == NULL) {
+        gv_model_give_up(device, context->kept_bytes);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     gv_board_contexts(gv_driver.board, gv_place(device), 1);
     atomic_store_explicit(&context->alive, true, memory_order_release);
     return CUDA_SUCCESS;
@@ -157,6 +162,7 @@ static void close_context(struct gv_context *context)
     gv_instances_close(context);
     gv_streams_close(context);
     gv_memory_close(context);
+    gv_model_give_up(context->device, context->kept_bytes);
     gv_board_contexts(gv_driver.board, gv_place(context->device), -1);
 }
 

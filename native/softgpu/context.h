@@ -22,8 +22,9 @@ struct gv_context {
     _Atomic int error; /* CUresult; the first one wins */
     uint64_t id;
     unsigned flags, api_version;
-    int attached;    /* cuCtxAttach/Detach */
-    uint32_t losses; /* of the device when it was made: one more and it is dead */
+    int attached;        /* cuCtxAttach/Detach */
+    uint32_t losses;     /* of the device when it was made: one more and it is dead */
+    uint64_t kept_bytes; /* of the device, by the model of contexts */
     size_t limits[CU_LIMIT_MAX];
     pthread_mutex_t lock;      /* the lists below */
     struct gv_stream *streams; /* all but the legacy one */

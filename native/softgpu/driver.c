@@ -6,6 +6,7 @@
 #include "driver_faults.h"
 #include "fault.h"
 #include "header_version.h"
+#include "model.h"
 #include "service.h"
 
 #include <pthread.h>
@@ -85,6 +86,7 @@ GV_EXPORT CUresult cuInit(unsigned int Flags)
                 gv_driver.place[d] = (uint8_t)d;
             gv_fault_install();
             gv_service_start();
+            gv_model_spend(gv_model_of(0)->init_ns);
             pthread_atfork(NULL, NULL, in_child);
             atomic_store_explicit(&gv_driver.ready, true, memory_order_release);
         } else if (gv_driver.record < 0) {

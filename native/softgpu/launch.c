@@ -4,6 +4,7 @@
  */
 #include "launch.h"
 #include "event.h"
+#include "model.h"
 #include "module.h"
 
 #include <stdlib.h>
@@ -133,6 +134,7 @@ static CUresult launch(CUfunction f, struct gv_dim3 grid, struct gv_dim3 block, 
         .stream = stream,
     };
     operation->together = together;
+    gv_model_spend(gv_model_of(stream->context->device)->launch_ns);
     return gv_stream_submit(stream, &operation->operation);
 }
 

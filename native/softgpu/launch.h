@@ -8,7 +8,7 @@
 #include "kernel_abi.h"
 #include "stream.h"
 
-enum { GV_SHARED_DEFAULT = 48 * 1024, GV_SHARED_MOST = 227 * 1024, GV_THREADS_MOST = 1024 };
+enum { GV_SHARED_DEFAULT = 48 * 1024, GV_THREADS_MOST = 1024 }; /* of a block, on any device */
 
 /* A grid to run. */
 struct gv_grid {

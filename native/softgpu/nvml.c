@@ -256,6 +256,7 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_
         return NVML_ERROR_INVALID_ARGUMENT;
     memset(pci, 0, sizeof *pci);
     pci->bus = 0x10 + number;
+    pci->pciDeviceId = gv_nvml_profile(number)->pci_device;
     snprintf(pci->busIdLegacy, sizeof pci->busIdLegacy, "0000:%02X:00.0", pci->bus);
     snprintf(pci->busId, sizeof pci->busId, "00000000:%02X:00.0", pci->bus);
     return NVML_SUCCESS;
@@ -274,12 +275,4 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v2(nvmlDevice_t device, nvmlPciInfo_
 GV_EXPORT nvmlReturn_t nvmlDeviceGetPciInfo(nvmlDevice_t device, nvmlPciInfo_t *pci)
 {
     return nvmlDeviceGetPciInfo_v2(device, pci);
-}
-
-GV_EXPORT nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *name, unsigned int length)
-{
-    GV_NVML_ENTER();
-    GV_NVML_DEVICE(device, number);
-    (void)number;
-    return give("Soft GPU (gpuvirt)", name, length);
 }

@@ -11,6 +11,7 @@
  * share its address space: access is the union of what the locations were given.
  */
 #include "vmm.h"
+#include "model.h"
 
 #include <errno.h>
 #include <search.h>
@@ -141,8 +142,11 @@ GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGe
             }
         }
     }
+    const int device = result == CUDA_SUCCESS ? known->physical->device : 0;
     pthread_mutex_unlock(&gv_memory_lock);
-    if (result != CUDA_SUCCESS)
+    if (result == CUDA_SUCCESS)
+        gv_model_vmm(device, GV_VMM_MAP, size);
+    else
         free(mapping);
     return result;
 }
@@ -176,8 +180,10 @@ GV_EXPORT CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
     if (ptr == 0 || size == 0)
         return CUDA_ERROR_INVALID_VALUE;
     CUresult result = CUDA_ERROR_INVALID_VALUE;
+    int device = 0;
     pthread_mutex_lock(&gv_memory_lock);
     if (size <= UINT64_MAX - ptr && whole_mappings(ptr, size)) {
+        device = mapping_of(ptr, 1)->handle->physical->device;
         result = CUDA_ERROR_OUT_OF_MEMORY;
         if (mmap((void *)ptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
             MAP_FAILED) {
@@ -190,6 +196,8 @@ GV_EXPORT CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
         }
     }
     pthread_mutex_unlock(&gv_memory_lock);
+    if (result == CUDA_SUCCESS)
+        gv_model_vmm(device, GV_VMM_UNMAP, size);
     return result;
 }
 
@@ -252,6 +260,8 @@ GV_EXPORT CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAcces
             result = CUDA_ERROR_OUT_OF_MEMORY;
     }
     pthread_mutex_unlock(&gv_memory_lock);
+    if (result == CUDA_SUCCESS)
+        gv_model_vmm((int)desc[0].location.id, GV_VMM_ACCESS, size);
     return result;
 }
 
