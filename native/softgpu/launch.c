@@ -107,7 +107,11 @@ static CUresult launch(CUfunction f, struct gv_dim3 grid, struct gv_dim3 block, 
     if (function == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
     GV_TRY(check_shape(function, grid, block, shared));
-    if (together && (uint64_t)grid.x * grid.y * grid.z > (uint64_t)gv_driver.workers)
+    const uint64_t fit =
+        !together ? UINT64_MAX
+                  : (uint64_t)gv_driver.workers *
+                        (uint64_t)gv_blocks_per_sm(function->kernel, (int)(block.x * block.y * block.z), shared);
+    if ((uint64_t)grid.x * grid.y * grid.z > fit)
         return CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE;
     struct gv_instance *instance;
     GV_TRY(gv_function_instance(function, stream->context, &instance));

@@ -15,7 +15,7 @@ enum {
 
 static int smaller(int a, int b) { return a < b ? a : b; }
 
-static int blocks_per_sm(const struct gv_kernel *kernel, int threads, size_t dynamic_shared)
+int gv_blocks_per_sm(const struct gv_kernel *kernel, int threads, size_t dynamic_shared)
 {
     if (threads > (int)kernel->max_threads)
         return 0;
@@ -39,7 +39,7 @@ GV_EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *num
         return CUDA_ERROR_INVALID_HANDLE;
     if (numBlocks == NULL || blockSize <= 0 || flags > CU_OCCUPANCY_DISABLE_CACHING_OVERRIDE)
         return CUDA_ERROR_INVALID_VALUE;
-    *numBlocks = blocks_per_sm(function->kernel, blockSize, dynamicSMemSize);
+    *numBlocks = gv_blocks_per_sm(function->kernel, blockSize, dynamicSMemSize);
     return CUDA_SUCCESS;
 }
 
@@ -67,7 +67,7 @@ GV_EXPORT CUresult cuOccupancyMaxPotentialBlockSizeWithFlags(int *minGridSize, i
     int best = 0, best_size = 0;
     for (int size = limit; size > 0; size = size % WARP != 0 ? size / WARP * WARP : size - WARP) {
         const size_t shared = blockSizeToDynamicSMemSize != NULL ? blockSizeToDynamicSMemSize(size) : dynamicSMemSize;
-        const int blocks = blocks_per_sm(function->kernel, size, shared);
+        const int blocks = gv_blocks_per_sm(function->kernel, size, shared);
         if (blocks * size > best) {
             best = blocks * size;
             best_size = size;

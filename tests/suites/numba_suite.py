@@ -237,7 +237,9 @@ def main() -> int:
         finally:
             host.close()
     if given.json:
-        given.json.write_text(json.dumps({m: {n: v.verdict for n, v in r.items()} for m, r in results.items()}, indent=1))
+        given.json.write_text(
+            json.dumps({m: {n: v.verdict for n, v in r.items()} for m, r in results.items()}, indent=1)
+        )
     enough = [summary(name, verdicts, left_out) for name, verdicts in results.items()]
     alike = compare(results["soft"], results["gpuvirt"]) if len(modes) == 2 else True
     return 0 if all(enough) and alike else 1
