@@ -100,6 +100,10 @@ enum gv_kind {
     GV_LINK,
     GV_ARRAY,
     GV_MIPMAP,
+    GV_GRAPH,
+    GV_GRAPH_NODE,
+    GV_GRAPH_EXEC,
+    GV_USER_OBJECT,
     GV_KIND_END, /* none */
 };
 
