@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from .inline import yields
 from .syntax import Function, Instruction
 
 END = -1
@@ -14,7 +15,7 @@ _LEAVING = ("ret", "exit", "trap", "brkpt")
 class Flow:
     """Blocks are numbered in the order of the text; block n is body[start[n]:end[n]]."""
 
-    def __init__(self, function: Function, waiting: frozenset[str]) -> None:
+    def __init__(self, function: Function) -> None:
         body = self.body = function.body
         starts = {0}
         for index, instruction in enumerate(body):
@@ -28,7 +29,7 @@ class Flow:
             body[start].opcode: number for number, start in enumerate(self.start) if body[start].base == "label"
         }
         self.next = [self._following(number, function) for number in range(len(self.start))]
-        self.waits = [any(i.base in waiting for i in body[s:e]) for s, e in zip(self.start, self.end)]  # noqa: B905 (Python 3.9)
+        self.waits = [any(yields(i) for i in body[s:e]) for s, e in zip(self.start, self.end)]  # noqa: B905 (Python 3.9)
         self.may_wait = self._may_wait()
 
     def last(self, number: int) -> Instruction:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from .syntax import Function, Instruction
+
+TYPE_CHECKING = False  # importing typing costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _NO_DESTINATION = frozenset(
     [

@@ -12,16 +12,19 @@ How a loop looks is in lane_loops.py, which code lanes pass together in regions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from .affine import Shape
-from .emit import WAITING, unsupported
+from .emit import unsupported
 from .flow import END
+from .inline import yields
 from .instructions import HANDLERS
 from .instructions.warp import is_plain_barrier
 from .lane_loops import LaneLoops, Refused
 from .liveness import definitions, uses
 from .syntax import TYPE_WIDTHS, Instruction
+
+TYPE_CHECKING = False  # importing typing costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class LockstepEmitter(LaneLoops):
@@ -35,7 +38,7 @@ class LockstepEmitter(LaneLoops):
         self._current = index
         if i.base == "label":
             return
-        if i.base in WAITING:
+        if yields(i):
             self._wait(index, i)
             return
         written = definitions(i)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from .affine import Shapes
-from .emit import WAITING
 from .flow import END, Flow, joins
+from .inline import yields
 from .instructions.warp import is_plain_barrier
 from .syntax import Function, Instruction, Operand
 
@@ -36,8 +36,8 @@ class Regions:
     def __init__(self, function: Function, floats: set[str], refused: set[str]) -> None:
         body = function.body
         _check(body)
-        self.warps = any(i.base in WAITING and not is_plain_barrier(i) for i in body)
-        self.flow = Flow(function, WAITING)
+        self.warps = any(yields(i) and not is_plain_barrier(i) for i in body)
+        self.flow = Flow(function)
         self._joins = joins(dict(enumerate(self.flow.next)))
         inner: set[int] = set()
         while True:
@@ -127,11 +127,13 @@ class Regions:
 def _check(body: list[Instruction]) -> None:
     """Refuses what lanes cannot do side by side."""
     for i in body:
-        if i.base in WAITING and (i.guard or not _simple(i)):
+        if yields(i) and (i.guard or not _simple(i)):
             raise Apart
         if "cc" in i.mods or i.base in ("addc", "subc", "madc"):
             raise Apart
 
 
 def _simple(i: Instruction) -> bool:
-    return i.base not in ("bar", "barrier") or "warp" in i.mods or is_plain_barrier(i)
+    if i.base in ("bar", "barrier"):
+        return "warp" in i.mods or is_plain_barrier(i)
+    return i.base not in ("mbarrier", "nanosleep")
