@@ -310,4 +310,6 @@ void free(void *);
 #include "kernel_mbarrier.h"
 #include "kernel_threads.h"
 
+#include "kernel_lockstep.h"
+
 #endif

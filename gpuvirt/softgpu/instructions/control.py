@@ -132,6 +132,11 @@ def _checked(e: FunctionEmitter, text: str) -> None:
     e.emit(f"const int status = {text};")
     if e.mode in ("simple", "phases"):
         e.emit("if (status) { if (status == GV_EXIT) goto done; return status; }")
+    elif e.mode == "lockstep":
+        e.emit("if (status == GV_EXIT) {")
+        e.leave("GV_EXIT")
+        e.emit("}")
+        e.emit("if (status) return status;")
     else:
         e.emit("if (status) return status;")
 
