@@ -160,6 +160,8 @@ struct gv_board_user {
 uint32_t gv_board_users(struct gv_board *board, uint32_t device, struct gv_board_user *users, uint32_t room);
 
 uint64_t gv_board_now_ns(void);
+/* "256M": bytes; 0: not understood. */
+uint64_t gv_board_parse_bytes(const char *text);
 
 /* True when a process waits for the engine. */
 static inline bool gv_board_engine_wanted(const struct gv_board_device *device)

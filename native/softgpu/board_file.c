@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 /* "512M" -> bytes; 0 when it is no size. */
-static uint64_t parse_bytes(const char *text)
+uint64_t gv_board_parse_bytes(const char *text)
 {
     char *end;
     errno = 0;
@@ -65,7 +65,7 @@ static bool initialise_board(struct gv_board *board)
     const char *memory = getenv("GPUVIRT_SOFTGPU_MEMORY");
     const char *slice = getenv("GPUVIRT_SOFTGPU_SLICE_US");
     const int count = devices != NULL && *devices != '\0' ? atoi(devices) : 1;
-    uint64_t bytes = memory != NULL && *memory != '\0' ? parse_bytes(memory) : 1ull << 30;
+    uint64_t bytes = memory != NULL && *memory != '\0' ? gv_board_parse_bytes(memory) : 1ull << 30;
     if (count < 1 || count > GV_BOARD_DEVICES) {
         gv_log_error("GPUVIRT_SOFTGPU_DEVICES=%s: must be 1 to %d", devices, GV_BOARD_DEVICES);
         return false;
