@@ -19,10 +19,13 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+#include "board_checkpoint.h"
 #include "board_events.h"
 #include "board_faults.h"
+#include "board_model.h"
 
 enum {
     GV_BOARD_MAGIC = 0x47535642, /* "BVSG" */
@@ -32,9 +35,12 @@ enum {
     GV_BOARD_SHARED = 1024,
     GV_BOARD_WORDS = GV_BOARD_PROCESSES / 64,
     GV_BOARD_BUCKETS = 64, /* of busy time, for utilisation */
+    GV_BOARD_SAMPLES = 16, /* the same of one process, in units of GV_BOARD_SAMPLE_NS */
 };
 
 #define GV_BOARD_BUCKET_NS 50000000ull /* 50 ms: 64 of them cover 3.2 s */
+
+#define GV_BOARD_SAMPLE_NS 125000000ull /* 125 ms: 2 s in all */
 
 /* Busy time of one interval of GV_BOARD_BUCKET_NS. */
 struct gv_board_bucket {
@@ -60,6 +66,7 @@ struct gv_board_device {
 
     struct gv_board_device_faults faults;
     uint64_t link_free_at_ns[2]; /* (atomic) link model: when the last copy to [0] and from [1] the device ends */
+    struct gv_board_model model; /* what it pretends to be and to cost */
     uint64_t reserved[8];
 };
 
@@ -77,12 +84,16 @@ struct gv_board_account {
     uint32_t reserved;
     /* (atomic) how far the process overran its slices. Whoever passes it over for a slice takes that off. */
     uint64_t engine_debt_ns;
+    struct {
+        uint32_t number, busy_us; /* (atomic) monotonic time / GV_BOARD_SAMPLE_NS; of it on the engine */
+    } samples[GV_BOARD_SAMPLES];
 };
 
 struct gv_board_process {
     uint32_t pid;        /* (lock) 0: free. As in the host's pid namespace of the board's users */
     uint32_t armed;      /* (atomic) GV_ARMED_*: what the entry seam must look at; a futex */
     uint64_t start_time; /* (lock) field 22 of /proc/PID/stat: tells a recycled pid from the process */
+    struct gv_board_checkpoint checkpoint;
     struct gv_board_account accounts[GV_BOARD_DEVICES];
 };
 
@@ -97,10 +108,12 @@ struct gv_board_shared {
 
 struct gv_board {
     uint32_t magic, version;
-    uint64_t size;         /* of this struct */
-    uint32_t device_count; /* set once */
-    uint32_t slice_us;     /* engine time slice; set once */
-    uint64_t reaped_ns;    /* (atomic) when somebody last looked for dead processes */
+    uint64_t size;           /* of this struct */
+    uint32_t device_count;   /* set once */
+    uint32_t slice_us;       /* engine time slice; set once */
+    uint64_t reaped_ns;      /* (atomic) when somebody last looked for dead processes */
+    uint64_t made_ns;        /* set once: when it was made, on the monotonic clock */
+    uint64_t vmm_free_at_ns; /* (atomic) VMM model: when the machine's lock is free */
     pthread_mutex_t lock;
     struct gv_board_device devices[GV_BOARD_DEVICES];
     struct gv_board_process processes[GV_BOARD_PROCESSES];
@@ -110,12 +123,16 @@ struct gv_board {
 };
 
 /* Maps the board, creating it when there is none. Path: GPUVIRT_SOFTGPU_BOARD, default /dev/shm/gpuvirt-softgpu-<uid>; a new
- * one gets GPUVIRT_SOFTGPU_DEVICES devices of GPUVIRT_SOFTGPU_MEMORY bytes (suffix K, M, G). Thread-safe, idempotent.
+ * one gets GPUVIRT_SOFTGPU_DEVICES devices of GPUVIRT_SOFTGPU_MEMORY bytes (suffix K, M, G) or those of the
+ * GPUVIRT_SOFTGPU_PROFILE times GPUVIRT_SOFTGPU_MEMORY_SCALE, with the costs of GPUVIRT_SOFTGPU_MODEL. Thread-safe, idempotent.
  * Returns NULL and logs one line when it cannot. */
 struct gv_board *gv_board_open(void);
 
 /* The same without the memory of having done so: gv_board_open's part. */
 struct gv_board *gv_board_map(void);
+
+/* "512M" -> bytes; 0 when it is no size. */
+uint64_t gv_board_parse_bytes(const char *text);
 
 /* The record of this process, claimed on first use; its number, or -1 when all are taken. */
 int gv_board_claim(struct gv_board *board);
@@ -136,6 +153,8 @@ void gv_board_contexts(struct gv_board *board, uint32_t device, int change);
 /* For the parts of the board in other files. The lock is held for nanoseconds only. */
 void gv_board_lock(struct gv_board *board);
 void gv_board_unlock(struct gv_board *board);
+/* Under the lock: has the device that much left? */
+bool gv_board_fits(const struct gv_board *board, uint32_t device, uint64_t bytes);
 /* State and start time from /proc/PID/stat; 0 when there is no such process or only its remains. */
 uint64_t gv_board_start_time(uint32_t pid, char *state);
 
@@ -146,11 +165,18 @@ void gv_board_reap(struct gv_board *board, uint64_t interval_ns);
 bool gv_board_alive(const struct gv_board *board, int record, bool *stopped);
 
 /* Readers for NVML and tools. */
+/* Says what it is; the profile is named, never the card. */
+void gv_board_device_name(const struct gv_board *board, uint32_t device, char *name, size_t length);
 uint64_t gv_board_used(struct gv_board *board, uint32_t device);
 /* Share of the last `window_ns` (<= 3 s) in which the engine was busy, 0-100. */
 uint32_t gv_board_utilisation(const struct gv_board *board, uint32_t device, uint64_t window_ns);
-/* Adds a finished turn [from, to) to busy time and buckets. */
+/* The same for one bucket that has ended, by its number. */
+uint32_t gv_board_bucket_busy(const struct gv_board_device *device, uint64_t number);
+/* All the time that the engine has been busy, the turn that goes on included. */
+uint64_t gv_board_busy_ns(const struct gv_board_device *device);
+/* Adds a finished turn [from, to) to busy time and buckets; the same for the owner's account. */
 void gv_board_add_busy(struct gv_board_device *device, uint64_t from_ns, uint64_t to_ns);
+void gv_board_add_sample(struct gv_board_account *account, uint64_t from_ns, uint64_t to_ns);
 
 struct gv_board_user {
     uint32_t pid;
@@ -160,8 +186,6 @@ struct gv_board_user {
 uint32_t gv_board_users(struct gv_board *board, uint32_t device, struct gv_board_user *users, uint32_t room);
 
 uint64_t gv_board_now_ns(void);
-/* "256M": bytes; 0: not understood. */
-uint64_t gv_board_parse_bytes(const char *text);
 
 /* True when a process waits for the engine. */
 static inline bool gv_board_engine_wanted(const struct gv_board_device *device)

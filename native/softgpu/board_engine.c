@@ -39,3 +39,24 @@ void gv_board_add_busy(struct gv_board_device *device, uint64_t from_ns, uint64_
         __atomic_fetch_add(&bucket->busy_ns, busy, __ATOMIC_RELAXED);
     }
 }
+
+void gv_board_add_sample(struct gv_board_account *account, uint64_t from_ns, uint64_t to_ns)
+{
+    if (to_ns <= from_ns)
+        return;
+    const uint64_t last = (to_ns - 1) / GV_BOARD_SAMPLE_NS;
+    uint64_t first = from_ns / GV_BOARD_SAMPLE_NS;
+    if (last - first >= GV_BOARD_SAMPLES)
+        first = last - GV_BOARD_SAMPLES + 1;
+    for (uint64_t number = first; number <= last; number++) {
+        uint32_t *in = &account->samples[number % GV_BOARD_SAMPLES].number;
+        uint32_t *sum = &account->samples[number % GV_BOARD_SAMPLES].busy_us;
+        const uint64_t start = number * GV_BOARD_SAMPLE_NS, end = start + GV_BOARD_SAMPLE_NS;
+        const uint64_t busy = (to_ns < end ? to_ns : end) - (from_ns > start ? from_ns : start);
+        if (__atomic_load_n(in, __ATOMIC_RELAXED) != (uint32_t)number) { /* one writer: the thread with the engine */
+            __atomic_store_n(sum, 0, __ATOMIC_RELAXED);
+            __atomic_store_n(in, (uint32_t)number, __ATOMIC_RELEASE);
+        }
+        __atomic_fetch_add(sum, (uint32_t)(busy / 1000), __ATOMIC_RELAXED);
+    }
+}

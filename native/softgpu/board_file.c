@@ -16,7 +16,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* "512M" -> bytes; 0 when it is no size. */
 uint64_t gv_board_parse_bytes(const char *text)
 {
     char *end;
@@ -59,34 +58,67 @@ static void board_path(char path[PATH_MAX])
         snprintf(path, PATH_MAX, "/dev/shm/gpuvirt-softgpu-%u", (unsigned)geteuid());
 }
 
-static bool initialise_board(struct gv_board *board)
+static const char *setting(const char *name)
 {
-    const char *devices = getenv("GPUVIRT_SOFTGPU_DEVICES");
-    const char *memory = getenv("GPUVIRT_SOFTGPU_MEMORY");
-    const char *slice = getenv("GPUVIRT_SOFTGPU_SLICE_US");
-    const int count = devices != NULL && *devices != '\0' ? atoi(devices) : 1;
-    uint64_t bytes = memory != NULL && *memory != '\0' ? gv_board_parse_bytes(memory) : 1ull << 30;
-    if (count < 1 || count > GV_BOARD_DEVICES) {
-        gv_log_error("GPUVIRT_SOFTGPU_DEVICES=%s: must be 1 to %d", devices, GV_BOARD_DEVICES);
+    const char *value = getenv(name);
+    return value != NULL && *value != '\0' ? value : NULL;
+}
+
+/* Its profile, models and memory, as the environment has it. */
+static bool initialise_device(struct gv_board_device *device, int number)
+{
+    const char *memory = setting("GPUVIRT_SOFTGPU_MEMORY"), *scale = setting("GPUVIRT_SOFTGPU_MEMORY_SCALE");
+    struct gv_model_wish wish = {.models = setting("GPUVIRT_SOFTGPU_MODEL"), .scale = 1};
+    wish.profile = gv_model_profile(setting("GPUVIRT_SOFTGPU_PROFILE"), number);
+    if (wish.profile == NULL)
+        return false;
+    const uint64_t unit = 2ull << 20;
+    const double full = (double)wish.profile->memory_bytes;
+    char *end = NULL;
+    if (scale != NULL && (!((wish.scale = strtod(scale, &end)) > 0) || *end != '\0' || wish.scale > 1000)) {
+        gv_log_error("GPUVIRT_SOFTGPU_MEMORY_SCALE=%s: must be a factor above 0, for example 0.01", scale);
         return false;
     }
-    bytes &= ~((2ull << 20) - 1);
+    const uint64_t bytes =
+        (memory != NULL ? gv_board_parse_bytes(memory) : (uint64_t)(full * wish.scale)) & ~(unit - 1);
     if (bytes == 0) {
-        gv_log_error("GPUVIRT_SOFTGPU_MEMORY=%s: must be a size of at least 2M, for example 512M", memory);
+        gv_log_error("GPUVIRT_SOFTGPU_MEMORY=%s: must be a size of at least 2M, for example 512M",
+                     memory != NULL ? memory : "");
+        return false;
+    }
+    if (memory != NULL)
+        wish.scale = (double)bytes / full;
+    if (!gv_model_read(&device->model, &wish))
+        return false;
+    if (device->model.reserved_bytes >= bytes) {
+        gv_log_error("the driver would reserve all of the device's %llu bytes: give it more memory",
+                     (unsigned long long)bytes);
+        return false;
+    }
+    device->memory_bytes = bytes - device->model.reserved_bytes;
+    if (getrandom(device->uuid, sizeof device->uuid, 0) != (ssize_t)sizeof device->uuid)
+        return false;
+    device->uuid[6] = (uint8_t)((device->uuid[6] & 0x0f) | 0x40); /* a version 4 UUID */
+    device->uuid[8] = (uint8_t)((device->uuid[8] & 0x3f) | 0x80);
+    return true;
+}
+
+static bool initialise_board(struct gv_board *board)
+{
+    const char *devices = setting("GPUVIRT_SOFTGPU_DEVICES"), *slice = setting("GPUVIRT_SOFTGPU_SLICE_US");
+    const int count = devices != NULL ? atoi(devices) : gv_model_profiles(setting("GPUVIRT_SOFTGPU_PROFILE"));
+    if (count < 1 || count > GV_BOARD_DEVICES) {
+        gv_log_error("GPUVIRT_SOFTGPU_DEVICES=%s: must be 1 to %d", devices != NULL ? devices : "", GV_BOARD_DEVICES);
         return false;
     }
     board->version = GV_BOARD_VERSION;
     board->size = sizeof *board;
+    board->made_ns = gv_board_now_ns();
     board->device_count = (uint32_t)count;
     board->slice_us = slice != NULL && atoi(slice) > 0 ? (uint32_t)atoi(slice) : 2000;
-    for (int i = 0; i < count; i++) {
-        struct gv_board_device *device = &board->devices[i];
-        device->memory_bytes = bytes;
-        if (getrandom(device->uuid, sizeof device->uuid, 0) != (ssize_t)sizeof device->uuid)
+    for (int i = 0; i < count; i++)
+        if (!initialise_device(&board->devices[i], i))
             return false;
-        device->uuid[6] = (uint8_t)((device->uuid[6] & 0x0f) | 0x40); /* a version 4 UUID */
-        device->uuid[8] = (uint8_t)((device->uuid[8] & 0x3f) | 0x80);
-    }
     pthread_mutexattr_t attributes;
     pthread_mutexattr_init(&attributes);
     pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
@@ -97,14 +129,42 @@ static bool initialise_board(struct gv_board *board)
     return true;
 }
 
-/* Written completely under another name, then linked: nobody ever sees half a board, and of two creators one wins. */
+/* A file without a name, or (where the file system has no such thing) of a temporary one. */
+static int open_nameless(const char *path, char temporary[PATH_MAX + 32])
+{
+    char folder[PATH_MAX];
+    snprintf(folder, sizeof folder, "%s", path);
+    char *slash = strrchr(folder, '/');
+    if (slash == NULL)
+        snprintf(folder, sizeof folder, ".");
+    else
+        slash[slash == folder] = '\0';
+    temporary[0] = '\0';
+    int fd = open(folder, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == ENOENT)) {
+        snprintf(temporary, PATH_MAX + 32, "%s.%d.new", path, (int)getpid());
+        fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    }
+    return fd;
+}
+
+static int give_name(int fd, const char *temporary, const char *path)
+{
+    char nameless[64];
+    if (temporary[0] != '\0')
+        return link(temporary, path);
+    snprintf(nameless, sizeof nameless, "/proc/self/fd/%d", fd);
+    return linkat(AT_FDCWD, nameless, AT_FDCWD, path, AT_SYMLINK_FOLLOW);
+}
+
+/* Written completely, then named: nobody ever sees half a board, of two creators one wins, and one that is killed leaves
+ * nothing behind. */
 static bool create_board(const char *path)
 {
     char temporary[PATH_MAX + 32];
-    snprintf(temporary, sizeof temporary, "%s.%d.new", path, (int)getpid());
-    const char *mode_text = getenv("GPUVIRT_SOFTGPU_BOARD_MODE");
-    const mode_t mode = mode_text != NULL && *mode_text != '\0' ? (mode_t)strtoul(mode_text, NULL, 8) & 0666 : 0600;
-    const int fd = open(temporary, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    const char *mode_text = setting("GPUVIRT_SOFTGPU_BOARD_MODE");
+    const mode_t mode = mode_text != NULL ? (mode_t)strtoul(mode_text, NULL, 8) & 0666 : 0600;
+    const int fd = open_nameless(path, temporary);
     if (fd < 0) {
         gv_log_error("cannot create the board %s: %s; set GPUVIRT_SOFTGPU_BOARD to a path on tmpfs", path,
                      strerror(errno));
@@ -114,7 +174,8 @@ static bool create_board(const char *path)
     /* Space for all of it now: a full /dev/shm is then an error here, and not a SIGBUS at the first write. */
     const int full = posix_fallocate(fd, 0, sizeof(struct gv_board));
     if (full != 0)
-        gv_log_error("cannot create the board %s: %s", path, strerror(full));
+        gv_log_error("cannot create the board %s: %s (it needs %zu KiB)", path, strerror(full),
+                     sizeof(struct gv_board) / 1024);
     if (full == 0 && fchmod(fd, mode) == 0) {
         struct gv_board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (board != MAP_FAILED) {
@@ -122,11 +183,12 @@ static bool create_board(const char *path)
             munmap(board, sizeof *board);
         }
     }
-    if (done && link(temporary, path) != 0 && errno != EEXIST) {
+    if (done && give_name(fd, temporary, path) != 0 && errno != EEXIST) {
         gv_log_error("cannot create the board %s: %s", path, strerror(errno));
         done = false;
     }
-    unlink(temporary);
+    if (temporary[0] != '\0')
+        unlink(temporary);
     close(fd);
     return done;
 }

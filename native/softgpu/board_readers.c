@@ -4,6 +4,17 @@
  */
 #include "board.h"
 
+#include <stdio.h>
+
+void gv_board_device_name(const struct gv_board *board, uint32_t device, char *name, size_t length)
+{
+    const struct gv_profile *profile = &board->devices[device].model.profile;
+    if (profile->multiprocessors == 0)
+        snprintf(name, length, "Soft GPU (gpuvirt)");
+    else
+        snprintf(name, length, "Soft GPU (gpuvirt) %s", profile->name);
+}
+
 uint64_t gv_board_used(struct gv_board *board, uint32_t device)
 {
     gv_board_reap(board, 20000000u); /* so old may the death of a process be, and still count */
@@ -62,4 +73,29 @@ uint32_t gv_board_users(struct gv_board *board, uint32_t device, struct gv_board
         count++;
     }
     return count;
+}
+
+uint32_t gv_board_bucket_busy(const struct gv_board_device *device, uint64_t number)
+{
+    const struct gv_board_bucket *bucket = &device->buckets[number % GV_BOARD_BUCKETS];
+    const uint64_t start = number * GV_BOARD_BUCKET_NS, end = start + GV_BOARD_BUCKET_NS;
+    uint64_t busy = 0;
+    if (__atomic_load_n(&bucket->number, __ATOMIC_ACQUIRE) == number)
+        busy = __atomic_load_n(&bucket->busy_ns, __ATOMIC_RELAXED);
+    if (__atomic_load_n(&device->engine_owner, __ATOMIC_ACQUIRE) != 0) {
+        const uint64_t since = __atomic_load_n(&device->engine_since_ns, __ATOMIC_RELAXED);
+        busy += since < end ? end - (since > start ? since : start) : 0;
+    }
+    const uint64_t percent = busy * 100 / GV_BOARD_BUCKET_NS;
+    return percent > 100 ? 100 : (uint32_t)percent;
+}
+
+uint64_t gv_board_busy_ns(const struct gv_board_device *device)
+{
+    uint64_t busy = __atomic_load_n(&device->engine_busy_ns, __ATOMIC_RELAXED);
+    if (__atomic_load_n(&device->engine_owner, __ATOMIC_ACQUIRE) != 0) {
+        const uint64_t since = __atomic_load_n(&device->engine_since_ns, __ATOMIC_RELAXED), now = gv_board_now_ns();
+        busy += since < now ? now - since : 0;
+    }
+    return busy;
 }

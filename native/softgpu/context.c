@@ -5,6 +5,7 @@
 #include "context.h"
 #include "driver_faults.h"
 #include "memory.h"
+#include "model.h"
 #include "module.h"
 #include "stream.h"
 
@@ -74,15 +75,16 @@ void gv_context_fail(struct gv_context *context, CUresult error)
     if (atomic_compare_exchange_strong(&context->error, &none, (int)error)) {
         const uint32_t xid = xid_of(error);
         if (xid != 0)
-            gv_board_raise(gv_driver.board, (uint32_t)context->device, GV_EVENT_XID, xid, (uint32_t)getpid());
+            gv_board_raise(gv_driver.board, gv_place(context->device), GV_EVENT_XID, xid, (uint32_t)getpid());
     }
 }
 
-void gv_contexts_each(bool (*visit)(struct gv_context *context, void *data), void *data)
+bool gv_contexts_each(bool (*visit)(struct gv_context *context, void *data), void *data)
 {
     for (struct gv_context *context = atomic_load(&all_contexts); context != NULL; context = context->next_made)
         if (atomic_load_explicit(&context->alive, memory_order_acquire) && !visit(context, data))
-            break;
+            return false;
+    return true;
 }
 
 static void free_stack(void *of_thread)
@@ -127,10 +129,14 @@ static CUresult open_context(struct gv_context *context, int device, unsigned fl
     context->limits[CU_LIMIT_DEV_RUNTIME_PENDING_LAUNCH_COUNT] = 2048;
     context->limits[CU_LIMIT_MAX_L2_FETCH_GRANULARITY] = 128;
     atomic_store(&context->error, CUDA_SUCCESS);
-    context->legacy = gv_stream_create(context, GV_STREAM_LEGACY, 0);
-    if (context->legacy == NULL)
+    if (!gv_model_keep(device, &context->kept_bytes))
         return CUDA_ERROR_OUT_OF_MEMORY;
-    gv_board_contexts(gv_driver.board, (uint32_t)device, 1);
+    context->legacy = gv_stream_create(context, GV_STREAM_LEGACY, 0);
+    if (context->legacy == NULL) {
+        gv_model_give_up(device, context->kept_bytes);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    gv_board_contexts(gv_driver.board, gv_place(device), 1);
     atomic_store_explicit(&context->alive, true, memory_order_release);
     return CUDA_SUCCESS;
 }
@@ -156,7 +162,8 @@ static void close_context(struct gv_context *context)
     gv_instances_close(context);
     gv_streams_close(context);
     gv_memory_close(context);
-    gv_board_contexts(gv_driver.board, (uint32_t)context->device, -1);
+    gv_model_give_up(context->device, context->kept_bytes);
+    gv_board_contexts(gv_driver.board, gv_place(context->device), -1);
 }
 
 CUresult gv_context_synchronise(struct gv_context *context)

@@ -22,8 +22,9 @@ struct gv_context {
     _Atomic int error; /* CUresult; the first one wins */
     uint64_t id;
     unsigned flags, api_version;
-    int attached;    /* cuCtxAttach/Detach */
-    uint32_t losses; /* of the device when it was made: one more and it is dead */
+    int attached;        /* cuCtxAttach/Detach */
+    uint32_t losses;     /* of the device when it was made: one more and it is dead */
+    uint64_t kept_bytes; /* of the device, by the model of contexts */
     size_t limits[CU_LIMIT_MAX];
     pthread_mutex_t lock;      /* the lists below */
     struct gv_stream *streams; /* all but the legacy one */
@@ -41,8 +42,8 @@ void gv_context_fail(struct gv_context *context, CUresult error);
 CUresult gv_context_synchronise(struct gv_context *context);
 /* The thread's context without a look at its error; NULL when none. */
 struct gv_context *gv_thread_context(void);
-/* Calls `visit` for each live context until it answers false. */
-void gv_contexts_each(bool (*visit)(struct gv_context *context, void *data), void *data);
+/* Calls `visit` for each live context until it answers false; whether none did. */
+bool gv_contexts_each(bool (*visit)(struct gv_context *context, void *data), void *data);
 /* The primary context of a device if it is active. */
 struct gv_context *gv_primary_context(int device);
 

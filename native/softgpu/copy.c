@@ -7,78 +7,48 @@
 #include "driver_faults.h"
 #include "fault.h"
 #include "memory.h"
+#include "model.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum { CHUNK = 1 << 20, STAGED_AT_MOST = 1 << 20 };
-
-static double link_bytes_per_ns(void)
-{
-    static _Atomic int known;
-    static double rate; /* written before `known` */
-    if (atomic_load_explicit(&known, memory_order_acquire) == 0) {
-        const char *text = getenv("GPUVIRT_SOFTGPU_LINK");
-        rate = text != NULL ? strtod(text, NULL) : 0; /* GB/s = bytes per ns */
-        atomic_store_explicit(&known, 1, memory_order_release);
-    }
-    return rate;
-}
-
-/* The link model: a chunk takes its place behind those of all processes; returns when it will have arrived, 0: no model.
- * When the last one on the link was the copy's own chunk, the next follows it without a gap, however late we woke up. */
-static uint64_t take_link(int device, enum gv_direction direction, size_t bytes, uint64_t own_last)
-{
-    const double rate = link_bytes_per_ns();
-    if (rate <= 0 || direction > GV_FROM_DEVICE)
-        return 0;
-    uint64_t *free_at = &gv_driver.board->devices[device].link_free_at_ns[direction];
-    const uint64_t cost = (uint64_t)((double)bytes / rate);
-    uint64_t old = __atomic_load_n(free_at, __ATOMIC_RELAXED), end;
-    do {
-        const uint64_t now = gv_board_now_ns();
-        end = (old == own_last || old > now ? old : now) + cost;
-    } while (!__atomic_compare_exchange_n(free_at, &old, end, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
-    return end;
-}
-
-static void sleep_until(uint64_t end)
-{
-    const struct timespec until = {(time_t)(end / 1000000000u), (long)(end % 1000000000u)};
-    while (end != 0 && clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {
-    }
-}
+enum { CHUNK = 1 << 20, STAGED_AT_MOST = 1 << 20, AHEAD_AT_MOST_NS = 200000 };
 
 static void count(int device, enum gv_direction direction, uint64_t bytes)
 {
-    struct gv_board_account *account = &gv_driver.board->processes[gv_driver.record].accounts[device];
+    struct gv_board_account *account = gv_board_account(device);
     uint64_t *counter = direction == GV_TO_DEVICE     ? &account->to_device
                         : direction == GV_FROM_DEVICE ? &account->from_device
                                                       : &account->on_device;
     __atomic_fetch_add(counter, bytes, __ATOMIC_RELAXED);
+    if (direction <= GV_FROM_DEVICE)
+        gv_model_count_link(gv_board_device(device), (int)direction, bytes);
 }
 
 static const char *const places[] = {"copy.to_device", "copy.from_device", "copy.on_device"}; /* by direction */
 
-static CUresult move_row(const struct gv_copy *copy, int device, uint8_t *to, const uint8_t *from, size_t bytes)
+/* `arrival`: of the copy's last chunk on the modelled link, 0: none yet. The copy waits when it is well ahead of the link. */
+static CUresult move_row(const struct gv_copy *copy, int device, uint8_t *to, const uint8_t *from, size_t bytes,
+                         uint64_t *arrival)
 {
-    if (link_bytes_per_ns() <= 0 && __builtin_expect(gv_armed() == 0, 1)) {
+    const bool modelled = copy->direction <= GV_FROM_DEVICE && gv_model_of(device)->link_mb_s[copy->direction] != 0;
+    if (!modelled && __builtin_expect(gv_armed() == 0, 1)) {
         memmove(to, from, bytes);
         return CUDA_SUCCESS;
     }
-    uint64_t arrival = 0;
     for (size_t done = 0; done < bytes; done += CHUNK) {
         const size_t part = bytes - done < CHUNK ? bytes - done : CHUNK;
         bool corrupt = false;
         if (gv_armed() != 0 && copy->direction <= GV_ON_DEVICE)
             GV_TRY(gv_inject_copy(places[copy->direction], device, part, &corrupt));
-        arrival = take_link(device, copy->direction, part, arrival);
+        if (modelled)
+            *arrival =
+                gv_model_link(device, (int)copy->direction, copy->to_pageable || copy->from_pageable, part, *arrival);
         memmove(to + done, from + done, part);
         if (corrupt)
             to[done] ^= 1;
-        sleep_until(arrival);
+        if (modelled && *arrival > gv_board_now_ns() + AHEAD_AT_MOST_NS)
+            gv_model_sleep_until(*arrival);
     }
     return CUDA_SUCCESS;
 }
@@ -99,10 +69,12 @@ static CUresult perform(const struct gv_copy *copy, struct gv_context *context)
             frame.also_high = from + span(copy, copy->from_pitch, copy->from_slice);
         }
         CUresult result = CUDA_SUCCESS;
+        uint64_t arrival = 0;
         for (size_t z = 0; z < copy->depth && result == CUDA_SUCCESS; z++)
             for (size_t y = 0; y < copy->height && result == CUDA_SUCCESS; y++)
                 result = move_row(copy, context->device, copy->to + z * copy->to_slice + y * copy->to_pitch,
-                                  copy->from + z * copy->from_slice + y * copy->from_pitch, copy->width);
+                                  copy->from + z * copy->from_slice + y * copy->from_pitch, copy->width, &arrival);
+        gv_model_sleep_until(arrival);
         gv_fault_leave(&frame);
         count(context->device, copy->direction, copy->width * copy->height * copy->depth);
         return result;

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Devices: names, sizes, attributes. Compute capability 9.0, with as many multiprocessors as there are workers.
+ * Devices: names, sizes, attributes, by their profile.
  */
 #include "array.h"
 #include "driver.h"
 #include "launch.h"
+#include "model.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -40,7 +41,7 @@ GV_EXPORT CUresult cuDeviceGetName(char *name, int len, CUdevice dev)
     GV_TRY(gv_check_device(dev));
     if (name == NULL || len <= 0)
         return CUDA_ERROR_INVALID_VALUE;
-    snprintf(name, (size_t)len, "Soft GPU (gpuvirt)");
+    gv_board_device_name(gv_driver.board, (uint32_t)dev, name, (size_t)len);
     return CUDA_SUCCESS;
 }
 
@@ -50,7 +51,7 @@ GV_EXPORT CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice dev)
     GV_TRY(gv_check_device(dev));
     if (uuid == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    memcpy(uuid->bytes, gv_driver.board->devices[dev].uuid, sizeof uuid->bytes);
+    memcpy(uuid->bytes, gv_board_device(dev)->uuid, sizeof uuid->bytes);
     return CUDA_SUCCESS;
 }
 
@@ -62,7 +63,7 @@ GV_EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev)
     GV_TRY(gv_check_device(dev));
     if (bytes == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    *bytes = gv_driver.board->devices[dev].memory_bytes;
+    *bytes = gv_board_device(dev)->memory_bytes;
     return CUDA_SUCCESS;
 }
 
@@ -100,8 +101,8 @@ GV_EXPORT CUresult cuDeviceComputeCapability(int *major, int *minor, CUdevice de
     GV_TRY(gv_check_device(dev));
     if (major == NULL || minor == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    *major = 9;
-    *minor = 0;
+    *major = (int)gv_profile_of(dev)->major;
+    *minor = (int)gv_profile_of(dev)->minor;
     return CUDA_SUCCESS;
 }
 
@@ -119,8 +120,8 @@ GV_EXPORT CUresult cuDeviceGetProperties(CUdevprop *prop, CUdevice dev)
         .totalConstantMemory = 65536,
         .SIMDWidth = 32,
         .memPitch = INT32_MAX,
-        .regsPerBlock = 65536,
-        .clockRate = 1000000,
+        .regsPerBlock = (int)gv_profile_of(dev)->registers_per_multiprocessor,
+        .clockRate = (int)gv_profile_of(dev)->clock_khz,
         .textureAlign = 512,
     };
     return CUDA_SUCCESS;
@@ -129,6 +130,7 @@ GV_EXPORT CUresult cuDeviceGetProperties(CUdevprop *prop, CUdevice dev)
 /* Attributes that are not 0. */
 static int attribute_of(CUdevice_attribute attribute, CUdevice device)
 {
+    const struct gv_profile *profile = gv_profile_of(device);
     switch (attribute) {
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK:
     case CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X:
@@ -144,11 +146,11 @@ static int attribute_of(CUdevice_attribute attribute, CUdevice device)
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK:
         return GV_SHARED_DEFAULT;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN:
-        return GV_SHARED_MOST;
+        return (int)profile->shared_per_block_most;
     case CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR:
-        return GV_SHARED_MOST + 1024;
+        return (int)profile->shared_per_multiprocessor;
     case CU_DEVICE_ATTRIBUTE_RESERVED_SHARED_MEMORY_PER_BLOCK:
-        return 1024;
+        return (int)profile->shared_reserved;
     case CU_DEVICE_ATTRIBUTE_TOTAL_CONSTANT_MEMORY:
         return 65536;
     case CU_DEVICE_ATTRIBUTE_WARP_SIZE:
@@ -157,34 +159,42 @@ static int attribute_of(CUdevice_attribute attribute, CUdevice device)
         return INT32_MAX;
     case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_BLOCK:
     case CU_DEVICE_ATTRIBUTE_MAX_REGISTERS_PER_MULTIPROCESSOR:
-        return 65536;
+        return (int)profile->registers_per_multiprocessor;
     case CU_DEVICE_ATTRIBUTE_CLOCK_RATE:
-        return 1000000; /* kHz: clock64 counts nanoseconds */
+        return (int)profile->clock_khz; /* %clock64 counts nanoseconds all the same */
     case CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE:
-        return 1600000; /* kHz; a model, as is the width */
+        return (int)profile->memory_clock_khz;
     case CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH:
-        return 128;
+        return (int)profile->bus_bits;
     case CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE:
-        return 4 << 20;
+        return (int)profile->l2_bytes;
     case CU_DEVICE_ATTRIBUTE_TEXTURE_ALIGNMENT:
     case CU_DEVICE_ATTRIBUTE_SURFACE_ALIGNMENT:
         return 512;
     case CU_DEVICE_ATTRIBUTE_TEXTURE_PITCH_ALIGNMENT:
         return 32;
     case CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT:
-        return gv_driver.workers;
+        return gv_multiprocessors(device);
     case CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_MULTIPROCESSOR:
-        return 2048;
+        return (int)profile->threads_per_multiprocessor;
     case CU_DEVICE_ATTRIBUTE_MAX_BLOCKS_PER_MULTIPROCESSOR:
-        return 32;
+        return (int)profile->blocks_per_multiprocessor;
+    case CU_DEVICE_ATTRIBUTE_MAX_PERSISTING_L2_CACHE_SIZE:
+        return (int)profile->l2_persisting_bytes;
+    case CU_DEVICE_ATTRIBUTE_ECC_ENABLED:
+        return profile->ecc != 0;
+    case CU_DEVICE_ATTRIBUTE_GPU_PCI_DEVICE_ID:
+        return (int)profile->pci_device;
+    case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:
+        return (int)profile->minor;
     case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID:
         return 0x10 + device;
     case CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT:
-        return 2;
+        return (int)profile->copy_engines;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:
-        return 9;
+        return (int)profile->major;
     case CU_DEVICE_ATTRIBUTE_SINGLE_TO_DOUBLE_PRECISION_PERF_RATIO:
-        return 2;
+        return (int)profile->double_ratio;
     case CU_DEVICE_ATTRIBUTE_MEM_SYNC_DOMAIN_COUNT:
         return 1;
     case CU_DEVICE_ATTRIBUTE_NUMA_ID:
@@ -193,6 +203,7 @@ static int attribute_of(CUdevice_attribute attribute, CUdevice device)
     case CU_DEVICE_ATTRIBUTE_GPU_OVERLAP:
     case CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY:
     case CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS:
+    case CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH:
     case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING:
     case CU_DEVICE_ATTRIBUTE_STREAM_PRIORITIES_SUPPORTED:
     case CU_DEVICE_ATTRIBUTE_GLOBAL_L1_CACHE_SUPPORTED:

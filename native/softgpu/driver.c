@@ -6,6 +6,8 @@
 #include "driver_faults.h"
 #include "fault.h"
 #include "header_version.h"
+#include "model.h"
+#include "service.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -80,7 +82,11 @@ GV_EXPORT CUresult cuInit(unsigned int Flags)
         if (gv_driver.record >= 0 && result == CUDA_SUCCESS) {
             gv_driver.device_count = (int)gv_driver.board->device_count;
             gv_driver.workers = count_workers();
+            for (int d = 0; d < GV_BOARD_DEVICES; d++)
+                gv_driver.place[d] = (uint8_t)d;
             gv_fault_install();
+            gv_service_start();
+            gv_model_spend(gv_model_of(0)->init_ns);
             pthread_atfork(NULL, NULL, in_child);
             atomic_store_explicit(&gv_driver.ready, true, memory_order_release);
         } else if (gv_driver.record < 0) {

@@ -36,8 +36,22 @@ struct gv_driver {
     int record; /* of this process on the board */
     int device_count;
     int workers; /* threads that run blocks: the multiprocessors */
+    /* Where each device of this process is on the board: itself, until a restore has moved it. Changes only while no call
+     * is in progress. */
+    uint8_t place[GV_BOARD_DEVICES];
 };
 extern struct gv_driver gv_driver;
+
+static inline uint32_t gv_place(int device) { return gv_driver.place[device]; }
+static inline struct gv_board_device *gv_board_device(int device)
+{
+    return &gv_driver.board->devices[gv_place(device)];
+}
+/* This process's account of a device. */
+static inline struct gv_board_account *gv_board_account(int device)
+{
+    return &gv_driver.board->processes[gv_driver.record].accounts[gv_place(device)];
+}
 
 #define GV_READY()                                                                                                     \
     do {                                                                                                               \

@@ -18,7 +18,7 @@ enum { LOOK_EVERY_NS = 10000000, ROUNDS = 64 };
 
 static uint32_t own_word(void) { return (uint32_t)gv_driver.record + 1; }
 
-static struct gv_board_device *board_device(int device) { return &gv_driver.board->devices[device]; }
+static struct gv_board_device *board_device(int device) { return gv_board_device(device); }
 
 static struct gv_board_account *account_of(int record, int device)
 {
@@ -159,6 +159,7 @@ void gv_turn_account(int number, uint64_t now)
     if (!gv_turn_is_ours(number) || now <= since)
         return;
     gv_board_add_busy(device, since, now);
+    gv_board_add_sample(account_of(gv_driver.record, number), since, now);
     __atomic_fetch_add(&account_of(gv_driver.record, number)->engine_ns, now - since, __ATOMIC_RELAXED);
     __atomic_store_n(&device->engine_since_ns, now, __ATOMIC_RELAXED);
 }

@@ -3,6 +3,7 @@
  * cuFunc* and the cuKernel* calls that ask the same questions; the launch calls of CUDA 1.
  */
 #include "launch.h"
+#include "model.h"
 #include "module.h"
 
 struct gv_function *gv_function_of(CUfunction handle)
@@ -16,6 +17,17 @@ CUresult gv_function_instance(struct gv_function *function, struct gv_context *c
         return gv_library_instance(function->library, context, instance);
     *instance = function->instance;
     return (*instance)->context == context ? CUDA_SUCCESS : CUDA_ERROR_INVALID_HANDLE;
+}
+
+const struct gv_profile *gv_function_profile(const struct gv_function *function)
+{
+    const struct gv_context *context = function->instance != NULL ? function->instance->context : gv_thread_context();
+    return gv_profile_of(context != NULL ? context->device : 0);
+}
+
+static int shared_most(const struct gv_function *function)
+{
+    return (int)gv_function_profile(function)->shared_per_block_most;
 }
 
 /* The user's constants: of the whole module, since the translator does not tell which kernel uses which. */
@@ -51,7 +63,7 @@ static CUresult get_attribute(const struct gv_function *function, CUfunction_att
         break;
     case CU_FUNC_ATTRIBUTE_PTX_VERSION:
     case CU_FUNC_ATTRIBUTE_BINARY_VERSION:
-        *value = 90;
+        *value = (int)(gv_function_profile(function)->major * 10 + gv_function_profile(function)->minor);
         break;
     case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES:
         *value = function->dynamic_shared_max > 0 ? function->dynamic_shared_max
@@ -79,7 +91,7 @@ static CUresult set_attribute(struct gv_function *function, CUfunction_attribute
 {
     switch (attribute) {
     case CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES:
-        if (value < 0 || value > GV_SHARED_MOST - (int)function->kernel->static_shared)
+        if (value < 0 || value > shared_most(function) - (int)function->kernel->static_shared)
             return CUDA_ERROR_INVALID_VALUE;
         function->dynamic_shared_max = value;
         return CUDA_SUCCESS;
@@ -245,7 +257,8 @@ GV_EXPORT CUresult cuFuncSetBlockShape(CUfunction hfunc, int x, int y, int z)
 GV_EXPORT CUresult cuFuncSetSharedSize(CUfunction hfunc, unsigned int bytes)
 {
     GV_ENTER();
-    if (gv_function_of(hfunc) == NULL)
+    const struct gv_function *function = gv_function_of(hfunc);
+    if (function == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
-    return bytes <= GV_SHARED_MOST ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    return bytes <= (unsigned)shared_most(function) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }

@@ -127,7 +127,9 @@ static CUresult add_block(struct gv_heap *heap, uint64_t bytes)
         result = gv_physical_create(heap->device, bytes, &block->physical);
     if (result == CUDA_SUCCESS) {
         void *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, block->physical->fd, 0);
-        if (address == MAP_FAILED) {
+        if (address == MAP_FAILED || !gv_view_add(block->physical, (uint64_t)address, bytes, PROT_READ | PROT_WRITE)) {
+            if (address != MAP_FAILED)
+                munmap(address, bytes);
             gv_physical_release(block->physical);
             result = CUDA_ERROR_OUT_OF_MEMORY;
         } else {

@@ -4,6 +4,7 @@
  * and charged to no device.
  */
 #include "memory.h"
+#include "model.h"
 #include "stream.h"
 
 #include <stdlib.h>
@@ -27,6 +28,8 @@ static CUresult allocate(struct gv_context *context, uint64_t bytes, unsigned fl
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     *address = memory;
+    if (kind == GV_REGION_HOST)
+        gv_model_pin(context->device, true, size);
     return CUDA_SUCCESS;
 }
 
@@ -96,6 +99,8 @@ GV_EXPORT CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int F
     if (region != NULL)
         region->flags = Flags;
     pthread_mutex_unlock(&gv_memory_lock);
+    if (region != NULL)
+        gv_model_pin(context->device, false, bytesize);
     return region != NULL ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
 }
 

@@ -84,7 +84,7 @@ bool gv_managed_begin(struct gv_region *region, CUmemLocation preferred)
 static void leave(struct part *part)
 {
     if (part->resident != GV_HOST)
-        gv_board_uncharge(gv_driver.board, (uint32_t)part->resident, part->end - part->first);
+        gv_board_uncharge(gv_driver.board, gv_place(part->resident), part->end - part->first);
     part->resident = GV_HOST;
 }
 
@@ -215,8 +215,8 @@ void gv_managed_move(const struct gv_managed_range *range, int device)
         const uint64_t bytes = part->end - part->first;
         leave(part);
         if (device != GV_HOST &&
-            (gv_board_charge(gv_driver.board, (uint32_t)device, bytes) ||
-             (evict(device, bytes, range) && gv_board_charge(gv_driver.board, (uint32_t)device, bytes))))
+            (gv_board_charge(gv_driver.board, gv_place(device), bytes) ||
+             (evict(device, bytes, range) && gv_board_charge(gv_driver.board, gv_place(device), bytes))))
             part->resident = device;
     }
     if (managed != NULL)

@@ -157,8 +157,8 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 GV_EXPORT CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
     GV_ENTER_CONTEXT(context);
-    const struct gv_board_device *device = &gv_driver.board->devices[context->device];
-    const uint64_t used = gv_board_used(gv_driver.board, (uint32_t)context->device);
+    const struct gv_board_device *device = gv_board_device(context->device);
+    const uint64_t used = gv_board_used(gv_driver.board, gv_place(context->device));
     if (free_bytes != NULL)
         *free_bytes = used < device->memory_bytes ? device->memory_bytes - used : 0;
     if (total != NULL)

@@ -14,6 +14,7 @@
 #define GPUVIRT_SOFTGPU_MEMORY_H
 
 #include "context.h"
+#include "views.h"
 
 extern pthread_mutex_t gv_memory_lock;
 
@@ -25,7 +26,15 @@ struct gv_physical {
     uint64_t inode;      /* known once it was exported or imported, else 0 */
     uint32_t references; /* handles and mappings; under gv_memory_lock */
     struct gv_physical *next_shared;
+    struct gv_view *views;            /* under gv_memory_lock */
+    void *saved;                      /* its content while the process is checkpointed */
+    bool keeps_fd;                    /* while it is checkpointed: had a descriptor */
+    struct gv_physical *next, **link; /* all of the process; under the lock of physical.c */
 };
+/* Calls `visit` for each of a device until it answers false; none may be made or released meanwhile. */
+bool gv_physical_each(bool (*visit)(struct gv_physical *physical, void *data), void *data);
+/* A memfd for the memory of a device; -1 with errno. */
+int gv_physical_descriptor(int device, uint64_t bytes);
 enum { GV_HOST = -1 }; /* instead of a device: host memory, charged to none */
 /* Charged to the device. References = 1. */
 CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical);

@@ -79,6 +79,8 @@ CUresult gv_jit_open(const char *const *texts, size_t count, struct gv_jit_log *
 
 /* Several PTX texts as one image: what the linker hands out as "cubin". */
 #define GV_LINKED_MAGIC "GVPTX01"
+/* One of the texts, where a program linked libcudadevrt: the translator puts its own implementation in its place. */
+#define GV_DEVICE_RUNTIME "//gpuvirt device runtime"
 struct gv_linked {
     char magic[8];
     uint64_t bytes;          /* of the whole image */
@@ -98,6 +100,8 @@ void gv_library_forget(struct gv_library *library, struct gv_instance *instance)
 struct gv_function *gv_function_new(enum gv_kind kind, const struct gv_module *module, uint32_t number,
                                     uint32_t register_limit);
 /* A CUfunction, or a CUkernel cast to one. NULL: neither. */
+/* The profile that questions about a function mean: of its module's device, else of the calling thread's context. */
+const struct gv_profile *gv_function_profile(const struct gv_function *function);
 struct gv_function *gv_function_of(CUfunction handle);
 CUresult gv_function_instance(struct gv_function *function, struct gv_context *context, struct gv_instance **instance);
 CUresult gv_variable_of(const struct gv_instance *instance, const char *name, CUdeviceptr *address, size_t *bytes);

@@ -21,6 +21,67 @@ pthread_mutex_t gv_memory_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct gv_physical
     *shared_list; /* exported or imported, by inode: an import of our own memory is the same memory */
 
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER; /* the list of all */
+static struct gv_physical *all;
+
+static void list(struct gv_physical *physical)
+{
+    pthread_mutex_lock(&all_lock);
+    physical->next = all;
+    physical->link = &all;
+    if (all != NULL)
+        all->link = &physical->next;
+    all = physical;
+    pthread_mutex_unlock(&all_lock);
+}
+
+static void unlist(struct gv_physical *physical)
+{
+    pthread_mutex_lock(&all_lock);
+    *physical->link = physical->next;
+    if (physical->next != NULL)
+        physical->next->link = physical->link;
+    pthread_mutex_unlock(&all_lock);
+}
+
+bool gv_physical_each(bool (*visit)(struct gv_physical *physical, void *data), void *data)
+{
+    bool go_on = true;
+    pthread_mutex_lock(&all_lock);
+    for (struct gv_physical *physical = all; physical != NULL && go_on; physical = physical->next)
+        go_on = physical->device == GV_HOST || visit(physical, data);
+    pthread_mutex_unlock(&all_lock);
+    return go_on;
+}
+
+bool gv_view_add(struct gv_physical *physical, uint64_t address, uint64_t bytes, int protection)
+{
+    struct gv_view *view = malloc(sizeof *view);
+    if (view == NULL)
+        return false;
+    *view = (struct gv_view){.address = address, .bytes = bytes, .protection = protection, .next = physical->views};
+    physical->views = view;
+    return true;
+}
+
+void gv_view_protect(struct gv_physical *physical, uint64_t address, int protection)
+{
+    for (struct gv_view *view = physical->views; view != NULL; view = view->next)
+        if (view->address == address)
+            view->protection = protection;
+}
+
+void gv_view_remove(struct gv_physical *physical, uint64_t address)
+{
+    for (struct gv_view **link = &physical->views; *link != NULL; link = &(*link)->next)
+        if ((*link)->address == address) {
+            struct gv_view *view = *link;
+            *link = view->next;
+            free(view);
+            return;
+        }
+}
+
 /* One descriptor per handle: the usual soft limit of 1024 is too low for a large device in 2 MiB handles. */
 static bool raise_descriptor_limit(void)
 {
@@ -31,10 +92,10 @@ static bool raise_descriptor_limit(void)
     return setrlimit(RLIMIT_NOFILE, &limit) == 0;
 }
 
-static int new_memfd(int device, uint64_t bytes)
+int gv_physical_descriptor(int device, uint64_t bytes)
 {
     char name[48];
-    snprintf(name, sizeof name, NAME_PREFIX "%d", device);
+    snprintf(name, sizeof name, NAME_PREFIX "%d", device == GV_HOST ? GV_HOST : (int)gv_place(device));
     int fd = memfd_create(name, MFD_CLOEXEC);
     if (fd < 0 && errno == EMFILE && raise_descriptor_limit())
         fd = memfd_create(name, MFD_CLOEXEC);
@@ -52,8 +113,8 @@ static int new_memfd(int device, uint64_t bytes)
 /* Managed memory gives way. */
 static bool charge(int device, uint64_t bytes)
 {
-    return gv_board_charge(gv_driver.board, (uint32_t)device, bytes) ||
-           (gv_managed_make_room(device, bytes) && gv_board_charge(gv_driver.board, (uint32_t)device, bytes));
+    return gv_board_charge(gv_driver.board, gv_place(device), bytes) ||
+           (gv_managed_make_room(device, bytes) && gv_board_charge(gv_driver.board, gv_place(device), bytes));
 }
 
 CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical)
@@ -65,16 +126,17 @@ CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **phy
         free(made);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    made->fd = new_memfd(device, bytes);
+    made->fd = gv_physical_descriptor(device, bytes);
     if (made->fd < 0) {
         if (device != GV_HOST)
-            gv_board_uncharge(gv_driver.board, (uint32_t)device, bytes);
+            gv_board_uncharge(gv_driver.board, gv_place(device), bytes);
         free(made);
         return CUDA_ERROR_OPERATING_SYSTEM;
     }
     made->device = device;
     made->bytes = bytes;
     made->references = 1;
+    list(made);
     *physical = made;
     return CUDA_SUCCESS;
 }
@@ -92,8 +154,11 @@ void gv_physical_release(struct gv_physical *physical)
                 break;
             }
     } else if (physical->device != GV_HOST) {
-        gv_board_uncharge(gv_driver.board, (uint32_t)physical->device, physical->bytes);
+        gv_board_uncharge(gv_driver.board, gv_place(physical->device), physical->bytes);
     }
+    unlist(physical);
+    while (physical->views != NULL)
+        gv_view_remove(physical, physical->views->address);
     if (physical->fd >= 0)
         close(physical->fd);
     free(physical);
@@ -105,7 +170,7 @@ CUresult gv_physical_share(struct gv_physical *physical)
     if (physical->inode == 0) {
         if (fstat(physical->fd, &status) != 0 ||
             (physical->device != GV_HOST &&
-             !gv_board_share(gv_driver.board, (uint32_t)physical->device, status.st_ino, physical->bytes)))
+             !gv_board_share(gv_driver.board, gv_place(physical->device), status.st_ino, physical->bytes)))
             return CUDA_ERROR_OPERATING_SYSTEM;
         physical->inode = status.st_ino;
         physical->next_shared = shared_list;
@@ -121,7 +186,7 @@ CUresult gv_physical_export(struct gv_physical *physical, int *fd)
     return *fd < 0 ? CUDA_ERROR_OPERATING_SYSTEM : CUDA_SUCCESS;
 }
 
-/* The device number is in the name of the memfd: "/memfd:gpuvirt-softgpu-0 (deleted)"; -1 is GV_HOST. */
+/* The number of the device on the board is in the name of the memfd: "/memfd:gpuvirt-softgpu-0 (deleted)"; -1 is GV_HOST. */
 static bool device_of_descriptor(int fd, int *found)
 {
     char path[64], target[128];
@@ -131,11 +196,18 @@ static bool device_of_descriptor(int fd, int *found)
     if (length <= 0)
         return false;
     target[length] = '\0';
-    if (sscanf(target, "/memfd:" NAME_PREFIX "%d", &device) != 1 || device < GV_HOST ||
-        device >= gv_driver.device_count)
+    if (sscanf(target, "/memfd:" NAME_PREFIX "%d", &device) != 1)
         return false;
-    *found = device;
-    return true;
+    if (device == GV_HOST) {
+        *found = GV_HOST;
+        return true;
+    }
+    for (int own = 0; own < gv_driver.device_count; own++)
+        if (gv_place(own) == (uint32_t)device) {
+            *found = own;
+            return true;
+        }
+    return false;
 }
 
 CUresult gv_physical_import(int fd, struct gv_physical **physical)
@@ -159,7 +231,7 @@ CUresult gv_physical_import(int fd, struct gv_physical **physical)
         return CUDA_ERROR_OPERATING_SYSTEM;
     }
     if (device != GV_HOST &&
-        !gv_board_hold(gv_driver.board, (uint32_t)device, status.st_ino, (uint64_t)status.st_size)) {
+        !gv_board_hold(gv_driver.board, gv_place(device), status.st_ino, (uint64_t)status.st_size)) {
         close(made->fd);
         free(made);
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -170,6 +242,7 @@ CUresult gv_physical_import(int fd, struct gv_physical **physical)
     made->references = 1;
     made->next_shared = shared_list;
     shared_list = made;
+    list(made);
     *physical = made;
     return CUDA_SUCCESS;
 }

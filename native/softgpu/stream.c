@@ -12,6 +12,7 @@
 
 GV_THREAD_LOCAL int per_thread_default;
 static _Atomic uint64_t last_id;
+static atomic_int ending;
 
 void gv_soft_default_stream(int per_thread);
 void gv_soft_default_stream(int per_thread) { per_thread_default = per_thread; }
@@ -65,6 +66,7 @@ static void *stream_thread(void *argument)
     }
     gv_launch_thread_exit();
     gv_object_free(stream, GV_STREAM);
+    atomic_fetch_sub(&ending, 1);
     return NULL;
 }
 
@@ -245,6 +247,7 @@ static void retire(struct gv_stream *stream)
     } else if (marker != NULL) {
         marker->run = close_marker;
         marker->always = true;
+        atomic_fetch_add(&ending, 1);
         gv_stream_submit(stream, marker);
     }
 }
@@ -261,6 +264,8 @@ void gv_stream_destroy(struct gv_stream *stream)
     pthread_mutex_unlock(&context->lock);
     retire(stream);
 }
+
+int gv_streams_ending(void) { return atomic_load(&ending); }
 
 void gv_streams_close(struct gv_context *context)
 {

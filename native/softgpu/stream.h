@@ -64,6 +64,8 @@ void gv_stream_wait(struct gv_stream *stream);
 bool gv_stream_idle(struct gv_stream *stream);
 void gv_streams_wait(struct gv_context *context);
 void gv_streams_close(struct gv_context *context);
+/* Destroyed streams that still have work to do. */
+int gv_streams_ending(void);
 /* What is due after any wait of the program: device printf, trimming of pools. */
 void gv_after_wait(void);
 

@@ -11,6 +11,7 @@
  * share its address space: access is the union of what the locations were given.
  */
 #include "vmm.h"
+#include "model.h"
 
 #include <errno.h>
 #include <search.h>
@@ -127,7 +128,11 @@ GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGe
         mapping->handle = known;
         result = CUDA_ERROR_OUT_OF_MEMORY;
         if (tsearch(mapping, &mappings, compare) != NULL) {
-            if (mmap((void *)ptr, size, PROT_NONE, MAP_SHARED | MAP_FIXED, known->physical->fd, 0) == MAP_FAILED) {
+            if (!gv_view_add(known->physical, ptr, size, PROT_NONE)) {
+                tdelete(mapping, &mappings, compare);
+            } else if (mmap((void *)ptr, size, PROT_NONE, MAP_SHARED | MAP_FIXED, known->physical->fd, 0) ==
+                       MAP_FAILED) {
+                gv_view_remove(known->physical, ptr);
                 tdelete(mapping, &mappings, compare);
             } else {
                 madvise((void *)ptr, size, MADV_DONTFORK);
@@ -137,8 +142,11 @@ GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGe
             }
         }
     }
+    const int device = result == CUDA_SUCCESS ? known->physical->device : 0;
     pthread_mutex_unlock(&gv_memory_lock);
-    if (result != CUDA_SUCCESS)
+    if (result == CUDA_SUCCESS)
+        gv_model_vmm(device, GV_VMM_MAP, size);
+    else
         free(mapping);
     return result;
 }
@@ -160,6 +168,7 @@ static bool whole_mappings(uint64_t ptr, uint64_t size)
 static void forget_mapping(struct gv_mapping *mapping)
 {
     struct gv_handle *handle = mapping->handle;
+    gv_view_remove(handle->physical, mapping->base);
     tdelete(mapping, &mappings, compare);
     free(mapping);
     gv_handle_drop(handle, &handle->mappings);
@@ -171,8 +180,10 @@ GV_EXPORT CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
     if (ptr == 0 || size == 0)
         return CUDA_ERROR_INVALID_VALUE;
     CUresult result = CUDA_ERROR_INVALID_VALUE;
+    int device = 0;
     pthread_mutex_lock(&gv_memory_lock);
     if (size <= UINT64_MAX - ptr && whole_mappings(ptr, size)) {
+        device = mapping_of(ptr, 1)->handle->physical->device;
         result = CUDA_ERROR_OUT_OF_MEMORY;
         if (mmap((void *)ptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
             MAP_FAILED) {
@@ -185,6 +196,8 @@ GV_EXPORT CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
         }
     }
     pthread_mutex_unlock(&gv_memory_lock);
+    if (result == CUDA_SUCCESS)
+        gv_model_vmm(device, GV_VMM_UNMAP, size);
     return result;
 }
 
@@ -234,6 +247,7 @@ GV_EXPORT CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAcces
             for (size_t i = 0; i < count; i++)
                 mapping->access[desc[i].location.id] = (uint8_t)desc[i].flags;
             const int wanted = protection_of(mapping);
+            gv_view_protect(mapping->handle->physical, mapping->base, wanted);
             if (protection >= 0 && wanted != protection) {
                 if (mprotect((void *)run, at - run, protection) != 0)
                     result = CUDA_ERROR_OUT_OF_MEMORY;
@@ -246,6 +260,8 @@ GV_EXPORT CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAcces
             result = CUDA_ERROR_OUT_OF_MEMORY;
     }
     pthread_mutex_unlock(&gv_memory_lock);
+    if (result == CUDA_SUCCESS)
+        gv_model_vmm((int)desc[0].location.id, GV_VMM_ACCESS, size);
     return result;
 }
 

@@ -2,6 +2,7 @@
  *
  * Handles of physical memory: create, release, properties, export, import.
  */
+#include "model.h"
 #include "vmm.h"
 
 #include <string.h>
@@ -73,6 +74,7 @@ GV_EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     *handle = (CUmemGenericAllocationHandle)made;
+    gv_model_vmm(prop->location.id, GV_VMM_CREATE, size);
     return CUDA_SUCCESS;
 }
 

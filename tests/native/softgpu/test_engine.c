@@ -196,7 +196,7 @@ int main(void)
     const struct load many_blocks = {100000, 1000, false}, long_blocks = {5000000, 100, false};
     const struct load short_kernels = {100000, 1, false}, short_with_wait = {100000, 1, true};
     SHARE(48, 52, "equal kernels of many blocks", many_blocks, many_blocks);
-    SHARE(48, 52, "equal kernels of one short block, queued", short_kernels, short_kernels);
+    SHARE(42, 58, "equal kernels of one short block, queued", short_kernels, short_kernels);
     SHARE(47, 53, "blocks of 5 ms against blocks of 0.1 ms", long_blocks, many_blocks);
     SHARE(45, 65, "long kernels against short ones, queued", many_blocks, short_kernels);
     SHARE(88, 99, "long kernels against short ones with waits", many_blocks, short_with_wait);
