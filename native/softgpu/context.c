@@ -31,6 +31,13 @@ static _Atomic(struct gv_context *) all_contexts;
 
 struct gv_context *gv_thread_context(void) { return depth == 0 ? NULL : stack[depth - 1]; }
 
+/* Known ones, and at most one of how to wait. */
+bool gv_context_flags_valid(unsigned flags)
+{
+    const unsigned scheduling = flags & CU_CTX_SCHED_MASK;
+    return (flags & ~(unsigned)CU_CTX_FLAGS_MASK) == 0 && (scheduling & (scheduling - 1)) == 0;
+}
+
 struct gv_context *gv_context_of(CUcontext handle)
 {
     struct gv_context *context = (struct gv_context *)handle;
@@ -121,6 +128,8 @@ static CUresult open_context(struct gv_context *context, int device, unsigned fl
     context->id = atomic_fetch_add(&last_id, 1) + 1;
     context->streams = NULL;
     context->instances = NULL;
+    context->peer_count = 0;
+    context->cache_preference = CU_FUNC_CACHE_PREFER_NONE;
     memset(context->limits, 0, sizeof context->limits);
     context->limits[CU_LIMIT_STACK_SIZE] = 1024;
     context->limits[CU_LIMIT_PRINTF_FIFO_SIZE] = 1 << 20;
@@ -239,7 +248,7 @@ GV_EXPORT CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice dev, unsigned int flag
 {
     GV_ENTER();
     GV_TRY(gv_check_device(dev));
-    if (flags & ~(unsigned)CU_CTX_FLAGS_MASK)
+    if (!gv_context_flags_valid(flags))
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&primaries);
     primary_flags[dev] = flags;
@@ -271,7 +280,7 @@ GV_EXPORT CUresult cuCtxCreate_v2(CUcontext *pctx, unsigned int flags, CUdevice 
 {
     GV_ENTER();
     GV_TRY(gv_check_device(dev));
-    if (pctx == NULL || flags & ~(unsigned)CU_CTX_FLAGS_MASK)
+    if (pctx == NULL || !gv_context_flags_valid(flags))
         return CUDA_ERROR_INVALID_VALUE;
     struct gv_context *context = new_context(false);
     if (context == NULL)

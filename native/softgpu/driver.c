@@ -117,6 +117,14 @@ GV_EXPORT CUresult cuGetExportTable(const void **ppExportTable, const CUuuid *pE
 }
 
 /* cudaProfiler.h: documented to have no effect when no profiler is attached, which is always so here. */
+GV_EXPORT CUresult cuProfilerInitialize(const char *configFile, const char *outputFile, int outputMode);
+GV_EXPORT CUresult cuProfilerInitialize(const char *configFile, const char *outputFile, int outputMode)
+{
+    (void)configFile, (void)outputFile, (void)outputMode;
+    GV_ENTER();
+    return CUDA_ERROR_NOT_SUPPORTED; /* as on every GPU since Volta */
+}
+
 GV_EXPORT CUresult cuProfilerStart(void);
 GV_EXPORT CUresult cuProfilerStart(void)
 {

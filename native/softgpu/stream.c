@@ -36,6 +36,18 @@ static void wait_dependencies(struct gv_operation *operation)
     free(operation->dependencies);
 }
 
+static void unlink_stream(struct gv_stream *stream)
+{
+    struct gv_context *context = stream->context;
+    pthread_mutex_lock(&context->lock);
+    for (struct gv_stream **link = &context->streams; *link != NULL; link = &(*link)->next)
+        if (*link == stream) {
+            *link = stream->next;
+            break;
+        }
+    pthread_mutex_unlock(&context->lock);
+}
+
 static void *stream_thread(void *argument)
 {
     struct gv_stream *stream = argument;
@@ -59,7 +71,7 @@ static void *stream_thread(void *argument)
         }
         free(operation);
         if (closing)
-            stream->running = false;
+            unlink_stream(stream); /* before the last number: who waits for all streams need not look again */
         gv_gauge_advance(&stream->completed, number);
         if (closing)
             break;
@@ -234,15 +246,18 @@ void gv_streams_wait(struct gv_context *context)
     }
 }
 
-/* Its thread ends with the last operation; a stream that never had one is freed at once. */
-static void retire(struct gv_stream *stream)
+/* The handle is invalid at once. Its thread ends with the last operation, and until then the stream stays in the context's
+ * list, since waiting for the context is waiting for this work too. One that never had a thread goes now. */
+void gv_stream_destroy(struct gv_stream *stream)
 {
-    atomic_store(&stream->object.kind, 0); /* the handle is invalid from here on */
+    if (atomic_exchange(&stream->object.kind, 0) != GV_STREAM)
+        return; /* another thread was first */
     pthread_mutex_lock(&stream->lock);
     const bool running = stream->running;
     pthread_mutex_unlock(&stream->lock);
     struct gv_operation *marker = running ? calloc(1, sizeof *marker) : NULL;
     if (!running) {
+        unlink_stream(stream);
         gv_object_free(stream, GV_STREAM);
     } else if (marker != NULL) {
         marker->run = close_marker;
@@ -252,26 +267,24 @@ static void retire(struct gv_stream *stream)
     }
 }
 
-void gv_stream_destroy(struct gv_stream *stream)
+static struct gv_stream *first_alive(struct gv_context *context)
 {
-    struct gv_context *context = stream->context;
     pthread_mutex_lock(&context->lock);
-    for (struct gv_stream **link = &context->streams; *link != NULL; link = &(*link)->next)
-        if (*link == stream) {
-            *link = stream->next;
-            break;
-        }
+    struct gv_stream *stream = context->streams;
+    while (stream != NULL && !gv_is(stream, GV_STREAM))
+        stream = stream->next;
     pthread_mutex_unlock(&context->lock);
-    retire(stream);
+    return stream;
 }
 
 int gv_streams_ending(void) { return atomic_load(&ending); }
 
 void gv_streams_close(struct gv_context *context)
 {
-    while (context->streams != NULL)
-        gv_stream_destroy(context->streams);
-    retire(context->legacy);
+    for (struct gv_stream *stream; (stream = first_alive(context)) != NULL;)
+        gv_stream_destroy(stream);
+    gv_streams_wait(context);
+    gv_stream_destroy(context->legacy);
 }
 
 void gv_after_wait(void)
