@@ -79,8 +79,10 @@ static bool close_region(struct gv_region *region, void *data)
         break;
     case GV_REGION_HOST:
     case GV_REGION_REGISTERED:
-    case GV_REGION_MANAGED:
         gv_host_memory_free(region);
+        break;
+    case GV_REGION_MANAGED:
+        gv_managed_free(region);
         break;
     default:
         break; /* reservations and pools are of the process, not of a context */
@@ -151,7 +153,7 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
         else if (gv_is_pool_kind(region->kind))
             gv_pool_free(region, NULL, 0);
         else
-            gv_host_memory_free(region);
+            gv_managed_free(region);
     }
     pthread_mutex_unlock(&gv_memory_lock);
     return result;

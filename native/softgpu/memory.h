@@ -144,7 +144,10 @@ struct gv_stream;
 /* POOL_IMPORTED: now, under the lock; or when the stream is there. */
 void gv_pool_imported_free(struct gv_region *region);
 CUresult gv_pool_free_imported(CUdeviceptr address, struct gv_stream *stream);
-void gv_imported_free(struct gv_region *region);    /* the same for memory of another process */
+void gv_imported_free(struct gv_region *region); /* the same for memory of another process */
+void gv_managed_free(struct gv_region *region);
+/* Managed memory that is charged to the device goes to the host; false: there is none. Takes no lock of memory.c. */
+bool gv_managed_make_room(int device, uint64_t bytes);
 void gv_host_memory_free(struct gv_region *region); /* under the lock; frees memory and region */
 /* A pool allocation given to cuMemFree or cuMemFreeAsync; under the lock. */
 void gv_pool_free(struct gv_region *region, struct gv_gauge *gauge, uint64_t busy_until);

@@ -110,12 +110,19 @@ int gv_physical_descriptor(int device, uint64_t bytes)
     return fd;
 }
 
+/* Managed memory gives way. */
+static bool charge(int device, uint64_t bytes)
+{
+    return gv_board_charge(gv_driver.board, gv_place(device), bytes) ||
+           (gv_managed_make_room(device, bytes) && gv_board_charge(gv_driver.board, gv_place(device), bytes));
+}
+
 CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical)
 {
     if (device != GV_HOST && gv_device_lost(device))
         return CUDA_ERROR_DEVICE_UNAVAILABLE;
     struct gv_physical *made = calloc(1, sizeof *made);
-    if (made == NULL || (device != GV_HOST && !gv_board_charge(gv_driver.board, gv_place(device), bytes))) {
+    if (made == NULL || (device != GV_HOST && !charge(device, bytes))) {
         free(made);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }

@@ -5,6 +5,7 @@
  */
 #include "pool.h"
 #include "capture.h"
+#include "managed.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,6 +106,8 @@ void gv_pool_free(struct gv_region *region, struct gv_gauge *gauge, uint64_t bus
         gv_graph_memory_free(region->allocation, gauge, busy_until);
         return;
     }
+    if (region->kind == GV_REGION_POOL_MANAGED)
+        gv_managed_end(region);
     gv_heap_free(&pool->heap, region->segment, gauge, busy_until);
     pool->allocations--;
     gv_region_remove(region);
@@ -126,6 +129,10 @@ static enum gv_region_kind kind_of(const struct gv_pool *pool)
 static CUresult give(struct gv_pool *pool, struct gv_segment *segment, size_t bytes, CUdeviceptr *address)
 {
     struct gv_region *region = gv_region_add(segment->base, bytes, kind_of(pool), pool->heap.device, NULL);
+    if (region != NULL && region->kind == GV_REGION_POOL_MANAGED && !gv_managed_begin(region, pool->location)) {
+        gv_region_remove(region);
+        region = NULL;
+    }
     if (region == NULL) {
         gv_heap_free(&pool->heap, segment, NULL, 0);
         return CUDA_ERROR_OUT_OF_MEMORY;

@@ -283,14 +283,6 @@ GV_EXPORT CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callba
     return gv_stream_submit(stream, &host->operation);
 }
 
-GV_EXPORT CUresult cuStreamAttachMemAsync(CUstream hStream, CUdeviceptr dptr, size_t length, unsigned int flags)
-{
-    GV_ENTER();
-    (void)dptr, (void)length, (void)flags; /* managed memory is visible everywhere */
-    struct gv_stream *stream;
-    return gv_stream_of(hStream, &stream);
-}
-
 GV_EXPORT CUresult cuStreamCopyAttributes(CUstream dst, CUstream src)
 {
     GV_ENTER();
