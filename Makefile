@@ -17,10 +17,10 @@ die = { echo "make: error: $(1)" >&2; exit 1; }
 unexport PYTHONSAFEPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance generate lint format bench clean environment
+.PHONY: help demo test conformance numba-tests generate lint format bench clean environment
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Two jobs that do not fit on one GPU run on it together
 	@$(BIN)/python benchmarks/demo.py
@@ -33,6 +33,9 @@ conformance: $(STAMP) ## The same driver cases on the soft GPU, under the shim, 
 
 generate: $(STAMP) ## Write what is generated and committed: the table of driver entry points
 	@$(BIN)/python tests/conformance/coverage.py
+
+numba-tests: $(STAMP) ## numba-cuda's own tests on the soft GPU, directly and under gpuvirt (20 minutes the first time)
+	@$(BIN)/python tests/suites/numba_suite.py -j $(WORKERS)
 
 lint: $(STAMP) ## Linters and project rules only
 	@$(BIN)/python -m pytest -q tests/project -k "linters or layering or layout"

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from gpuvirt import paths
+from gpuvirt.cli import softgpu_fault
 from gpuvirt.cli.child import replace_by
 from gpuvirt.cli.output import Column, Row, format_option, mebibytes, show
 from gpuvirt.cli.program import NotExecutable, NotFound, find
@@ -105,6 +106,9 @@ def command() -> None:
     cubins or NVIDIA's own libraries: CUDA runtime programs, PyTorch, CuPy. It shows whether a program is right, not how
     fast a GPU is.
     """
+
+
+command.add_command(softgpu_fault.command)
 
 
 def folder() -> Path:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from .ctypes_map import C_TYPES, HALVES, UNSIGNED, integer_literal
+from .inline import yields
 from .instructions import HANDLERS
 from .layout import Layout
 from .liveness import Liveness
@@ -305,7 +306,7 @@ class FunctionEmitter:
         """Translates the body into `lines`."""
         body = self.function.body
         if self.mode in (PHASES, SCHEDULE):
-            waits = {n for n, i in enumerate(body) if i.base in WAITING}
+            waits = {n for n, i in enumerate(body) if yields(i)}
             self._after = self._live.after(waits)
             self._unsaved = self._live.unsaved(self._after)
         for number, instruction in enumerate(body):
@@ -344,9 +345,6 @@ class FunctionEmitter:
     def local_bytes(self) -> int:
         """Bytes of .local memory of one thread."""
         return sum(v.size for v in self.function.locals.values() if v.space == "local")
-
-
-WAITING = frozenset(("bar", "barrier", "shfl", "vote", "match", "activemask", "redux", "elect"))
 
 
 def label_name(name: str) -> str:

@@ -9,7 +9,23 @@ from __future__ import annotations
 
 from .syntax import Function, Instruction, Operand, PtxError, Variable, label
 
-YIELDING = frozenset(("bar", "barrier", "shfl", "vote", "match", "activemask", "redux", "elect"))
+TYPE_CHECKING = False  # importing typing costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WAITING = frozenset(("bar", "barrier", "shfl", "vote", "match", "activemask", "redux", "elect"))
+
+
+def waits(instruction: Instruction) -> bool:
+    """Whether a thread may have to wait there for others."""
+    if instruction.base == "mbarrier":
+        return "test_wait" in instruction.mods or "try_wait" in instruction.mods
+    return instruction.base in _WAITING
+
+
+def yields(instruction: Instruction) -> bool:
+    """Whether other threads run there: a thread that waits, or one that sleeps, which others use to wait for it."""
+    return waits(instruction) or instruction.base == "nanosleep"
 
 
 def callee(instruction: Instruction, function: Function) -> Function | None:
@@ -24,9 +40,9 @@ def callee(instruction: Instruction, function: Function) -> Function | None:
     return None
 
 
-def yielding_functions(functions: list[Function]) -> set[str]:
-    """Names of all functions that may wait for other threads, directly or through a call."""
-    result = {f.name for f in functions if any(i.base in YIELDING for i in f.body)}
+def yielding_functions(functions: list[Function], which: Callable[[Instruction], bool] = yields) -> set[str]:
+    """Names of all functions in which other threads may run, directly or through a call."""
+    result = {f.name for f in functions if any(which(i) for i in f.body)}
     calls = [
         (f.name, {c.name for i in f.body if i.base == "call" for c in [callee(i, f)] if c is not None})
         for f in functions
@@ -79,13 +95,27 @@ class _Inliner:
             elif instruction.base == "label":
                 self.into.body.append(label(instruction.opcode + suffix, instruction.line))
             else:
-                operands = [_renamed(o, source, suffix, symbols) for o in instruction.operands]
+                operands = [self._adopted(_renamed(o, source, suffix, symbols), source) for o in instruction.operands]
                 opcode = instruction.opcode
                 if suffix and instruction.base == "ret":
                     opcode, operands = "bra", [Operand("sym", end)]
                 self._append(instruction, opcode, operands, suffix)
         if suffix:
             self.into.body.append(label(end, source.line))
+
+    def _adopted(self, operand: Operand, source: Function) -> Operand:
+        """Names mean what they mean in the module of `source`, also where another one's symbol has the same name."""
+        ours, theirs = self.into.module, source.module
+        if ours is theirs or ours is None or theirs is None:
+            return operand
+        if operand.items:
+            operand.items = [self._adopted(item, source) for item in operand.items]
+        elif operand.kind == "sym" and operand.name not in self.into.locals:
+            meant = theirs.symbols.get(operand.name)
+            if meant is not None and ours.symbols.get(operand.name) is not meant:
+                operand.name = f"{operand.name}$m{id(meant)}"
+                ours.symbols[operand.name] = meant
+        return operand
 
     def _append(self, like: Instruction, opcode: str, operands: list[Operand], suffix: str) -> None:
         copied = Instruction(opcode, operands, like.line)
@@ -109,6 +139,8 @@ class _Inliner:
             lists.append(Operand("list"))
         rets = lists[0].items if call.operands[0].kind == "list" else []
         args = lists[-1].items if call.operands[-1].kind == "list" and (len(lists) > 1 or not rets) else []
+        if not target.rets:
+            rets = []  # see instructions/control.py
         if len(rets) != len(target.rets) or len(args) != len(target.params):
             raise PtxError(call.line, f"call of '{target.name}' with a wrong number of operands")
         bound: dict[str, Operand] = {}

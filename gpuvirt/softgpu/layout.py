@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .inline import callee, inline_calls, yielding_functions
+from .inline import callee, inline_calls, waits, yielding_functions
 from .special import RESERVED
 from .syntax import Function, Instruction, Module, Operand, PtxError, Variable
 
@@ -72,8 +72,9 @@ class Layout:
             if id(function) in self.pointed:
                 reached[id(function)] = function
                 self._reach(function, reached)
+        waiting = yielding_functions(defined, waits)
         for function in reached.values():
-            if function.name in yielding:
+            if function.name in waiting:
                 raise PtxError(
                     function.line,
                     f"'{function.name}' has a barrier and its address is taken: not supported by the soft GPU",

@@ -25,11 +25,13 @@ _NO_DESTINATION = frozenset(
         "applypriority",
         "label",
         "cp",
+        "tensormap",
         "griddepcontrol",
         "setmaxnreg",
     ]
 )
 _BARRIERS = frozenset(("bar", "barrier"))
+_MBARRIER_WRITES = frozenset(("arrive", "arrive_drop", "test_wait", "try_wait", "pending_count"))
 
 
 def definitions(instruction: Instruction) -> list[str]:
@@ -39,6 +41,8 @@ def definitions(instruction: Instruction) -> list[str]:
     if base in _NO_DESTINATION or not operands:
         return []
     if base in _BARRIERS and "red" not in instruction.mods:
+        return []
+    if base == "mbarrier" and instruction.mods[0] not in _MBARRIER_WRITES:
         return []
     if base == "call" and (operands[0].kind != "list" or len(operands) == 1):
         return []

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from .emit import DEVICE, PHASES, SCHEDULE, SIMPLE, WAITING, FunctionEmitter
+from .emit import DEVICE, PHASES, SCHEDULE, SIMPLE, FunctionEmitter
+from .inline import yields
 from .instructions.warp import is_plain_barrier
 from .layout import Layout, align_up
 from .syntax import TYPE_WIDTHS, Function, Initial, Module, PtxError, Variable
@@ -101,7 +102,7 @@ def _function(layout: Layout, function: Function, number: int) -> list[str]:
 
 
 def _mode(kernel: Function) -> str:
-    waits = [i for i in kernel.body if i.base in WAITING]
+    waits = [i for i in kernel.body if yields(i)]
     if not waits:
         return SIMPLE
     return PHASES if all(is_plain_barrier(i) for i in waits) else SCHEDULE

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from . import device_runtime
 from .link import link
 from .parser import parse_module
 from .program import emit_program
@@ -10,4 +11,4 @@ from .program import emit_program
 
 def translate(texts: list[str]) -> str:
     """C source for kernel_runtime.h of one or several PTX modules, linked; raises PtxError."""
-    return emit_program(link([parse_module(text) for text in texts]))
+    return emit_program(link([parse_module(device_runtime.resolve(text)) for text in texts]))

@@ -24,6 +24,8 @@ static CUresult allocate(CUdeviceptr *dptr, uint64_t bytes)
         result = gv_session_attach_current();
     if (result == CUDA_SUCCESS)
         result = gv_gate_lost_context();
+    if (result == CUDA_SUCCESS)
+        result = gv_contexts_check(context);
     if (result != CUDA_SUCCESS)
         return result;
     result = gv_memory_take(bytes, context, NULL, dptr);

@@ -62,6 +62,17 @@ int gv_contexts_count(void)
     return count;
 }
 
+CUresult gv_contexts_check(CUcontext context)
+{
+    pthread_mutex_lock(&lock);
+    const int lives = find(context) != NULL;
+    pthread_mutex_unlock(&lock);
+    /* A green context's is not among ours; a destroyed one that is still current has its error from the driver. */
+    return !lives && REAL(cuStreamQuery)(CU_STREAM_LEGACY) == CUDA_ERROR_CONTEXT_IS_DESTROYED
+               ? CUDA_ERROR_CONTEXT_IS_DESTROYED
+               : CUDA_SUCCESS;
+}
+
 /* The contexts of now. One that is ending may turn out to live on (others have retained it), so that is waited for. */
 static int copy_known(CUcontext contexts[CONTEXTS_MAX])
 {
@@ -222,7 +233,7 @@ static struct waiting *begin_end(CUcontext context)
 {
     pthread_mutex_lock(&lock);
     ending++;
-    while (held == context)
+    while (context != NULL && held == context) /* nothing is held by nobody */
         pthread_cond_wait(&changed, &lock);
     pthread_mutex_unlock(&lock);
     return gv_pool_context_ends(context);

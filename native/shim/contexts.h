@@ -12,6 +12,9 @@ int gv_contexts_add(CUcontext context);
 void gv_contexts_forget(void);
 int gv_contexts_count(void);
 
+/* CUDA_ERROR_CONTEXT_IS_DESTROYED when the calling thread's context is a destroyed one. */
+CUresult gv_contexts_check(CUcontext context);
+
 /*
  * Makes some living context current on the control thread, and holds it: who destroys it waits for gv_contexts_leave.
  * CUDA_ERROR_INVALID_CONTEXT when there is none.

@@ -239,8 +239,7 @@ static void note_peak(struct gv_board_account *account)
         account->peak_bytes = held;
 }
 
-/* Under the lock. */
-static bool fits(const struct gv_board *board, uint32_t device, uint64_t bytes)
+bool gv_board_fits(const struct gv_board *board, uint32_t device, uint64_t bytes)
 {
     const struct gv_board_device *d = &board->devices[device];
     const uint64_t used = d->used_bytes + d->faults.withheld_bytes;
@@ -251,7 +250,7 @@ bool gv_board_charge(struct gv_board *board, uint32_t device, uint64_t bytes)
 {
     for (int attempt = 0; attempt < 2; attempt++) {
         gv_board_lock(board);
-        const bool charged = fits(board, device, bytes);
+        const bool charged = gv_board_fits(board, device, bytes);
         if (charged) {
             struct gv_board_account *account = account_of(board, device);
             account->private_bytes += bytes;
@@ -316,7 +315,7 @@ bool gv_board_hold(struct gv_board *board, uint32_t device, uint64_t inode, uint
         shared->holders[own_record / 64] |= 1ull << (own_record % 64);
     } else {
         shared = find_shared(board, 0);
-        done = shared != NULL && fits(board, device, bytes);
+        done = shared != NULL && gv_board_fits(board, device, bytes);
         if (done) {
             fill_shared(shared, device, inode, bytes);
             __atomic_fetch_add(&board->devices[device].used_bytes, bytes, __ATOMIC_RELAXED);

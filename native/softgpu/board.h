@@ -22,6 +22,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "board_checkpoint.h"
 #include "board_events.h"
 #include "board_faults.h"
 #include "board_model.h"
@@ -92,6 +93,7 @@ struct gv_board_process {
     uint32_t pid;        /* (lock) 0: free. As in the host's pid namespace of the board's users */
     uint32_t armed;      /* (atomic) GV_ARMED_*: what the entry seam must look at; a futex */
     uint64_t start_time; /* (lock) field 22 of /proc/PID/stat: tells a recycled pid from the process */
+    struct gv_board_checkpoint checkpoint;
     struct gv_board_account accounts[GV_BOARD_DEVICES];
 };
 
@@ -151,6 +153,8 @@ void gv_board_contexts(struct gv_board *board, uint32_t device, int change);
 /* For the parts of the board in other files. The lock is held for nanoseconds only. */
 void gv_board_lock(struct gv_board *board);
 void gv_board_unlock(struct gv_board *board);
+/* Under the lock: has the device that much left? */
+bool gv_board_fits(const struct gv_board *board, uint32_t device, uint64_t bytes);
 /* State and start time from /proc/PID/stat; 0 when there is no such process or only its remains. */
 uint64_t gv_board_start_time(uint32_t pid, char *state);
 

@@ -9,6 +9,7 @@
 #include <linux/futex.h>
 #include <linux/membarrier.h>
 #include <pthread.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -62,8 +63,24 @@ static void wait_at_gate(void)
     }
 }
 
+enum { FORBIDDEN = 2 }; /* in gv_caller.unlisted, so that the fast path looks at one word */
+
+void gv_call_forbid(bool forbid)
+{
+    gv_caller.unlisted = forbid ? gv_caller.unlisted | FORBIDDEN : gv_caller.unlisted & ~(uint32_t)FORBIDDEN;
+}
+
+/* What only looks something up works in a host function too. */
+static bool only_looks_up(const char *function)
+{
+    return strncmp(function, "cuGetError", 10) == 0 || strncmp(function, "cuGetProcAddress", 16) == 0 ||
+           strcmp(function, "cuDriverGetVersion") == 0;
+}
+
 CUresult gv_call_admit(const char *function)
 {
+    if (gv_caller.unlisted & FORBIDDEN)
+        return only_looks_up(function) ? CUDA_SUCCESS : CUDA_ERROR_NOT_PERMITTED;
     if (gv_caller.unlisted) {
         list_caller();
         atomic_thread_fence(memory_order_seq_cst); /* whoever closed the gate before could not see this thread */

@@ -27,7 +27,7 @@
 /* One for each thread that has called the driver. */
 struct gv_caller {
     _Atomic uint32_t depth; /* calls that this thread is in; written by it alone */
-    uint32_t unlisted;      /* 1 until it is on the list of call.c */
+    uint32_t unlisted;      /* 1 until it is on the list of call.c; 2 in a host function */
     struct gv_caller *next; /* under the lock of call.c */
 };
 /* initial-exec, so that the seam is a few instructions; the reason for GV_THREAD_LOCAL's limit holds here too. */
@@ -69,6 +69,9 @@ static inline void gv_call_end(const CUresult *admitted)
     __attribute__((cleanup(gv_call_end))) const CUresult GV_UNIQUE(gv_admitted, __LINE__) = gv_call_begin(name);       \
     if (GV_UNIQUE(gv_admitted, __LINE__) != CUDA_SUCCESS)                                                              \
     return GV_UNIQUE(gv_admitted, __LINE__)
+
+/* While a host function runs in this thread: its calls of the driver answer CUDA_ERROR_NOT_PERMITTED. */
+void gv_call_forbid(bool forbid);
 
 /* By cuInit: `armed` is the record's word. By a forked child: NULL. */
 void gv_calls_start(uint32_t *armed);

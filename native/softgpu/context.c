@@ -31,6 +31,13 @@ static _Atomic(struct gv_context *) all_contexts;
 
 struct gv_context *gv_thread_context(void) { return depth == 0 ? NULL : stack[depth - 1]; }
 
+/* Known ones, and at most one of how to wait. */
+bool gv_context_flags_valid(unsigned flags)
+{
+    const unsigned scheduling = flags & CU_CTX_SCHED_MASK;
+    return (flags & ~(unsigned)CU_CTX_FLAGS_MASK) == 0 && (scheduling & (scheduling - 1)) == 0;
+}
+
 struct gv_context *gv_context_of(CUcontext handle)
 {
     struct gv_context *context = (struct gv_context *)handle;
@@ -75,15 +82,16 @@ void gv_context_fail(struct gv_context *context, CUresult error)
     if (atomic_compare_exchange_strong(&context->error, &none, (int)error)) {
         const uint32_t xid = xid_of(error);
         if (xid != 0)
-            gv_board_raise(gv_driver.board, (uint32_t)context->device, GV_EVENT_XID, xid, (uint32_t)getpid());
+            gv_board_raise(gv_driver.board, gv_place(context->device), GV_EVENT_XID, xid, (uint32_t)getpid());
     }
 }
 
-void gv_contexts_each(bool (*visit)(struct gv_context *context, void *data), void *data)
+bool gv_contexts_each(bool (*visit)(struct gv_context *context, void *data), void *data)
 {
     for (struct gv_context *context = atomic_load(&all_contexts); context != NULL; context = context->next_made)
         if (atomic_load_explicit(&context->alive, memory_order_acquire) && !visit(context, data))
-            break;
+            return false;
+    return true;
 }
 
 static void free_stack(void *of_thread)
@@ -120,6 +128,8 @@ static CUresult open_context(struct gv_context *context, int device, unsigned fl
     context->id = atomic_fetch_add(&last_id, 1) + 1;
     context->streams = NULL;
     context->instances = NULL;
+    context->peer_count = 0;
+    context->cache_preference = CU_FUNC_CACHE_PREFER_NONE;
     memset(context->limits, 0, sizeof context->limits);
     context->limits[CU_LIMIT_STACK_SIZE] = 1024;
     context->limits[CU_LIMIT_PRINTF_FIFO_SIZE] = 1 << 20;
@@ -135,7 +145,7 @@ static CUresult open_context(struct gv_context *context, int device, unsigned fl
         gv_model_give_up(device, context->kept_bytes);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    gv_board_contexts(gv_driver.board, (uint32_t)device, 1);
+    gv_board_contexts(gv_driver.board, gv_place(device), 1);
     atomic_store_explicit(&context->alive, true, memory_order_release);
     return CUDA_SUCCESS;
 }
@@ -162,7 +172,7 @@ static void close_context(struct gv_context *context)
     gv_streams_close(context);
     gv_memory_close(context);
     gv_model_give_up(context->device, context->kept_bytes);
-    gv_board_contexts(gv_driver.board, (uint32_t)context->device, -1);
+    gv_board_contexts(gv_driver.board, gv_place(context->device), -1);
 }
 
 CUresult gv_context_synchronise(struct gv_context *context)
@@ -238,7 +248,7 @@ GV_EXPORT CUresult cuDevicePrimaryCtxSetFlags_v2(CUdevice dev, unsigned int flag
 {
     GV_ENTER();
     GV_TRY(gv_check_device(dev));
-    if (flags & ~(unsigned)CU_CTX_FLAGS_MASK)
+    if (!gv_context_flags_valid(flags))
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&primaries);
     primary_flags[dev] = flags;
@@ -270,7 +280,7 @@ GV_EXPORT CUresult cuCtxCreate_v2(CUcontext *pctx, unsigned int flags, CUdevice 
 {
     GV_ENTER();
     GV_TRY(gv_check_device(dev));
-    if (pctx == NULL || flags & ~(unsigned)CU_CTX_FLAGS_MASK)
+    if (pctx == NULL || !gv_context_flags_valid(flags))
         return CUDA_ERROR_INVALID_VALUE;
     struct gv_context *context = new_context(false);
     if (context == NULL)

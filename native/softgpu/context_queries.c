@@ -72,7 +72,7 @@ GV_EXPORT CUresult cuCtxGetFlags(unsigned int *flags)
 GV_EXPORT CUresult cuCtxSetFlags(unsigned int flags)
 {
     GV_ENTER_CONTEXT(context);
-    if (flags & ~(unsigned)CU_CTX_FLAGS_MASK)
+    if (!gv_context_flags_valid(flags))
         return CUDA_ERROR_INVALID_VALUE;
     context->flags = flags;
     return CUDA_SUCCESS;
@@ -113,14 +113,17 @@ GV_EXPORT CUresult cuCtxGetCacheConfig(CUfunc_cache *pconfig)
     GV_ENTER_CONTEXT(context);
     if (pconfig == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    *pconfig = CU_FUNC_CACHE_PREFER_NONE;
+    *pconfig = context->cache_preference;
     return CUDA_SUCCESS;
 }
 
 GV_EXPORT CUresult cuCtxSetCacheConfig(CUfunc_cache config)
 {
     GV_ENTER_CONTEXT(context);
-    return (unsigned)config <= CU_FUNC_CACHE_PREFER_EQUAL ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+    if ((unsigned)config > CU_FUNC_CACHE_PREFER_EQUAL)
+        return CUDA_ERROR_INVALID_VALUE;
+    context->cache_preference = config; /* "only a preference": there is no cache to divide */
+    return CUDA_SUCCESS;
 }
 
 GV_EXPORT CUresult cuCtxGetSharedMemConfig(CUsharedconfig *pConfig)
@@ -132,32 +135,16 @@ GV_EXPORT CUresult cuCtxGetSharedMemConfig(CUsharedconfig *pConfig)
     return CUDA_SUCCESS;
 }
 
+/* Documented to have no effect where the banks are of a fixed size, as here and on every GPU since Maxwell. */
 GV_EXPORT CUresult cuCtxSetSharedMemConfig(CUsharedconfig config)
 {
     GV_ENTER_CONTEXT(context);
     return (unsigned)config <= CU_SHARED_MEM_CONFIG_EIGHT_BYTE_BANK_SIZE ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
+/* There is no cache whose lines could persist: all of them are normal at any time. */
 GV_EXPORT CUresult cuCtxResetPersistingL2Cache(void)
 {
     GV_ENTER_CONTEXT(context);
     return CUDA_SUCCESS;
-}
-
-/* All soft devices of a process share its address space, so peers reach each other without more. */
-GV_EXPORT CUresult cuCtxEnablePeerAccess(CUcontext peerContext, unsigned int Flags)
-{
-    GV_ENTER_CONTEXT(context);
-    struct gv_context *peer = gv_context_of(peerContext);
-    if (Flags != 0)
-        return CUDA_ERROR_INVALID_VALUE;
-    if (peer == NULL)
-        return CUDA_ERROR_INVALID_CONTEXT;
-    return peer->device == context->device ? CUDA_ERROR_INVALID_DEVICE : CUDA_SUCCESS;
-}
-
-GV_EXPORT CUresult cuCtxDisablePeerAccess(CUcontext peerContext)
-{
-    GV_ENTER_CONTEXT(context);
-    return gv_context_of(peerContext) == NULL ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
 }

@@ -16,13 +16,13 @@ enum { CHUNK = 1 << 20, STAGED_AT_MOST = 1 << 20, AHEAD_AT_MOST_NS = 200000 };
 
 static void count(int device, enum gv_direction direction, uint64_t bytes)
 {
-    struct gv_board_account *account = &gv_driver.board->processes[gv_driver.record].accounts[device];
+    struct gv_board_account *account = gv_board_account(device);
     uint64_t *counter = direction == GV_TO_DEVICE     ? &account->to_device
                         : direction == GV_FROM_DEVICE ? &account->from_device
                                                       : &account->on_device;
     __atomic_fetch_add(counter, bytes, __ATOMIC_RELAXED);
     if (direction <= GV_FROM_DEVICE)
-        gv_model_count_link(&gv_driver.board->devices[device], (int)direction, bytes);
+        gv_model_count_link(gv_board_device(device), (int)direction, bytes);
 }
 
 static const char *const places[] = {"copy.to_device", "copy.from_device", "copy.on_device"}; /* by direction */

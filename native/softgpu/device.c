@@ -51,7 +51,7 @@ GV_EXPORT CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice dev)
     GV_TRY(gv_check_device(dev));
     if (uuid == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    memcpy(uuid->bytes, gv_driver.board->devices[dev].uuid, sizeof uuid->bytes);
+    memcpy(uuid->bytes, gv_board_device(dev)->uuid, sizeof uuid->bytes);
     return CUDA_SUCCESS;
 }
 
@@ -63,7 +63,7 @@ GV_EXPORT CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice dev)
     GV_TRY(gv_check_device(dev));
     if (bytes == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    *bytes = gv_driver.board->devices[dev].memory_bytes;
+    *bytes = gv_board_device(dev)->memory_bytes;
     return CUDA_SUCCESS;
 }
 
@@ -203,6 +203,7 @@ static int attribute_of(CUdevice_attribute attribute, CUdevice device)
     case CU_DEVICE_ATTRIBUTE_GPU_OVERLAP:
     case CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY:
     case CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS:
+    case CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH:
     case CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING:
     case CU_DEVICE_ATTRIBUTE_STREAM_PRIORITIES_SUPPORTED:
     case CU_DEVICE_ATTRIBUTE_GLOBAL_L1_CACHE_SUPPORTED:

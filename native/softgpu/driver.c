@@ -7,6 +7,7 @@
 #include "fault.h"
 #include "header_version.h"
 #include "model.h"
+#include "service.h"
 
 #include <pthread.h>
 #include <sched.h>
@@ -81,7 +82,10 @@ GV_EXPORT CUresult cuInit(unsigned int Flags)
         if (gv_driver.record >= 0 && result == CUDA_SUCCESS) {
             gv_driver.device_count = (int)gv_driver.board->device_count;
             gv_driver.workers = count_workers();
+            for (int d = 0; d < GV_BOARD_DEVICES; d++)
+                gv_driver.place[d] = (uint8_t)d;
             gv_fault_install();
+            gv_service_start();
             gv_model_spend(gv_model_of(0)->init_ns);
             pthread_atfork(NULL, NULL, in_child);
             atomic_store_explicit(&gv_driver.ready, true, memory_order_release);
@@ -113,6 +117,14 @@ GV_EXPORT CUresult cuGetExportTable(const void **ppExportTable, const CUuuid *pE
 }
 
 /* cudaProfiler.h: documented to have no effect when no profiler is attached, which is always so here. */
+GV_EXPORT CUresult cuProfilerInitialize(const char *configFile, const char *outputFile, int outputMode);
+GV_EXPORT CUresult cuProfilerInitialize(const char *configFile, const char *outputFile, int outputMode)
+{
+    (void)configFile, (void)outputFile, (void)outputMode;
+    GV_ENTER();
+    return CUDA_ERROR_NOT_SUPPORTED; /* as on every GPU since Volta */
+}
+
 GV_EXPORT CUresult cuProfilerStart(void);
 GV_EXPORT CUresult cuProfilerStart(void)
 {

@@ -36,8 +36,22 @@ struct gv_driver {
     int record; /* of this process on the board */
     int device_count;
     int workers; /* threads that run blocks: the multiprocessors */
+    /* Where each device of this process is on the board: itself, until a restore has moved it. Changes only while no call
+     * is in progress. */
+    uint8_t place[GV_BOARD_DEVICES];
 };
 extern struct gv_driver gv_driver;
+
+static inline uint32_t gv_place(int device) { return gv_driver.place[device]; }
+static inline struct gv_board_device *gv_board_device(int device)
+{
+    return &gv_driver.board->devices[gv_place(device)];
+}
+/* This process's account of a device. */
+static inline struct gv_board_account *gv_board_account(int device)
+{
+    return &gv_driver.board->processes[gv_driver.record].accounts[gv_place(device)];
+}
 
 #define GV_READY()                                                                                                     \
     do {                                                                                                               \
@@ -107,11 +121,18 @@ static inline bool gv_is(const void *handle, enum gv_kind kind)
 struct gv_gauge {
     _Atomic uint64_t value; /* its low half is the futex */
     _Atomic uint32_t waiters;
+    _Atomic uint64_t seen; /* the program knows that this value was reached: it waited or asked */
 };
 void gv_gauge_advance(struct gv_gauge *gauge, uint64_t value);
 void gv_gauge_wait(struct gv_gauge *gauge, uint64_t value);
 /* Sleeps until then or for about `ns`; may be back early. */
 void gv_gauge_wait_for(struct gv_gauge *gauge, uint64_t value, uint64_t ns);
+static inline void gv_gauge_see(struct gv_gauge *gauge, uint64_t value)
+{
+    uint64_t old = atomic_load_explicit(&gauge->seen, memory_order_relaxed);
+    while (old < value && !atomic_compare_exchange_weak(&gauge->seen, &old, value)) {
+    }
+}
 static inline bool gv_gauge_reached(const struct gv_gauge *gauge, uint64_t value)
 {
     return atomic_load_explicit(&gauge->value, memory_order_acquire) >= value;

@@ -130,7 +130,7 @@ static void charge_overrun(struct engine *engine, const struct gv_board_device *
 /* Nobody is inside: the next context of ours, or the next process. `more`: the last one inside is about to come back. */
 static void move_on(struct engine *engine, int number, bool more)
 {
-    const struct gv_board_device *device = &gv_driver.board->devices[number];
+    const struct gv_board_device *device = gv_board_device(number);
     charge_overrun(engine, device);
     struct slot *next = next_slot(engine);
     if (gv_turn_is_ours(number) && next != NULL && --engine->slices_left > 0) {
@@ -265,7 +265,7 @@ bool gv_engine_slice_over(int number)
 {
     if (!gv_turn_is_ours(number))
         return true;
-    if (!gv_board_engine_wanted(&gv_driver.board->devices[number]) &&
+    if (!gv_board_engine_wanted(gv_board_device(number)) &&
         atomic_load_explicit(&engines[number].rivals, memory_order_relaxed) == 0)
         return false;
     return gv_board_now_ns() >= atomic_load_explicit(&engines[number].slice_end_ns, memory_order_relaxed);

@@ -18,7 +18,7 @@ enum { LOOK_EVERY_NS = 10000000, ROUNDS = 64 };
 
 static uint32_t own_word(void) { return (uint32_t)gv_driver.record + 1; }
 
-static struct gv_board_device *board_device(int device) { return &gv_driver.board->devices[device]; }
+static struct gv_board_device *board_device(int device) { return gv_board_device(device); }
 
 static struct gv_board_account *account_of(int record, int device)
 {

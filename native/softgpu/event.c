@@ -33,6 +33,7 @@ GV_EXPORT CUresult cuEventCreate(CUevent *phEvent, unsigned int Flags)
     event->context = context;
     event->flags = Flags;
     event->created_at = atomic_load(&event->recorded);
+    event->after = (struct gv_dependency){NULL, 0};
     *phEvent = (CUevent)event;
     return CUDA_SUCCESS;
 }
@@ -81,6 +82,7 @@ GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsi
     record->operation.always = true; /* waiters are let go when the context fails */
     record->event = event;
     record->number = atomic_fetch_add(&event->recorded, 1) + 1;
+    event->after = (struct gv_dependency){&stream->completed, atomic_load(&stream->submitted.value)};
     return gv_stream_submit(stream, &record->operation);
 }
 
@@ -112,6 +114,8 @@ GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
         gv_event_slot_synchronise(event->slot);
     else
         gv_gauge_wait(&event->done, atomic_load(&event->recorded));
+    if (event->after.gauge != NULL)
+        gv_gauge_see(event->after.gauge, event->after.value);
     gv_after_wait();
     return gv_context_state(event->context);
 }
@@ -174,6 +178,7 @@ GV_EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned 
         return CUDA_ERROR_INVALID_VALUE;
     if (event->slot != NULL)
         return gv_event_slot_wait(event->slot, stream);
+    gv_stream_order(stream, event->after.gauge, event->after.value);
     const uint64_t number = atomic_load(&event->recorded);
     if (gv_gauge_reached(&event->done, number))
         return CUDA_SUCCESS;

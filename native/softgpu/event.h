@@ -15,6 +15,7 @@ struct gv_event {
     uint64_t created_at;        /* value of `recorded` when created: equal = not recorded yet */
     struct gv_gauge done;       /* never reset */
     _Atomic uint64_t time_ns;   /* of the record `done` */
+    struct gv_dependency after; /* what the last record comes after: the stream and its number then */
     struct gv_event_slot *slot; /* of several processes: all numbers are there (ipc_event.c). NULL: of this one */
 };
 

@@ -58,12 +58,18 @@ static void coalesce(struct gv_heap *heap, struct gv_segment *segment)
         join(heap, segment->previous);
 }
 
+static bool has_passed(const struct gv_heap *heap, const struct gv_segment *segment)
+{
+    return gv_gauge_reached(segment->busy_gauge, segment->busy_until) &&
+           (!heap->patient || atomic_load(&segment->busy_gauge->seen) >= segment->busy_until);
+}
+
 /* Pending segments whose stream has passed become free. */
 static void settle(struct gv_heap *heap)
 {
     for (struct gv_segment *segment = heap->free, *next; segment != NULL; segment = next) {
         next = segment->next_free;
-        if (segment->state == GV_PENDING && gv_gauge_reached(segment->busy_gauge, segment->busy_until)) {
+        if (segment->state == GV_PENDING && has_passed(heap, segment)) {
             segment->state = GV_FREE;
             coalesce(heap, segment);
             next = heap->free; /* the list changed; each round has one pending segment less */
@@ -96,10 +102,18 @@ static struct gv_segment *split(struct gv_heap *heap, struct gv_segment *segment
     return segment;
 }
 
-static struct gv_segment *find(struct gv_heap *heap, uint64_t bytes, const struct gv_gauge *gauge)
+static bool usable(const struct gv_segment *segment, const struct gv_heap_user *user)
+{
+    if (segment->state == GV_FREE)
+        return true;
+    return user != NULL && (segment->busy_gauge == user->gauge ||
+                            (user->is_after != NULL && user->is_after(user, segment->busy_gauge, segment->busy_until)));
+}
+
+static struct gv_segment *find(struct gv_heap *heap, uint64_t bytes, const struct gv_heap_user *user)
 {
     for (struct gv_segment *segment = heap->free; segment != NULL; segment = segment->next_free)
-        if (segment->bytes >= bytes && (segment->state == GV_FREE || (gauge != NULL && segment->busy_gauge == gauge)))
+        if (segment->bytes >= bytes && usable(segment, user))
             return segment;
     return NULL;
 }
@@ -113,7 +127,9 @@ static CUresult add_block(struct gv_heap *heap, uint64_t bytes)
         result = gv_physical_create(heap->device, bytes, &block->physical);
     if (result == CUDA_SUCCESS) {
         void *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, block->physical->fd, 0);
-        if (address == MAP_FAILED) {
+        if (address == MAP_FAILED || !gv_view_add(block->physical, (uint64_t)address, bytes, PROT_READ | PROT_WRITE)) {
+            if (address != MAP_FAILED)
+                munmap(address, bytes);
             gv_physical_release(block->physical);
             result = CUDA_ERROR_OUT_OF_MEMORY;
         } else {
@@ -164,16 +180,16 @@ static void remove_block(struct gv_heap *heap, struct gv_heap_block *block)
     free(block);
 }
 
-CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_gauge *gauge,
+CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_heap_user *user,
                           struct gv_segment **segment)
 {
     const uint64_t size = gv_round_up(bytes, UNIT);
     if (size < bytes || size > (1ull << 46))
         return CUDA_ERROR_OUT_OF_MEMORY;
-    struct gv_segment *found = find(heap, size, gauge);
+    struct gv_segment *found = find(heap, size, user);
     if (found == NULL) {
         settle(heap);
-        found = find(heap, size, gauge);
+        found = find(heap, size, user);
     }
     if (found == NULL) {
         CUresult result = add_block(heap, gv_round_up(size, GV_GRANULARITY));
@@ -195,14 +211,30 @@ CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_
     return CUDA_SUCCESS;
 }
 
+struct gv_segment *gv_heap_take_pending(struct gv_heap *heap, uint64_t bytes)
+{
+    const uint64_t size = gv_round_up(bytes, UNIT);
+    for (struct gv_segment *segment = heap->free; segment != NULL; segment = segment->next_free)
+        if (segment->bytes >= size && segment->state == GV_PENDING) {
+            segment = split(heap, segment, size);
+            if (segment != NULL) {
+                heap->used += size;
+                if (heap->used > heap->used_high)
+                    heap->used_high = heap->used;
+            }
+            return segment;
+        }
+    return NULL;
+}
+
 void gv_heap_free(struct gv_heap *heap, struct gv_segment *segment, struct gv_gauge *gauge, uint64_t busy_until)
 {
     heap->used -= segment->bytes;
     list_free(heap, segment);
-    if (gauge != NULL && !gv_gauge_reached(gauge, busy_until)) {
+    segment->busy_gauge = gauge;
+    segment->busy_until = busy_until;
+    if (gauge != NULL && !has_passed(heap, segment)) {
         segment->state = GV_PENDING;
-        segment->busy_gauge = gauge;
-        segment->busy_until = busy_until;
         return;
     }
     struct gv_heap_block *block = segment->block;

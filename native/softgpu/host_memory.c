@@ -16,7 +16,7 @@ static CUresult allocate(struct gv_context *context, uint64_t bytes, enum gv_reg
     const uint64_t size = gv_round_up(bytes, kind == GV_REGION_MANAGED ? GV_GRANULARITY : GV_SMALLEST_PAGE);
     if (size < bytes)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    if (kind == GV_REGION_MANAGED && !gv_board_charge(gv_driver.board, (uint32_t)context->device, size))
+    if (kind == GV_REGION_MANAGED && !gv_board_charge(gv_driver.board, gv_place(context->device), size))
         return CUDA_ERROR_OUT_OF_MEMORY;
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     struct gv_region *region = NULL;
@@ -31,7 +31,7 @@ static CUresult allocate(struct gv_context *context, uint64_t bytes, enum gv_reg
     }
     if (region == NULL) {
         if (kind == GV_REGION_MANAGED)
-            gv_board_uncharge(gv_driver.board, (uint32_t)context->device, size);
+            gv_board_uncharge(gv_driver.board, gv_place(context->device), size);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     *address = memory;
@@ -47,7 +47,7 @@ void gv_host_memory_free(struct gv_region *region)
     if (region->kind == GV_REGION_MANAGED) {
         const uint64_t size = gv_round_up(region->bytes, GV_GRANULARITY);
         munmap((void *)region->base, size);
-        gv_board_uncharge(gv_driver.board, (uint32_t)region->device, size);
+        gv_board_uncharge(gv_driver.board, gv_place(region->device), size);
     }
     gv_region_remove(region); /* registered memory stays: it is the program's */
 }
@@ -178,7 +178,7 @@ static CUresult check_managed(CUdeviceptr pointer, size_t bytes)
 {
     GV_READY();
     enum gv_region_kind kind;
-    const bool known = bytes > 0 && gv_range_known(pointer, bytes, &kind) && kind == GV_REGION_MANAGED;
+    const bool known = bytes > 0 && gv_range_known(pointer, bytes, &kind) && gv_is_managed_kind(kind);
     return known ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 

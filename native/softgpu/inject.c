@@ -12,12 +12,12 @@
 
 bool gv_device_lost(int device)
 {
-    return __atomic_load_n(&gv_driver.board->devices[device].faults.lost, __ATOMIC_ACQUIRE) != 0;
+    return __atomic_load_n(&gv_board_device(device)->faults.lost, __ATOMIC_ACQUIRE) != 0;
 }
 
 uint32_t gv_device_losses(int device)
 {
-    return __atomic_load_n(&gv_driver.board->devices[device].faults.losses, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&gv_board_device(device)->faults.losses, __ATOMIC_ACQUIRE);
 }
 
 /* A context dies with its device, and stays dead when the device comes back. */

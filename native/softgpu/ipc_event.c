@@ -253,6 +253,7 @@ GV_EXPORT CUresult cuIpcOpenEventHandle(CUevent *phEvent, CUipcEventHandle handl
     event->context = context;
     event->flags = CU_EVENT_DISABLE_TIMING | CU_EVENT_INTERPROCESS;
     event->created_at = atomic_load(&event->recorded);
+    event->after = (struct gv_dependency){NULL, 0};
     event->slot = &slots[name.offset];
     *phEvent = (CUevent)event;
     return CUDA_SUCCESS;

@@ -67,8 +67,8 @@ static bool is_opened(struct gv_region *region, void *data)
     return false;
 }
 
-/* Under the lock. */
-static CUresult map_import(const struct gv_ipc_handle *handle, int fd, struct gv_context *context, CUdeviceptr *address)
+CUresult gv_imported_map(const struct gv_ipc_handle *handle, int fd, struct gv_context *context,
+                         enum gv_region_kind kind, struct gv_region **mapped)
 {
     struct imported *made = calloc(1, sizeof *made);
     if (made == NULL)
@@ -89,7 +89,7 @@ static CUresult map_import(const struct gv_ipc_handle *handle, int fd, struct gv
     struct gv_region *region = NULL;
     if (made->pages != MAP_FAILED) {
         madvise(made->pages, made->bytes, MADV_DONTFORK);
-        region = gv_region_add((uint64_t)made->pages + (handle->offset - first), handle->bytes, GV_REGION_IMPORTED,
+        region = gv_region_add((uint64_t)made->pages + (handle->offset - first), handle->bytes, kind,
                                made->physical->device, context);
         if (region == NULL)
             munmap(made->pages, made->bytes);
@@ -100,7 +100,7 @@ static CUresult map_import(const struct gv_ipc_handle *handle, int fd, struct gv
         return CUDA_ERROR_MAP_FAILED;
     }
     region->owner = made;
-    *address = region->base;
+    *mapped = region;
     return CUDA_SUCCESS;
 }
 
@@ -131,7 +131,10 @@ GV_EXPORT CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *pdptr, CUipcMemHandle hand
     int fd;
     GV_TRY(gv_ipc_open(&name, GV_IPC_MEMORY, &fd));
     pthread_mutex_lock(&gv_memory_lock);
-    result = map_import(&name, fd, context, pdptr);
+    struct gv_region *region;
+    result = gv_imported_map(&name, fd, context, GV_REGION_IMPORTED, &region);
+    if (result == CUDA_SUCCESS)
+        *pdptr = region->base;
     pthread_mutex_unlock(&gv_memory_lock);
     close(fd); /* the import has its own */
     return result;

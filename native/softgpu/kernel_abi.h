@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define GV_KERNEL_ABI 1u
+#define GV_KERNEL_ABI 2u
 
 struct gv_dim3 {
     uint32_t x, y, z;
@@ -44,6 +44,16 @@ struct gv_block {
     /* Device assert; prints, and the block then returns GV_BLOCK_ASSERT. */
     void (*assert_fail)(void *sink, const char *message, const char *file, uint32_t line, const char *function);
     void *sink;
+    /* Of a cooperative launch, else NULL: what %envreg1 and %envreg2 give. Zeroed before the launch. */
+    struct gv_workspace *workspace;
+};
+
+/* Shared by the blocks of a cooperative launch. The first two are where CUDA's cooperative_groups.h expects them. */
+struct gv_workspace {
+    uint32_t bytes;   /* unused */
+    uint32_t barrier; /* of the grid; written by the kernels */
+    uint32_t stopped; /* a block has failed: nobody may wait for it any more; written by the driver */
+    uint32_t reserved;
 };
 
 struct gv_parameter {

@@ -83,10 +83,7 @@ GV_COLD float gv_fp8_value(uint8_t bits, int mantissa, int bias)
 
 GV_FN uint8_t gv_e4m3_bits(float value) { return gv_fp8_bits(value, 3, 7, 0x7e); }
 GV_FN uint8_t gv_e5m2_bits(float value) { return gv_fp8_bits(value, 2, 15, 0x7b); }
-GV_FN float gv_e4m3_value(uint8_t bits)
-{
-    return (bits & 0x7f) == 0x7f ? gv_f32(GV_NAN32) : gv_fp8_value(bits, 3, 7);
-}
+GV_FN float gv_e4m3_value(uint8_t bits) { return (bits & 0x7f) == 0x7f ? gv_f32(GV_NAN32) : gv_fp8_value(bits, 3, 7); }
 GV_FN float gv_e5m2_value(uint8_t bits)
 {
     if ((bits & 0x7f) > 0x7c)

@@ -10,6 +10,7 @@
 
 #include "kernel_abi.h"
 
+#include <sched.h>
 #include <stddef.h>
 #include <time.h>
 
@@ -25,6 +26,7 @@ enum gv_step_result {
     GV_BARRIER = 101, /* waits at a barrier */
     GV_ARRIVE = 102,  /* arrived at a barrier and runs on */
     GV_WARP = 103,    /* waits for its warp */
+    GV_YIELD = 104,   /* lets the others run, then goes on */
 };
 
 /* One thread, as device functions see it. */
@@ -244,6 +246,14 @@ GV_COLD uint64_t gv_clock(int which)
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
+/* Before a load that may be one of a loop which waits for another block of a cooperative launch: the others need the CPU.
+ * Not 0: one of them has failed. */
+GV_COLD int gv_spin(const struct gv_block *block)
+{
+    sched_yield();
+    return (int)__atomic_load_n(&block->workspace->stopped, __ATOMIC_RELAXED);
+}
+
 /* A device pointer to a function is the address of one of these, in the module's table. */
 struct gv_function {
     void (*code)(void); /* cast to its real type before the call; NULL: cannot be called by pointer */
@@ -297,6 +307,7 @@ void *malloc(size_t);
 void free(void *);
 
 #include "kernel_float.h"
+#include "kernel_mbarrier.h"
 #include "kernel_threads.h"
 
 #endif

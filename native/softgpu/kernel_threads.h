@@ -55,6 +55,7 @@ struct gv_warp {
     uint32_t argument[32]; /* shfl: lane or distance, clamp << 8 */
     uint32_t flags;        /* result predicates, a bit a lane */
     uint32_t live, ready, waiting;
+    uint32_t yielded; /* have let others run, and go on after them */
 };
 
 /* Members named by a mask meet wherever they are; without a mask those meet that wait at the same place. */
@@ -99,6 +100,7 @@ struct gv_schedule {
     const struct gv_block *block;
     size_t stride;
     uint32_t count, ended;
+    uint32_t yields; /* rounds in which a thread let others run */
     struct {
         uint32_t waiting, arrived, expected, population; /* threads; expected 0: all that live */
     } barriers[16];
@@ -272,7 +274,9 @@ GV_INLINE int gv_run_warp(struct gv_schedule *schedule, uint32_t number, gv_step
                 schedule->barriers[frame->barrier & 15].arrived++;
                 schedule->barriers[frame->barrier & 15].expected = frame->expected;
             }
-            if (result == GV_WARP) {
+            if (result == GV_YIELD) {
+                warp->yielded |= 1u << lane;
+            } else if (result == GV_WARP) {
                 waiting |= 1u << lane;
             } else if (result == GV_BARRIER) {
                 schedule->barriers[frame->barrier & 15].waiting++;
@@ -307,7 +311,7 @@ GV_FN int gv_release_barriers(struct gv_schedule *schedule)
         released = 1;
         for (uint32_t number = 0; number * 32 < schedule->count; number++) {
             struct gv_warp *warp = gv_warp_at(schedule->block, schedule->stride, schedule->count, number);
-            GV_EACH(lane, warp->live & ~warp->waiting & ~warp->ready)
+            GV_EACH(lane, warp->live & ~warp->waiting & ~warp->ready & ~warp->yielded)
             {
                 struct gv_frame *frame = gv_frame_at(schedule->block, schedule->stride, number * 32 + lane);
                 if ((frame->barrier & 15) != id)
@@ -321,6 +325,21 @@ GV_FN int gv_release_barriers(struct gv_schedule *schedule)
     return released;
 }
 
+/* Those that let the others run go on; 0 if there is none. */
+GV_FN int gv_resume_yielded(struct gv_schedule *schedule)
+{
+    uint32_t any = 0;
+    for (uint32_t number = 0; number * 32 < schedule->count; number++) {
+        struct gv_warp *warp = gv_warp_at(schedule->block, schedule->stride, schedule->count, number);
+        any |= warp->yielded;
+        warp->ready |= warp->yielded;
+        warp->yielded = 0;
+    }
+    if (any && ++schedule->yields % 64 == 0)
+        sched_yield(); /* it may be another block that they wait for */
+    return any != 0;
+}
+
 /* Any kernel: barriers of all kinds and warp operations. */
 GV_INLINE int gv_run_schedule(const struct gv_block *block, size_t stride, gv_step step, uint32_t fixed)
 {
@@ -330,7 +349,7 @@ GV_INLINE int gv_run_schedule(const struct gv_block *block, size_t stride, gv_st
         struct gv_warp *warp = gv_warp_at(block, stride, count, number);
         uint32_t lanes = count - number * 32;
         warp->live = warp->ready = lanes < 32 ? (1u << lanes) - 1 : 0xffffffffu;
-        warp->waiting = warp->flags = 0;
+        warp->waiting = warp->flags = warp->yielded = 0;
     }
     for (;;) {
         for (uint32_t number = 0; number * 32 < count; number++) {
@@ -340,8 +359,11 @@ GV_INLINE int gv_run_schedule(const struct gv_block *block, size_t stride, gv_st
         }
         if (schedule.ended == count)
             return GV_BLOCK_DONE;
-        if (!gv_release_barriers(&schedule))
+        const int released = gv_release_barriers(&schedule);
+        if (!(gv_resume_yielded(&schedule) | released))
             return GV_BLOCK_DEADLOCK;
+        if (schedule.yields && block->workspace && __atomic_load_n(&block->workspace->stopped, __ATOMIC_RELAXED))
+            return GV_BLOCK_TRAP;
     }
 }
 

@@ -108,7 +108,8 @@ static CUresult launch(CUfunction f, struct gv_dim3 grid, struct gv_dim3 block, 
     if (function == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
     GV_TRY(check_shape(function, grid, block, shared));
-    if (together && (uint64_t)grid.x * grid.y * grid.z > (uint64_t)gv_driver.workers)
+    if (together &&
+        (uint64_t)grid.x * grid.y * grid.z > gv_blocks_together(function, (int)(block.x * block.y * block.z), shared))
         return CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE;
     struct gv_instance *instance;
     GV_TRY(gv_function_instance(function, stream->context, &instance));

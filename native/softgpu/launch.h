@@ -10,6 +10,8 @@
 
 enum { GV_SHARED_DEFAULT = 48 * 1024, GV_THREADS_MOST = 1024 }; /* of a block, on any device */
 
+struct gv_function;
+
 /* A grid to run. */
 struct gv_grid {
     const struct gv_kernel *kernel;
@@ -24,6 +26,8 @@ struct gv_grid {
 CUresult gv_grid_run(const struct gv_grid *grid, bool together);
 /* True when what comes next in the stream is a kernel that can start at once. */
 bool gv_launch_follows(struct gv_stream *stream);
+/* How many blocks of this shape fit on the device at the same time. */
+uint64_t gv_blocks_together(const struct gv_function *function, int threads, size_t dynamic_shared);
 /* Frees what this thread kept for running blocks. */
 void gv_launch_thread_exit(void);
 

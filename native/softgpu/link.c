@@ -20,6 +20,8 @@ struct gv_link {
     struct gv_linked *image;
 };
 
+static const char device_runtime[] = "__CNPRT_VERSION_NUMBER__"; /* a symbol of libcudadevrt.a */
+
 static struct gv_link *link_of(CUlinkState state) { return gv_is(state, GV_LINK) ? (struct gv_link *)state : NULL; }
 
 GV_EXPORT CUresult cuLinkCreate_v2(unsigned int numOptions, CUjit_option *options, void **optionValues,
@@ -117,6 +119,8 @@ GV_EXPORT CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void
         return add_linked(link, data);
     if (type ==
         CU_JIT_INPUT_LIBRARY) { /* only asked for what is missing; what then is missing is named by the translator */
+        if (memmem(data, size, device_runtime, strlen(device_runtime)) != NULL)
+            return add_text(link, GV_DEVICE_RUNTIME, sizeof GV_DEVICE_RUNTIME, name);
         gv_log_detail("%s: a library of machine code is not searched", name != NULL ? name : "library");
         return CUDA_SUCCESS;
     }

@@ -73,9 +73,6 @@ static bool close_region(struct gv_region *region, void *data)
     case GV_REGION_GLOBAL:
         free_region(region);
         break;
-    case GV_REGION_POOL:
-        gv_pool_free(region, NULL, 0);
-        break;
     case GV_REGION_IMPORTED:
         gv_imported_free(region);
         break;
@@ -84,8 +81,8 @@ static bool close_region(struct gv_region *region, void *data)
     case GV_REGION_MANAGED:
         gv_host_memory_free(region);
         break;
-    case GV_REGION_RESERVED:
-        break; /* of the process, not of a context */
+    default:
+        break; /* reservations and pools are of the process, not of a context */
     }
     return true;
 }
@@ -128,9 +125,9 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
         return CUDA_SUCCESS;
     pthread_mutex_lock(&gv_memory_lock);
     struct gv_region *region = gv_region_find(dptr);
-    const bool freeable =
-        region != NULL && region->base == dptr &&
-        (region->kind == GV_REGION_DEVICE || region->kind == GV_REGION_POOL || region->kind == GV_REGION_MANAGED);
+    const bool freeable = region != NULL && region->base == dptr &&
+                          (region->kind == GV_REGION_DEVICE || gv_is_pool_kind(region->kind) ||
+                           region->kind == GV_REGION_POOL_IMPORTED || region->kind == GV_REGION_MANAGED);
     struct gv_context *owner = freeable && region->context != NULL ? region->context : context;
     pthread_mutex_unlock(&gv_memory_lock);
     if (!freeable)
@@ -144,7 +141,9 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
         result = CUDA_SUCCESS;
         if (region->kind == GV_REGION_DEVICE)
             free_region(region);
-        else if (region->kind == GV_REGION_POOL)
+        else if (region->kind == GV_REGION_POOL_IMPORTED)
+            gv_pool_imported_free(region);
+        else if (gv_is_pool_kind(region->kind))
             gv_pool_free(region, NULL, 0);
         else
             gv_host_memory_free(region);
@@ -156,8 +155,8 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 GV_EXPORT CUresult cuMemGetInfo_v2(size_t *free_bytes, size_t *total)
 {
     GV_ENTER_CONTEXT(context);
-    const struct gv_board_device *device = &gv_driver.board->devices[context->device];
-    const uint64_t used = gv_board_used(gv_driver.board, (uint32_t)context->device);
+    const struct gv_board_device *device = gv_board_device(context->device);
+    const uint64_t used = gv_board_used(gv_driver.board, gv_place(context->device));
     if (free_bytes != NULL)
         *free_bytes = used < device->memory_bytes ? device->memory_bytes - used : 0;
     if (total != NULL)

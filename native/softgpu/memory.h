@@ -14,6 +14,7 @@
 #define GPUVIRT_SOFTGPU_MEMORY_H
 
 #include "context.h"
+#include "views.h"
 
 extern pthread_mutex_t gv_memory_lock;
 
@@ -25,7 +26,16 @@ struct gv_physical {
     uint64_t inode;      /* known once it was exported or imported, else 0 */
     uint32_t references; /* handles and mappings; under gv_memory_lock */
     struct gv_physical *next_shared;
+    struct gv_view *views;            /* under gv_memory_lock */
+    void *saved;                      /* its content while the process is checkpointed */
+    bool keeps_fd;                    /* while it is checkpointed: had a descriptor */
+    struct gv_physical *next, **link; /* all of the process; under the lock of physical.c */
 };
+/* Calls `visit` for each of a device until it answers false; none may be made or released meanwhile. */
+bool gv_physical_each(bool (*visit)(struct gv_physical *physical, void *data), void *data);
+/* A memfd for the memory of a device; -1 with errno. */
+int gv_physical_descriptor(int device, uint64_t bytes);
+enum { GV_HOST = -1 }; /* instead of a device: host memory, charged to none */
 /* Charged to the device. References = 1. */
 CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical);
 /* Under gv_memory_lock. */
@@ -50,15 +60,23 @@ struct gv_segment {
 };
 struct gv_heap {
     int device;
+    bool patient;   /* freed memory that work has passed is used again only when the program has seen that */
     bool shareable; /* pieces keep their descriptors */
     bool keep;      /* empty blocks stay until gv_heap_trim */
     struct gv_heap_block *blocks;
     struct gv_segment *free;
     uint64_t reserved, reserved_high, used, used_high, limit; /* bytes; limit 0: none */
 };
-/* `gauge` is that of the stream that will use the memory: pending segments of it may be used at once. NULL: none. */
-CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_gauge *gauge,
+/* Who will use the memory: pending segments of its own work may be used at once, and those that its work comes after. */
+struct gv_heap_user {
+    const struct gv_gauge *gauge;
+    bool (*is_after)(const struct gv_heap_user *user, const struct gv_gauge *gauge, uint64_t value); /* may be NULL */
+    const void *data;
+};
+CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_heap_user *user,
                           struct gv_segment **segment);
+/* A pending segment of enough bytes, to be used after `busy_until`; NULL: none. */
+struct gv_segment *gv_heap_take_pending(struct gv_heap *heap, uint64_t bytes);
 /* `gauge` NULL: free now. */
 void gv_heap_free(struct gv_heap *heap, struct gv_segment *segment, struct gv_gauge *gauge, uint64_t busy_until);
 /* Gives empty blocks back until `keep_bytes` are left. */
@@ -77,8 +95,11 @@ enum gv_region_kind {
     GV_REGION_HOST,       /* cuMemHostAlloc */
     GV_REGION_REGISTERED, /* cuMemHostRegister */
     GV_REGION_MANAGED,
-    GV_REGION_IMPORTED, /* of another process (ipc_memory.c) */
-    GV_REGION_ARRAY,    /* not an address of programs: pointer queries do not find it */
+    GV_REGION_POOL_HOST,     /* of a pool of host memory */
+    GV_REGION_POOL_MANAGED,  /* of a pool of managed memory */
+    GV_REGION_POOL_IMPORTED, /* of another process's pool */
+    GV_REGION_IMPORTED,      /* of another process (ipc_memory.c) */
+    GV_REGION_ARRAY,         /* not an address of programs: pointer queries do not find it */
 };
 struct gv_region {
     uint64_t base, bytes; /* first: region.c compares them */
@@ -104,6 +125,8 @@ void gv_region_each(bool (*visit)(struct gv_region *region, void *data), void *d
 /* Takes the lock itself. True when all of [address, address + bytes) is in one region. */
 bool gv_range_known(uint64_t address, uint64_t bytes, enum gv_region_kind *kind);
 bool gv_is_host_kind(enum gv_region_kind kind);
+bool gv_is_managed_kind(enum gv_region_kind kind);
+bool gv_is_pool_kind(enum gv_region_kind kind); /* gv_pool_free() frees it */
 
 /* ---- device allocations ---- */
 /* For cuMemAlloc and for variables of modules. Takes the lock. */
@@ -113,6 +136,13 @@ CUresult gv_device_allocate_for(struct gv_context *context, uint64_t bytes, enum
 void gv_device_free(CUdeviceptr address);
 /* All that belongs to a context that ends. */
 void gv_memory_close(struct gv_context *context);
+struct gv_ipc_handle;
+CUresult gv_imported_map(const struct gv_ipc_handle *handle, int fd, struct gv_context *context,
+                         enum gv_region_kind kind, struct gv_region **mapped); /* under the lock */
+struct gv_stream;
+/* POOL_IMPORTED: now, under the lock; or when the stream is there. */
+void gv_pool_imported_free(struct gv_region *region);
+CUresult gv_pool_free_imported(CUdeviceptr address, struct gv_stream *stream);
 void gv_imported_free(struct gv_region *region);    /* the same for memory of another process */
 void gv_host_memory_free(struct gv_region *region); /* under the lock; frees memory and region */
 /* A pool allocation given to cuMemFree or cuMemFreeAsync; under the lock. */

@@ -73,7 +73,7 @@ static CUresult fill(CUdeviceptr to, size_t pitch, uint32_t value, unsigned unit
     operation->height = height;
     operation->pitch = pitch;
     GV_TRY(gv_stream_submit(stream, &operation->operation));
-    if (asynchronous || !(gv_is_host_kind(kind) || kind == GV_REGION_MANAGED))
+    if (asynchronous || !(gv_is_host_kind(kind) || gv_is_managed_kind(kind)))
         return CUDA_SUCCESS;
     gv_stream_wait(stream);
     return gv_context_state(stream->context);

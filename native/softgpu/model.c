@@ -48,7 +48,7 @@ static uint64_t take_machine(uint64_t ns)
 
 void gv_model_vmm(int device, enum gv_vmm_call call, uint64_t bytes)
 {
-    struct gv_board_model *model = &gv_driver.board->devices[device].model;
+    struct gv_board_model *model = &gv_board_device(device)->model;
     const struct gv_vmm_cost cost = model->vmm[call];
     if (cost.fixed_ns == 0)
         return;
@@ -72,7 +72,7 @@ bool gv_model_keep(int device, uint64_t *bytes)
 {
     const struct gv_board_model *model = gv_model_of(device);
     *bytes = model->context_bytes;
-    if (*bytes > 0 && !gv_board_charge(gv_driver.board, (uint32_t)device, *bytes))
+    if (*bytes > 0 && !gv_board_charge(gv_driver.board, gv_place(device), *bytes))
         return false;
     gv_model_spend(model->context_ns);
     return true;
@@ -81,12 +81,12 @@ bool gv_model_keep(int device, uint64_t *bytes)
 void gv_model_give_up(int device, uint64_t bytes)
 {
     if (bytes > 0)
-        gv_board_uncharge(gv_driver.board, (uint32_t)device, bytes);
+        gv_board_uncharge(gv_driver.board, gv_place(device), bytes);
 }
 
 uint64_t gv_model_link(int device, int direction, bool pageable, uint64_t bytes, uint64_t own_last)
 {
-    struct gv_board_device *board = &gv_driver.board->devices[device];
+    struct gv_board_device *board = gv_board_device(device);
     struct gv_board_model *model = &board->model;
     const uint64_t rate = model->link_mb_s[direction];
     if (rate == 0)

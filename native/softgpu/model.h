@@ -7,7 +7,7 @@
 
 #include "driver.h"
 
-static inline const struct gv_board_model *gv_model_of(int device) { return &gv_driver.board->devices[device].model; }
+static inline const struct gv_board_model *gv_model_of(int device) { return &gv_board_device(device)->model; }
 static inline const struct gv_profile *gv_profile_of(int device) { return &gv_model_of(device)->profile; }
 static inline int gv_multiprocessors(int device)
 {

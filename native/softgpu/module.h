@@ -79,6 +79,8 @@ CUresult gv_jit_open(const char *const *texts, size_t count, struct gv_jit_log *
 
 /* Several PTX texts as one image: what the linker hands out as "cubin". */
 #define GV_LINKED_MAGIC "GVPTX01"
+/* One of the texts, where a program linked libcudadevrt: the translator puts its own implementation in its place. */
+#define GV_DEVICE_RUNTIME "//gpuvirt device runtime"
 struct gv_linked {
     char magic[8];
     uint64_t bytes;          /* of the whole image */

@@ -38,11 +38,15 @@ nvmlReturn_t gv_nvml_device(nvmlDevice_t device, unsigned *number)
     if (device < devices || device >= devices + board->device_count)
         return NVML_ERROR_INVALID_ARGUMENT;
     *number = (unsigned)(device - devices);
-    return NVML_SUCCESS;
+    return __atomic_load_n(&board->devices[*number].faults.lost, __ATOMIC_ACQUIRE) ? NVML_ERROR_GPU_IS_LOST
+                                                                                   : NVML_SUCCESS;
 }
+
+nvmlDevice_t gv_nvml_handle(unsigned number) { return &devices[number]; }
 
 GV_EXPORT nvmlReturn_t nvmlInitWithFlags(unsigned int flags)
 {
+    GV_NVML_ENTER();
     (void)flags; /* NO_GPUS, NO_ATTACH: ours attaches to nothing */
     if (gv_board_open() == NULL)
         return NVML_ERROR_DRIVER_NOT_LOADED;
@@ -55,6 +59,7 @@ GV_EXPORT nvmlReturn_t nvmlInit(void) { return nvmlInitWithFlags(0); }
 
 GV_EXPORT nvmlReturn_t nvmlShutdown(void)
 {
+    GV_NVML_ENTER();
     int before = atomic_load(&users);
     do {
         if (before <= 0)
@@ -110,16 +115,19 @@ static nvmlReturn_t give(const char *text, char *to, unsigned length)
 
 GV_EXPORT nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned int length)
 {
+    GV_NVML_ENTER();
     return gv_nvml_board() == NULL ? NVML_ERROR_UNINITIALIZED : give("595.00-softgpu", version, length);
 }
 
 GV_EXPORT nvmlReturn_t nvmlSystemGetNVMLVersion(char *version, unsigned int length)
 {
+    GV_NVML_ENTER();
     return gv_nvml_board() == NULL ? NVML_ERROR_UNINITIALIZED : give("13.595.00-softgpu", version, length);
 }
 
 GV_EXPORT nvmlReturn_t nvmlSystemGetCudaDriverVersion(int *cudaDriverVersion)
 {
+    GV_NVML_ENTER();
     if (cudaDriverVersion == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
     *cudaDriverVersion = GV_HEADER_VERSION;
@@ -133,6 +141,7 @@ GV_EXPORT nvmlReturn_t nvmlSystemGetCudaDriverVersion_v2(int *cudaDriverVersion)
 
 GV_EXPORT nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char *name, unsigned int length)
 {
+    GV_NVML_ENTER();
     char path[64], text[512];
     if (gv_nvml_board() == NULL)
         return NVML_ERROR_UNINITIALIZED;
@@ -151,6 +160,7 @@ GV_EXPORT nvmlReturn_t nvmlSystemGetProcessName(unsigned int pid, char *name, un
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *deviceCount)
 {
+    GV_NVML_ENTER();
     const struct gv_board *board = gv_nvml_board();
     if (board == NULL)
         return NVML_ERROR_UNINITIALIZED;
@@ -164,13 +174,14 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetCount(unsigned int *deviceCount) { return nv
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *device)
 {
+    GV_NVML_ENTER();
     const struct gv_board *board = gv_nvml_board();
     if (board == NULL)
         return NVML_ERROR_UNINITIALIZED;
     if (device == NULL || index >= board->device_count)
         return NVML_ERROR_INVALID_ARGUMENT;
     *device = &devices[index];
-    return NVML_SUCCESS;
+    return gv_nvml_device(*device, &index);
 }
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetHandleByIndex(unsigned int index, nvmlDevice_t *device)
@@ -187,6 +198,7 @@ static void uuid_text(const struct gv_board *board, unsigned number, char text[4
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsigned int length)
 {
+    GV_NVML_ENTER();
     GV_NVML_DEVICE(device, number);
     char text[41];
     uuid_text(gv_nvml_board(), number, text);
@@ -195,6 +207,7 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsign
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
 {
+    GV_NVML_ENTER();
     const struct gv_board *board = gv_nvml_board();
     if (board == NULL)
         return NVML_ERROR_UNINITIALIZED;
@@ -214,6 +227,7 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t 
 /* The same addresses as the soft driver: bus 0x10 + number. */
 GV_EXPORT nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *pciBusId, nvmlDevice_t *device)
 {
+    GV_NVML_ENTER();
     const struct gv_board *board = gv_nvml_board();
     unsigned domain, bus, slot;
     if (board == NULL)
@@ -236,6 +250,7 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetHandleByPciBusId(const char *pciBusId, nvmlD
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_t *pci)
 {
+    GV_NVML_ENTER();
     GV_NVML_DEVICE(device, number);
     if (pci == NULL)
         return NVML_ERROR_INVALID_ARGUMENT;
@@ -249,6 +264,7 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v3(nvmlDevice_t device, nvmlPciInfo_
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetPciInfo_v2(nvmlDevice_t device, nvmlPciInfo_t *pci)
 {
+    GV_NVML_ENTER();
     nvmlPciInfo_t all;
     const nvmlReturn_t result = nvmlDeviceGetPciInfo_v3(device, &all);
     if (result == NVML_SUCCESS && pci != NULL)

@@ -13,9 +13,19 @@
 
 #define GV_EXPORT __attribute__((visibility("default")))
 
+/* First in every exported function, as GV_ENTER() in those of the driver: fault rules can fail, delay or hang it. Calls
+ * nest; only the outermost counts. */
+nvmlReturn_t gv_nvml_enter(const char *function);
+void gv_nvml_leave(const nvmlReturn_t *admitted);
+#define GV_NVML_ENTER()                                                                                                \
+    __attribute__((cleanup(gv_nvml_leave))) const nvmlReturn_t gv_admitted = gv_nvml_enter(__func__);                  \
+    if (gv_admitted != NVML_SUCCESS)                                                                                   \
+    return gv_admitted
+
 /* NULL while nvmlInit has not been called. */
 struct gv_board *gv_nvml_board(void);
-/* SUCCESS and its number, or what is wrong. */
+/* SUCCESS and its number, or what is wrong; GPU_IS_LOST when it has fallen off the bus. */
+nvmlDevice_t gv_nvml_handle(unsigned number);
 nvmlReturn_t gv_nvml_device(nvmlDevice_t device, unsigned *number);
 
 #define GV_NVML_DEVICE(device, number)                                                                                 \
@@ -57,9 +67,5 @@ unsigned gv_nvml_sm_mhz(unsigned number, unsigned utilisation);
 unsigned long long gv_nvml_wall_us(uint64_t monotonic_ns);
 /* Copies a text out; the size must fit it, as with the real library. */
 nvmlReturn_t gv_nvml_give(const char *text, char *to, unsigned length);
-
-#ifndef GV_NVML_ENTER
-#define GV_NVML_ENTER() (void)0
-#endif
 
 #endif

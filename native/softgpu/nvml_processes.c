@@ -48,24 +48,28 @@ static nvmlReturn_t no_processes(nvmlDevice_t device, unsigned *count)
 GV_EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *infoCount,
                                                                nvmlProcessInfo_t *infos)
 {
+    GV_NVML_ENTER();
     return list_processes(device, infoCount, infos, sizeof *infos);
 }
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t device, unsigned int *infoCount,
                                                                nvmlProcessInfo_v2_t *infos)
 {
+    GV_NVML_ENTER();
     return list_processes(device, infoCount, infos, sizeof *infos);
 }
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetComputeRunningProcesses(nvmlDevice_t device, unsigned int *infoCount,
                                                             nvmlProcessInfo_v1_t *infos)
 {
+    GV_NVML_ENTER();
     return list_processes(device, infoCount, infos, sizeof *infos);
 }
 
 #define NO_PROCESSES(function, type)                                                                                   \
     GV_EXPORT nvmlReturn_t function(nvmlDevice_t device, unsigned int *infoCount, type *infos)                         \
     {                                                                                                                  \
+        GV_NVML_ENTER();                                                                                               \
         (void)infos;                                                                                                   \
         return no_processes(device, infoCount);                                                                        \
     }

@@ -36,6 +36,11 @@ static int blocks_per_sm(const struct gv_function *function, int threads, size_t
                          : blocks;
 }
 
+uint64_t gv_blocks_together(const struct gv_function *function, int threads, size_t dynamic_shared)
+{
+    return (uint64_t)multiprocessors_of(function) * (uint64_t)blocks_per_sm(function, threads, dynamic_shared);
+}
+
 GV_EXPORT CUresult cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int *numBlocks, CUfunction func, int blockSize,
                                                                         size_t dynamicSMemSize, unsigned int flags)
 {

@@ -21,6 +21,67 @@ pthread_mutex_t gv_memory_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct gv_physical
     *shared_list; /* exported or imported, by inode: an import of our own memory is the same memory */
 
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER; /* the list of all */
+static struct gv_physical *all;
+
+static void list(struct gv_physical *physical)
+{
+    pthread_mutex_lock(&all_lock);
+    physical->next = all;
+    physical->link = &all;
+    if (all != NULL)
+        all->link = &physical->next;
+    all = physical;
+    pthread_mutex_unlock(&all_lock);
+}
+
+static void unlist(struct gv_physical *physical)
+{
+    pthread_mutex_lock(&all_lock);
+    *physical->link = physical->next;
+    if (physical->next != NULL)
+        physical->next->link = physical->link;
+    pthread_mutex_unlock(&all_lock);
+}
+
+bool gv_physical_each(bool (*visit)(struct gv_physical *physical, void *data), void *data)
+{
+    bool go_on = true;
+    pthread_mutex_lock(&all_lock);
+    for (struct gv_physical *physical = all; physical != NULL && go_on; physical = physical->next)
+        go_on = physical->device == GV_HOST || visit(physical, data);
+    pthread_mutex_unlock(&all_lock);
+    return go_on;
+}
+
+bool gv_view_add(struct gv_physical *physical, uint64_t address, uint64_t bytes, int protection)
+{
+    struct gv_view *view = malloc(sizeof *view);
+    if (view == NULL)
+        return false;
+    *view = (struct gv_view){.address = address, .bytes = bytes, .protection = protection, .next = physical->views};
+    physical->views = view;
+    return true;
+}
+
+void gv_view_protect(struct gv_physical *physical, uint64_t address, int protection)
+{
+    for (struct gv_view *view = physical->views; view != NULL; view = view->next)
+        if (view->address == address)
+            view->protection = protection;
+}
+
+void gv_view_remove(struct gv_physical *physical, uint64_t address)
+{
+    for (struct gv_view **link = &physical->views; *link != NULL; link = &(*link)->next)
+        if ((*link)->address == address) {
+            struct gv_view *view = *link;
+            *link = view->next;
+            free(view);
+            return;
+        }
+}
+
 /* One descriptor per handle: the usual soft limit of 1024 is too low for a large device in 2 MiB handles. */
 static bool raise_descriptor_limit(void)
 {
@@ -31,10 +92,10 @@ static bool raise_descriptor_limit(void)
     return setrlimit(RLIMIT_NOFILE, &limit) == 0;
 }
 
-static int new_memfd(int device, uint64_t bytes)
+int gv_physical_descriptor(int device, uint64_t bytes)
 {
     char name[48];
-    snprintf(name, sizeof name, NAME_PREFIX "%d", device);
+    snprintf(name, sizeof name, NAME_PREFIX "%d", device == GV_HOST ? GV_HOST : (int)gv_place(device));
     int fd = memfd_create(name, MFD_CLOEXEC);
     if (fd < 0 && errno == EMFILE && raise_descriptor_limit())
         fd = memfd_create(name, MFD_CLOEXEC);
@@ -51,22 +112,24 @@ static int new_memfd(int device, uint64_t bytes)
 
 CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical)
 {
-    if (gv_device_lost(device))
+    if (device != GV_HOST && gv_device_lost(device))
         return CUDA_ERROR_DEVICE_UNAVAILABLE;
     struct gv_physical *made = calloc(1, sizeof *made);
-    if (made == NULL || !gv_board_charge(gv_driver.board, (uint32_t)device, bytes)) {
+    if (made == NULL || (device != GV_HOST && !gv_board_charge(gv_driver.board, gv_place(device), bytes))) {
         free(made);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    made->fd = new_memfd(device, bytes);
+    made->fd = gv_physical_descriptor(device, bytes);
     if (made->fd < 0) {
-        gv_board_uncharge(gv_driver.board, (uint32_t)device, bytes);
+        if (device != GV_HOST)
+            gv_board_uncharge(gv_driver.board, gv_place(device), bytes);
         free(made);
         return CUDA_ERROR_OPERATING_SYSTEM;
     }
     made->device = device;
     made->bytes = bytes;
     made->references = 1;
+    list(made);
     *physical = made;
     return CUDA_SUCCESS;
 }
@@ -76,15 +139,19 @@ void gv_physical_release(struct gv_physical *physical)
     if (--physical->references > 0)
         return;
     if (physical->inode != 0) {
-        gv_board_drop(gv_driver.board, physical->inode);
+        if (physical->device != GV_HOST)
+            gv_board_drop(gv_driver.board, physical->inode);
         for (struct gv_physical **link = &shared_list; *link != NULL; link = &(*link)->next_shared)
             if (*link == physical) {
                 *link = physical->next_shared;
                 break;
             }
-    } else {
-        gv_board_uncharge(gv_driver.board, (uint32_t)physical->device, physical->bytes);
+    } else if (physical->device != GV_HOST) {
+        gv_board_uncharge(gv_driver.board, gv_place(physical->device), physical->bytes);
     }
+    unlist(physical);
+    while (physical->views != NULL)
+        gv_view_remove(physical, physical->views->address);
     if (physical->fd >= 0)
         close(physical->fd);
     free(physical);
@@ -95,7 +162,8 @@ CUresult gv_physical_share(struct gv_physical *physical)
     struct stat status;
     if (physical->inode == 0) {
         if (fstat(physical->fd, &status) != 0 ||
-            !gv_board_share(gv_driver.board, (uint32_t)physical->device, status.st_ino, physical->bytes))
+            (physical->device != GV_HOST &&
+             !gv_board_share(gv_driver.board, gv_place(physical->device), status.st_ino, physical->bytes)))
             return CUDA_ERROR_OPERATING_SYSTEM;
         physical->inode = status.st_ino;
         physical->next_shared = shared_list;
@@ -111,26 +179,35 @@ CUresult gv_physical_export(struct gv_physical *physical, int *fd)
     return *fd < 0 ? CUDA_ERROR_OPERATING_SYSTEM : CUDA_SUCCESS;
 }
 
-/* The device number is in the name of the memfd: "/memfd:gpuvirt-softgpu-0 (deleted)". */
-static int device_of_descriptor(int fd)
+/* The number of the device on the board is in the name of the memfd: "/memfd:gpuvirt-softgpu-0 (deleted)"; -1 is GV_HOST. */
+static bool device_of_descriptor(int fd, int *found)
 {
     char path[64], target[128];
     snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
     const ssize_t length = readlink(path, target, sizeof target - 1);
     int device;
     if (length <= 0)
-        return -1;
+        return false;
     target[length] = '\0';
-    if (sscanf(target, "/memfd:" NAME_PREFIX "%d", &device) != 1 || device < 0 || device >= gv_driver.device_count)
-        return -1;
-    return device;
+    if (sscanf(target, "/memfd:" NAME_PREFIX "%d", &device) != 1)
+        return false;
+    if (device == GV_HOST) {
+        *found = GV_HOST;
+        return true;
+    }
+    for (int own = 0; own < gv_driver.device_count; own++)
+        if (gv_place(own) == (uint32_t)device) {
+            *found = own;
+            return true;
+        }
+    return false;
 }
 
 CUresult gv_physical_import(int fd, struct gv_physical **physical)
 {
     struct stat status;
-    const int device = device_of_descriptor(fd);
-    if (device < 0 || fstat(fd, &status) != 0)
+    int device;
+    if (!device_of_descriptor(fd, &device) || fstat(fd, &status) != 0)
         return CUDA_ERROR_INVALID_VALUE;
     for (struct gv_physical *known = shared_list; known != NULL; known = known->next_shared)
         if (known->inode == status.st_ino) {
@@ -146,7 +223,8 @@ CUresult gv_physical_import(int fd, struct gv_physical **physical)
         free(made);
         return CUDA_ERROR_OPERATING_SYSTEM;
     }
-    if (!gv_board_hold(gv_driver.board, (uint32_t)device, status.st_ino, (uint64_t)status.st_size)) {
+    if (device != GV_HOST &&
+        !gv_board_hold(gv_driver.board, gv_place(device), status.st_ino, (uint64_t)status.st_size)) {
         close(made->fd);
         free(made);
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -157,6 +235,7 @@ CUresult gv_physical_import(int fd, struct gv_physical **physical)
     made->references = 1;
     made->next_shared = shared_list;
     shared_list = made;
+    list(made);
     *physical = made;
     return CUDA_SUCCESS;
 }

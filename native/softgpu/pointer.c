@@ -57,7 +57,7 @@ static CUresult get(const struct answer *answer, CUpointer_attribute attribute, 
         *(CUdeviceptr *)data = ptr;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_HOST_POINTER:
-        if (!host && kind != GV_REGION_MANAGED)
+        if (!host && !gv_is_managed_kind(kind))
             return CUDA_ERROR_INVALID_VALUE;
         *(void **)data = (void *)ptr;
         return CUDA_SUCCESS;
@@ -68,7 +68,7 @@ static CUresult get(const struct answer *answer, CUpointer_attribute attribute, 
         *(unsigned long long *)data = answer->region.id;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-        *(unsigned *)data = kind == GV_REGION_MANAGED;
+        *(unsigned *)data = gv_is_managed_kind(kind);
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
         *(int *)data = answer->device;

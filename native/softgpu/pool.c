@@ -3,56 +3,59 @@
  * Stream-ordered allocation. A pool is a heap that keeps its blocks: memory stays reserved until the program waits for
  * something and the pool holds more than its release threshold, or trims.
  */
-#include "memory.h"
-#include "stream.h"
+#include "pool.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-struct gv_pool {
-    struct gv_object object;
-    struct gv_heap heap;
-    uint64_t threshold;
-    int reuse[3]; /* follow event dependencies, opportunistic, internal dependencies: kept, always honoured */
-    bool is_default, destroyed;
-    uint32_t allocations; /* a destroyed pool lives until they are gone */
-    CUmemAllocationHandleType handle_types;
-    struct gv_pool *next;
-};
-
-static struct gv_pool *pools;                          /* all; under gv_memory_lock */
-static struct gv_pool *default_pool[GV_BOARD_DEVICES]; /* made at first use; under gv_memory_lock */
-static struct gv_pool *current_pool[GV_BOARD_DEVICES];
+static struct gv_pool *pools;   /* all; under gv_memory_lock */
+static uint64_t last_id;        /* the same */
 static atomic_bool trim_wanted; /* a pool may hold more than it should: look at the next wait */
 
-static struct gv_pool *new_pool(int device)
+void gv_pools_want_trim(void) { atomic_store(&trim_wanted, true); }
+
+bool gv_has_numa_node(int node)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/sys/devices/system/node/node%d", node);
+    return node == 0 || (node > 0 && access(path, F_OK) == 0);
+}
+
+int gv_location_device(const CUmemLocation *location)
+{
+    return location->type == CU_MEM_LOCATION_TYPE_DEVICE ? location->id : GV_HOST;
+}
+
+struct gv_pool *gv_pool_new(CUmemAllocationType type, CUmemLocation location)
 {
     struct gv_pool *pool = gv_object_new(GV_POOL, sizeof *pool);
     if (pool == NULL)
         return NULL;
     memset(&pool->heap, 0, sizeof pool->heap);
-    pool->heap.device = device;
+    pool->heap.device = type == CU_MEM_ALLOCATION_TYPE_MANAGED ? GV_HOST : gv_location_device(&location);
     pool->heap.keep = true;
+    pool->type = type;
+    pool->location = location;
     pool->threshold = 0;
     pool->reuse[0] = pool->reuse[1] = pool->reuse[2] = 1;
-    pool->is_default = pool->destroyed = false;
+    pool->is_default = pool->destroyed = pool->imported = false;
     pool->allocations = 0;
     pool->handle_types = CU_MEM_HANDLE_TYPE_NONE;
+    memset(pool->access, 0, sizeof pool->access);
+    if (type == CU_MEM_ALLOCATION_TYPE_MANAGED)
+        memset(pool->access, CU_MEM_ACCESS_FLAGS_PROT_READWRITE, sizeof pool->access);
+    else if (location.type == CU_MEM_LOCATION_TYPE_DEVICE)
+        pool->access[location.id] = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+    pool->fd = -1;
+    pool->id = ++last_id;
     pool->next = pools;
     pools = pool;
     return pool;
 }
 
-static struct gv_pool *default_of(int device)
-{
-    if (default_pool[device] == NULL) {
-        default_pool[device] = new_pool(device);
-        if (default_pool[device] != NULL)
-            default_pool[device]->is_default = true;
-    }
-    return default_pool[device];
-}
-
-static struct gv_pool *pool_of(CUmemoryPool handle)
+struct gv_pool *gv_pool_of(CUmemoryPool handle)
 {
     struct gv_pool *pool = gv_is(handle, GV_POOL) ? (struct gv_pool *)handle : NULL;
     return pool != NULL && !pool->destroyed ? pool : NULL;
@@ -69,6 +72,8 @@ static void end_pool(struct gv_pool *pool)
             *link = pool->next;
             break;
         }
+    if (pool->fd >= 0)
+        close(pool->fd);
     gv_object_free(pool, GV_POOL);
 }
 
@@ -101,11 +106,21 @@ void gv_pool_free(struct gv_region *region, struct gv_gauge *gauge, uint64_t bus
     atomic_store(&trim_wanted, true);
 }
 
-static CUresult allocate_once(struct gv_pool *pool, struct gv_stream *stream, size_t bytes, CUdeviceptr *address)
+static bool is_after(const struct gv_heap_user *user, const struct gv_gauge *gauge, uint64_t value)
 {
-    struct gv_segment *segment;
-    GV_TRY(gv_heap_allocate(&pool->heap, bytes, &stream->completed, &segment));
-    struct gv_region *region = gv_region_add(segment->base, bytes, GV_REGION_POOL, pool->heap.device, NULL);
+    return gv_stream_comes_after((struct gv_stream *)user->data, gauge, value);
+}
+
+static enum gv_region_kind kind_of(const struct gv_pool *pool)
+{
+    return pool->type == CU_MEM_ALLOCATION_TYPE_MANAGED ? GV_REGION_POOL_MANAGED
+           : pool->heap.device == GV_HOST               ? GV_REGION_POOL_HOST
+                                                        : GV_REGION_POOL;
+}
+
+static CUresult give(struct gv_pool *pool, struct gv_segment *segment, size_t bytes, CUdeviceptr *address)
+{
+    struct gv_region *region = gv_region_add(segment->base, bytes, kind_of(pool), pool->heap.device, NULL);
     if (region == NULL) {
         gv_heap_free(&pool->heap, segment, NULL, 0);
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -113,10 +128,53 @@ static CUresult allocate_once(struct gv_pool *pool, struct gv_stream *stream, si
     region->segment = segment;
     region->heap = &pool->heap;
     region->pool = pool;
-    region->context = NULL;
     pool->allocations++;
     *address = segment->base;
     return CUDA_SUCCESS;
+}
+
+static CUresult allocate_once(struct gv_pool *pool, struct gv_stream *stream, size_t bytes, CUdeviceptr *address)
+{
+    struct gv_segment *segment;
+    const struct gv_heap_user user = {
+        .gauge = &stream->completed, .is_after = pool->reuse[0] ? is_after : NULL, .data = stream};
+    pool->heap.patient = !pool->reuse[1];
+    GV_TRY(gv_heap_allocate(&pool->heap, bytes, &user, &segment));
+    return give(pool, segment, bytes, address);
+}
+
+struct wait_operation {
+    struct gv_operation operation;
+    struct gv_dependency until;
+};
+
+static CUresult run_wait(struct gv_operation *operation, struct gv_stream *stream)
+{
+    (void)stream;
+    const struct wait_operation *wait = (const struct wait_operation *)operation;
+    gv_gauge_wait(wait->until.gauge, wait->until.value);
+    return CUDA_SUCCESS;
+}
+
+/* "Internal dependencies": memory that another stream still uses, after making this stream wait for that. Under the lock. */
+static CUresult allocate_pending(struct gv_pool *pool, struct gv_stream *stream, size_t bytes, CUdeviceptr *address)
+{
+    struct wait_operation *wait = pool->reuse[2] ? malloc(sizeof *wait) : NULL;
+    struct gv_segment *segment = wait != NULL ? gv_heap_take_pending(&pool->heap, bytes) : NULL;
+    if (segment == NULL) {
+        free(wait);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    wait->operation.run = run_wait;
+    wait->operation.always = false;
+    wait->until = (struct gv_dependency){segment->busy_gauge, segment->busy_until};
+    gv_stream_order(stream, segment->busy_gauge, segment->busy_until);
+    const CUresult result = gv_stream_submit(stream, &wait->operation);
+    if (result != CUDA_SUCCESS) {
+        gv_heap_free(&pool->heap, segment, segment->busy_gauge, segment->busy_until);
+        return result;
+    }
+    return give(pool, segment, bytes, address);
 }
 
 /* Out of memory is final only when no freed memory of the pools is still in use by a stream. */
@@ -127,6 +185,8 @@ static CUresult allocate(struct gv_pool *pool, struct gv_stream *stream, size_t 
         uint64_t until = 0;
         pthread_mutex_lock(&gv_memory_lock);
         CUresult result = allocate_once(pool, stream, bytes, address);
+        if (result == CUDA_ERROR_OUT_OF_MEMORY)
+            result = allocate_pending(pool, stream, bytes, address);
         bool pending = false;
         if (result == CUDA_ERROR_OUT_OF_MEMORY)
             for (struct gv_pool *other = pools; other != NULL && !pending; other = other->next) {
@@ -149,8 +209,8 @@ GV_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, C
     GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
-    struct gv_pool *pool = pool_of(handle);
-    if (dptr == NULL || bytesize == 0 || pool == NULL)
+    struct gv_pool *pool = gv_pool_of(handle);
+    if (dptr == NULL || bytesize == 0 || pool == NULL || pool->imported)
         return CUDA_ERROR_INVALID_VALUE;
     return allocate(pool, stream, bytesize, dptr);
 }
@@ -173,69 +233,77 @@ GV_EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
     if (dptr == 0)
         return CUDA_SUCCESS;
     CUresult result = CUDA_ERROR_INVALID_VALUE;
-    bool plain = false;
+    bool plain = false, foreign = false;
     pthread_mutex_lock(&gv_memory_lock);
     struct gv_region *region = gv_region_find(dptr);
-    if (region != NULL && region->base == dptr && region->kind == GV_REGION_POOL) {
+    if (region != NULL && region->base == dptr && gv_is_pool_kind(region->kind)) {
         gv_pool_free(region, &stream->completed, atomic_load(&stream->submitted.value));
         result = CUDA_SUCCESS;
     } else if (region != NULL && region->base == dptr && region->kind == GV_REGION_DEVICE) {
         plain = true;
+    } else if (region != NULL && region->base == dptr && region->kind == GV_REGION_POOL_IMPORTED) {
+        foreign = true;
     }
     pthread_mutex_unlock(&gv_memory_lock);
+    if (foreign)
+        return gv_pool_free_imported(dptr, stream);
     return plain ? cuMemFree_v2(dptr)
                  : result; /* memory of cuMemAlloc may be freed here too; ours waits for the device */
 }
 
-GV_EXPORT CUresult cuDeviceGetDefaultMemPool(CUmemoryPool *pool_out, CUdevice dev)
+CUresult gv_pool_check(const CUmemPoolProps *p, CUmemLocation *location)
 {
-    GV_ENTER();
-    GV_TRY(gv_check_device(dev));
-    if (pool_out == NULL)
+    const bool managed = p->allocType == CU_MEM_ALLOCATION_TYPE_MANAGED;
+    *location = p->location;
+    if ((p->allocType != CU_MEM_ALLOCATION_TYPE_PINNED && !managed) || p->win32SecurityAttributes != NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    pthread_mutex_lock(&gv_memory_lock);
-    *pool_out = (CUmemoryPool)default_of(dev);
-    pthread_mutex_unlock(&gv_memory_lock);
-    return *pool_out == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
-}
-
-GV_EXPORT CUresult cuDeviceGetMemPool(CUmemoryPool *pool, CUdevice dev)
-{
-    GV_ENTER();
-    GV_TRY(gv_check_device(dev));
-    if (pool == NULL)
+    if (managed && (p->handleTypes != CU_MEM_HANDLE_TYPE_NONE || p->maxSize != 0 || p->usage != 0))
         return CUDA_ERROR_INVALID_VALUE;
-    pthread_mutex_lock(&gv_memory_lock);
-    *pool = (CUmemoryPool)(current_pool[dev] != NULL ? current_pool[dev] : default_of(dev));
-    pthread_mutex_unlock(&gv_memory_lock);
-    return *pool == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
-}
-
-GV_EXPORT CUresult cuDeviceSetMemPool(CUdevice dev, CUmemoryPool handle)
-{
-    GV_ENTER();
-    GV_TRY(gv_check_device(dev));
-    struct gv_pool *pool = pool_of(handle);
-    if (pool == NULL || pool->heap.device != dev)
+    switch (p->location.type) {
+    case CU_MEM_LOCATION_TYPE_DEVICE:
+        GV_TRY(gv_check_device(p->location.id));
+        break;
+    case CU_MEM_LOCATION_TYPE_DEVICE_LOCALITY_DOMAIN: /* ours have one domain: the whole device, as documented */
+        GV_TRY(gv_check_device(p->location.localized.deviceId));
+        if (managed || p->location.localized.localityDomainId != 0)
+            return CUDA_ERROR_INVALID_VALUE;
+        *location = (CUmemLocation){.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = p->location.localized.deviceId};
+        break;
+    case CU_MEM_LOCATION_TYPE_HOST:
+        if (p->handleTypes != CU_MEM_HANDLE_TYPE_NONE)
+            return CUDA_ERROR_INVALID_VALUE;
+        location->id = 0;
+        break;
+    case CU_MEM_LOCATION_TYPE_HOST_NUMA:
+        if (!gv_has_numa_node(p->location.id))
+            return CUDA_ERROR_INVALID_VALUE;
+        break;
+    case CU_MEM_LOCATION_TYPE_NONE:
+        if (managed)
+            break;
         return CUDA_ERROR_INVALID_VALUE;
-    pthread_mutex_lock(&gv_memory_lock);
-    current_pool[dev] = pool;
-    pthread_mutex_unlock(&gv_memory_lock);
+    default:
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    if (p->handleTypes & ~(unsigned)CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR || p->usage != 0)
+        return CUDA_ERROR_NOT_SUPPORTED; /* fabric handles; hardware decompression */
     return CUDA_SUCCESS;
 }
 
 GV_EXPORT CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *poolProps)
 {
     GV_ENTER();
-    if (pool == NULL || poolProps == NULL || poolProps->allocType != CU_MEM_ALLOCATION_TYPE_PINNED)
+    if (pool == NULL || poolProps == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    if (poolProps->location.type != CU_MEM_LOCATION_TYPE_DEVICE || poolProps->handleTypes != CU_MEM_HANDLE_TYPE_NONE)
-        return CUDA_ERROR_NOT_SUPPORTED; /* pools of host memory, shared pools */
-    GV_TRY(gv_check_device(poolProps->location.id));
+    CUmemLocation location;
+    GV_TRY(gv_pool_check(poolProps, &location));
     pthread_mutex_lock(&gv_memory_lock);
-    struct gv_pool *made = new_pool(poolProps->location.id);
-    if (made != NULL)
+    struct gv_pool *made = gv_pool_new(poolProps->allocType, location);
+    if (made != NULL) {
         made->heap.limit = gv_round_up(poolProps->maxSize, GV_GRANULARITY);
+        made->handle_types = poolProps->handleTypes;
+        made->heap.shareable = poolProps->handleTypes != CU_MEM_HANDLE_TYPE_NONE;
+    }
     pthread_mutex_unlock(&gv_memory_lock);
     *pool = (CUmemoryPool)made;
     return made == NULL ? CUDA_ERROR_OUT_OF_MEMORY : CUDA_SUCCESS;
@@ -244,13 +312,11 @@ GV_EXPORT CUresult cuMemPoolCreate(CUmemoryPool *pool, const CUmemPoolProps *poo
 GV_EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle)
 {
     GV_ENTER();
-    struct gv_pool *pool = pool_of(handle);
+    struct gv_pool *pool = gv_pool_of(handle);
     if (pool == NULL || pool->is_default)
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&gv_memory_lock);
-    const int device = pool->heap.device;
-    if (current_pool[device] == pool)
-        current_pool[device] = NULL; /* the default pool again, as documented */
+    gv_pool_leave_places(pool); /* they have their default pool again, as documented */
     pool->destroyed = true;
     pool->threshold = 0;
     atomic_store(&trim_wanted, true);
@@ -263,136 +329,11 @@ GV_EXPORT CUresult cuMemPoolDestroy(CUmemoryPool handle)
 GV_EXPORT CUresult cuMemPoolTrimTo(CUmemoryPool handle, size_t minBytesToKeep)
 {
     GV_ENTER();
-    struct gv_pool *pool = pool_of(handle);
+    struct gv_pool *pool = gv_pool_of(handle);
     if (pool == NULL)
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&gv_memory_lock);
     gv_heap_trim(&pool->heap, minBytesToKeep);
     pthread_mutex_unlock(&gv_memory_lock);
-    return CUDA_SUCCESS;
-}
-
-static uint64_t get_number(const struct gv_pool *pool, CUmemPool_attribute attribute)
-{
-    switch (attribute) {
-    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD:
-        return pool->threshold;
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT:
-        return pool->heap.reserved;
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
-        return pool->heap.reserved_high;
-    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT:
-        return pool->heap.used;
-    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
-        return pool->heap.used_high;
-    default:
-        return pool->heap.limit; /* CU_MEMPOOL_ATTR_MAX_POOL_SIZE */
-    }
-}
-
-GV_EXPORT CUresult cuMemPoolGetAttribute(CUmemoryPool handle, CUmemPool_attribute attr, void *value)
-{
-    GV_ENTER();
-    struct gv_pool *pool = pool_of(handle);
-    if (pool == NULL || value == NULL)
-        return CUDA_ERROR_INVALID_VALUE;
-    CUresult result = CUDA_SUCCESS;
-    pthread_mutex_lock(&gv_memory_lock);
-    switch (attr) {
-    case CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES:
-        *(int *)value = pool->reuse[attr - CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES];
-        break;
-    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD:
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT:
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH:
-    case CU_MEMPOOL_ATTR_USED_MEM_CURRENT:
-    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
-    case CU_MEMPOOL_ATTR_MAX_POOL_SIZE:
-        *(cuuint64_t *)value = get_number(pool, attr);
-        break;
-    case CU_MEMPOOL_ATTR_ALLOCATION_TYPE:
-        *(CUmemAllocationType *)value = CU_MEM_ALLOCATION_TYPE_PINNED;
-        break;
-    case CU_MEMPOOL_ATTR_EXPORT_HANDLE_TYPES:
-        *(CUmemAllocationHandleType *)value = pool->handle_types;
-        break;
-    case CU_MEMPOOL_ATTR_LOCATION_ID:
-        *(int *)value = pool->heap.device;
-        break;
-    case CU_MEMPOOL_ATTR_LOCATION_TYPE:
-        *(CUmemLocationType *)value = CU_MEM_LOCATION_TYPE_DEVICE;
-        break;
-    case CU_MEMPOOL_ATTR_HW_DECOMPRESS_ENABLED:
-        *(int *)value = 0;
-        break;
-    default:
-        result = CUDA_ERROR_INVALID_VALUE;
-        break;
-    }
-    pthread_mutex_unlock(&gv_memory_lock);
-    return result;
-}
-
-GV_EXPORT CUresult cuMemPoolSetAttribute(CUmemoryPool handle, CUmemPool_attribute attr, void *value)
-{
-    GV_ENTER();
-    struct gv_pool *pool = pool_of(handle);
-    if (pool == NULL || value == NULL)
-        return CUDA_ERROR_INVALID_VALUE;
-    CUresult result = CUDA_SUCCESS;
-    pthread_mutex_lock(&gv_memory_lock);
-    switch (attr) {
-    case CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_OPPORTUNISTIC:
-    case CU_MEMPOOL_ATTR_REUSE_ALLOW_INTERNAL_DEPENDENCIES:
-        pool->reuse[attr - CU_MEMPOOL_ATTR_REUSE_FOLLOW_EVENT_DEPENDENCIES] = *(const int *)value != 0;
-        break;
-    case CU_MEMPOOL_ATTR_RELEASE_THRESHOLD:
-        pool->threshold = *(const cuuint64_t *)value;
-        atomic_store(&trim_wanted, true);
-        break;
-    case CU_MEMPOOL_ATTR_RESERVED_MEM_HIGH: /* high marks can only be reset */
-    case CU_MEMPOOL_ATTR_USED_MEM_HIGH:
-        if (*(const cuuint64_t *)value != 0)
-            result = CUDA_ERROR_INVALID_VALUE;
-        else if (attr == CU_MEMPOOL_ATTR_USED_MEM_HIGH)
-            pool->heap.used_high = pool->heap.used;
-        else
-            pool->heap.reserved_high = pool->heap.reserved;
-        break;
-    default:
-        result = CUDA_ERROR_INVALID_VALUE;
-        break;
-    }
-    pthread_mutex_unlock(&gv_memory_lock);
-    return result;
-}
-
-GV_EXPORT CUresult cuMemPoolGetAccess(CUmemAccess_flags *flags, CUmemoryPool memPool, CUmemLocation *location)
-{
-    GV_ENTER();
-    const struct gv_pool *pool = pool_of(memPool);
-    if (flags == NULL || location == NULL || pool == NULL || location->type != CU_MEM_LOCATION_TYPE_DEVICE)
-        return CUDA_ERROR_INVALID_VALUE;
-    GV_TRY(gv_check_device(location->id));
-    *flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE; /* soft devices of a process reach all its memory */
-    return CUDA_SUCCESS;
-}
-
-GV_EXPORT CUresult cuMemPoolSetAccess(CUmemoryPool handle, const CUmemAccessDesc *map, size_t count)
-{
-    GV_ENTER();
-    const struct gv_pool *pool = pool_of(handle);
-    if (pool == NULL || (map == NULL && count > 0))
-        return CUDA_ERROR_INVALID_VALUE;
-    for (size_t i = 0; i < count; i++) {
-        if (map[i].location.type != CU_MEM_LOCATION_TYPE_DEVICE)
-            return CUDA_ERROR_INVALID_VALUE;
-        GV_TRY(gv_check_device(map[i].location.id));
-        if (map[i].location.id == pool->heap.device && map[i].flags != CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
-            return CUDA_ERROR_INVALID_DEVICE; /* the own device's access cannot be taken away */
-    }
     return CUDA_SUCCESS;
 }

@@ -46,14 +46,16 @@ static int find_name(const char *name)
 /* Of cudaProfiler.h, which is not among the headers that the table is made from. */
 CUresult cuProfilerStart(void);
 CUresult cuProfilerStop(void);
+CUresult cuProfilerInitialize(const char *configFile, const char *outputFile, int outputMode);
 
 static void *profiler_function(const char *symbol, int version)
 {
     if (version < 4000)
         return NULL;
-    return strcmp(symbol, "cuProfilerStart") == 0  ? (void *)cuProfilerStart
-           : strcmp(symbol, "cuProfilerStop") == 0 ? (void *)cuProfilerStop
-                                                   : NULL;
+    return strcmp(symbol, "cuProfilerStart") == 0        ? (void *)cuProfilerStart
+           : strcmp(symbol, "cuProfilerStop") == 0       ? (void *)cuProfilerStop
+           : strcmp(symbol, "cuProfilerInitialize") == 0 ? (void *)cuProfilerInitialize
+                                                         : NULL;
 }
 
 static CUresult look_up(const char *symbol, void **pfn, int version, cuuint64_t flags,

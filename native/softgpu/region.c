@@ -96,4 +96,17 @@ bool gv_range_known(uint64_t address, uint64_t bytes, enum gv_region_kind *kind)
     return known;
 }
 
-bool gv_is_host_kind(enum gv_region_kind kind) { return kind == GV_REGION_HOST || kind == GV_REGION_REGISTERED; }
+bool gv_is_host_kind(enum gv_region_kind kind)
+{
+    return kind == GV_REGION_HOST || kind == GV_REGION_REGISTERED || kind == GV_REGION_POOL_HOST;
+}
+
+bool gv_is_managed_kind(enum gv_region_kind kind)
+{
+    return kind == GV_REGION_MANAGED || kind == GV_REGION_POOL_MANAGED;
+}
+
+bool gv_is_pool_kind(enum gv_region_kind kind)
+{
+    return kind == GV_REGION_POOL || kind == GV_REGION_POOL_HOST || kind == GV_REGION_POOL_MANAGED;
+}

@@ -8,9 +8,11 @@
 #include "memory.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 GV_THREAD_LOCAL int per_thread_default;
 static _Atomic uint64_t last_id;
+static atomic_int ending;
 
 void gv_soft_default_stream(int per_thread);
 void gv_soft_default_stream(int per_thread) { per_thread_default = per_thread; }
@@ -32,6 +34,18 @@ static void wait_dependencies(struct gv_operation *operation)
     for (uint32_t i = 0; i < operation->dependency_count; i++)
         gv_gauge_wait(list[i].gauge, list[i].value);
     free(operation->dependencies);
+}
+
+static void unlink_stream(struct gv_stream *stream)
+{
+    struct gv_context *context = stream->context;
+    pthread_mutex_lock(&context->lock);
+    for (struct gv_stream **link = &context->streams; *link != NULL; link = &(*link)->next)
+        if (*link == stream) {
+            *link = stream->next;
+            break;
+        }
+    pthread_mutex_unlock(&context->lock);
 }
 
 static void *stream_thread(void *argument)
@@ -57,13 +71,14 @@ static void *stream_thread(void *argument)
         }
         free(operation);
         if (closing)
-            stream->running = false;
+            unlink_stream(stream); /* before the last number: who waits for all streams need not look again */
         gv_gauge_advance(&stream->completed, number);
         if (closing)
             break;
     }
     gv_launch_thread_exit();
     gv_object_free(stream, GV_STREAM);
+    atomic_fetch_sub(&ending, 1);
     return NULL;
 }
 
@@ -80,6 +95,8 @@ struct gv_stream *gv_stream_create(struct gv_context *context, unsigned flags, i
     stream->head = NULL;
     stream->tail = &stream->head;
     stream->running = false;
+    memset(stream->after, 0, sizeof stream->after);
+    stream->after_next = 0;
     if (!(flags & GV_STREAM_LEGACY)) {
         pthread_mutex_lock(&context->lock);
         stream->next = context->streams;
@@ -184,7 +201,9 @@ CUresult gv_stream_submit(struct gv_stream *stream, struct gv_operation *operati
 
 void gv_stream_wait(struct gv_stream *stream)
 {
-    gv_gauge_wait(&stream->completed, submitted(stream));
+    const uint64_t until = submitted(stream);
+    gv_gauge_wait(&stream->completed, until);
+    gv_gauge_see(&stream->completed, until);
     if (!(stream->flags & GV_STREAM_LEGACY) || stream->context->streams == NULL)
         return;
     struct gv_dependency ends[16];
@@ -192,6 +211,7 @@ void gv_stream_wait(struct gv_stream *stream)
     while ((count = blocking_ends(stream->context, ends, 16)) > 0)
         for (uint32_t i = 0; i < count && i < 16; i++) {
             gv_gauge_wait(ends[i].gauge, ends[i].value);
+            gv_gauge_see(ends[i].gauge, ends[i].value);
             if (count <= 16 && i + 1 == count)
                 return;
         }
@@ -199,7 +219,9 @@ void gv_stream_wait(struct gv_stream *stream)
 
 void gv_streams_wait(struct gv_context *context)
 {
-    gv_gauge_wait(&context->legacy->completed, submitted(context->legacy));
+    const uint64_t until = submitted(context->legacy);
+    gv_gauge_wait(&context->legacy->completed, until);
+    gv_gauge_see(&context->legacy->completed, until);
     struct gv_dependency ends[64];
     uint32_t count = 0;
     pthread_mutex_lock(&context->lock);
@@ -218,45 +240,51 @@ void gv_streams_wait(struct gv_context *context)
         ends[count++] = (struct gv_dependency){&s->completed, end};
     }
     pthread_mutex_unlock(&context->lock);
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < count; i++) {
         gv_gauge_wait(ends[i].gauge, ends[i].value);
+        gv_gauge_see(ends[i].gauge, ends[i].value);
+    }
 }
 
-/* Its thread ends with the last operation; a stream that never had one is freed at once. */
-static void retire(struct gv_stream *stream)
+/* The handle is invalid at once. Its thread ends with the last operation, and until then the stream stays in the context's
+ * list, since waiting for the context is waiting for this work too. One that never had a thread goes now. */
+void gv_stream_destroy(struct gv_stream *stream)
 {
-    atomic_store(&stream->object.kind, 0); /* the handle is invalid from here on */
+    if (atomic_exchange(&stream->object.kind, 0) != GV_STREAM)
+        return; /* another thread was first */
     pthread_mutex_lock(&stream->lock);
     const bool running = stream->running;
     pthread_mutex_unlock(&stream->lock);
     struct gv_operation *marker = running ? calloc(1, sizeof *marker) : NULL;
     if (!running) {
+        unlink_stream(stream);
         gv_object_free(stream, GV_STREAM);
     } else if (marker != NULL) {
         marker->run = close_marker;
         marker->always = true;
+        atomic_fetch_add(&ending, 1);
         gv_stream_submit(stream, marker);
     }
 }
 
-void gv_stream_destroy(struct gv_stream *stream)
+static struct gv_stream *first_alive(struct gv_context *context)
 {
-    struct gv_context *context = stream->context;
     pthread_mutex_lock(&context->lock);
-    for (struct gv_stream **link = &context->streams; *link != NULL; link = &(*link)->next)
-        if (*link == stream) {
-            *link = stream->next;
-            break;
-        }
+    struct gv_stream *stream = context->streams;
+    while (stream != NULL && !gv_is(stream, GV_STREAM))
+        stream = stream->next;
     pthread_mutex_unlock(&context->lock);
-    retire(stream);
+    return stream;
 }
+
+int gv_streams_ending(void) { return atomic_load(&ending); }
 
 void gv_streams_close(struct gv_context *context)
 {
-    while (context->streams != NULL)
-        gv_stream_destroy(context->streams);
-    retire(context->legacy);
+    for (struct gv_stream *stream; (stream = first_alive(context)) != NULL;)
+        gv_stream_destroy(stream);
+    gv_streams_wait(context);
+    gv_stream_destroy(context->legacy);
 }
 
 void gv_after_wait(void)

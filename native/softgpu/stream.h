@@ -32,6 +32,8 @@ struct gv_operation {
     struct gv_dependency *dependencies; /* when more; malloc */
 };
 
+enum { GV_STREAM_AFTER = 8 };
+
 struct gv_stream {
     struct gv_object object;
     struct gv_context *context;
@@ -41,10 +43,16 @@ struct gv_stream {
     uint64_t id;
     pthread_mutex_t lock; /* queue and `submitted` */
     struct gv_operation *head, **tail;
-    bool running;              /* has a thread; under `lock` */
-    struct gv_gauge submitted; /* number of the last operation given; never reset */
-    struct gv_gauge completed; /* number of the last operation ended; never reset */
+    bool running;                                /* has a thread; under `lock` */
+    struct gv_gauge submitted;                   /* number of the last operation given; never reset */
+    struct gv_gauge completed;                   /* number of the last operation ended; never reset */
+    struct gv_dependency after[GV_STREAM_AFTER]; /* work of other streams that ours comes after; under `lock` */
+    unsigned after_next;
 };
+
+/* stream_order.c: further work of `stream` comes after that; whether it is known to. */
+void gv_stream_order(struct gv_stream *stream, struct gv_gauge *gauge, uint64_t value);
+bool gv_stream_comes_after(struct gv_stream *stream, const struct gv_gauge *gauge, uint64_t value);
 
 struct gv_stream *gv_stream_create(struct gv_context *context, unsigned flags, int priority);
 /* The stream meant by a handle: NULL and the two special values depend on context and thread. Checks the sticky error. */
@@ -56,6 +64,8 @@ void gv_stream_wait(struct gv_stream *stream);
 bool gv_stream_idle(struct gv_stream *stream);
 void gv_streams_wait(struct gv_context *context);
 void gv_streams_close(struct gv_context *context);
+/* Destroyed streams that still have work to do. */
+int gv_streams_ending(void);
 /* What is due after any wait of the program: device printf, trimming of pools. */
 void gv_after_wait(void);
 

@@ -125,6 +125,7 @@ GV_EXPORT CUresult cuStreamQuery(CUstream hStream)
     GV_TRY(gv_stream_of(hStream, &stream));
     if (!gv_stream_idle(stream))
         return CUDA_ERROR_NOT_READY;
+    gv_stream_wait(stream); /* ended already: notes that the program knows */
     return gv_context_state(stream->context);
 }
 
@@ -254,10 +255,12 @@ struct host_operation {
 static CUresult run_host(struct gv_operation *operation, struct gv_stream *stream)
 {
     struct host_operation *host = (struct host_operation *)operation;
+    gv_call_forbid(true);
     if (host->callback != NULL)
         host->callback(host->handle, gv_context_state(stream->context), host->data);
     else
         host->function(host->data);
+    gv_call_forbid(false);
     return CUDA_SUCCESS;
 }
 

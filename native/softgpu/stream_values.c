@@ -21,7 +21,7 @@ static struct gv_gauge writes; /* by streams of this process; counts up */
 static CUresult check_address(CUdeviceptr address, size_t size)
 {
     enum gv_region_kind kind;
-    if (address == 0 || address % size != 0 || !gv_range_known(address, size, &kind) || kind == GV_REGION_MANAGED)
+    if (address == 0 || address % size != 0 || !gv_range_known(address, size, &kind) || gv_is_managed_kind(kind))
         return CUDA_ERROR_INVALID_VALUE;
     return CUDA_SUCCESS;
 }

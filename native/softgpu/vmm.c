@@ -128,7 +128,11 @@ GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGe
         mapping->handle = known;
         result = CUDA_ERROR_OUT_OF_MEMORY;
         if (tsearch(mapping, &mappings, compare) != NULL) {
-            if (mmap((void *)ptr, size, PROT_NONE, MAP_SHARED | MAP_FIXED, known->physical->fd, 0) == MAP_FAILED) {
+            if (!gv_view_add(known->physical, ptr, size, PROT_NONE)) {
+                tdelete(mapping, &mappings, compare);
+            } else if (mmap((void *)ptr, size, PROT_NONE, MAP_SHARED | MAP_FIXED, known->physical->fd, 0) ==
+                       MAP_FAILED) {
+                gv_view_remove(known->physical, ptr);
                 tdelete(mapping, &mappings, compare);
             } else {
                 madvise((void *)ptr, size, MADV_DONTFORK);
@@ -164,6 +168,7 @@ static bool whole_mappings(uint64_t ptr, uint64_t size)
 static void forget_mapping(struct gv_mapping *mapping)
 {
     struct gv_handle *handle = mapping->handle;
+    gv_view_remove(handle->physical, mapping->base);
     tdelete(mapping, &mappings, compare);
     free(mapping);
     gv_handle_drop(handle, &handle->mappings);
@@ -242,6 +247,7 @@ GV_EXPORT CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAcces
             for (size_t i = 0; i < count; i++)
                 mapping->access[desc[i].location.id] = (uint8_t)desc[i].flags;
             const int wanted = protection_of(mapping);
+            gv_view_protect(mapping->handle->physical, mapping->base, wanted);
             if (protection >= 0 && wanted != protection) {
                 if (mprotect((void *)run, at - run, protection) != 0)
                     result = CUDA_ERROR_OUT_OF_MEMORY;

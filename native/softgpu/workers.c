@@ -20,10 +20,11 @@ struct job {
     const struct gv_grid *grid;
     const void *context; /* for the engine */
     uint64_t blocks;
-    _Atomic uint64_t next; /* block to take */
-    _Atomic int error;     /* CUresult; the first one wins */
-    bool listed;           /* in `jobs`; under `lock` */
-    int helpers;           /* at work on it; under `lock`: the starter waits for 0, the job is on its stack */
+    _Atomic uint64_t next;          /* block to take */
+    _Atomic int error;              /* CUresult; the first one wins */
+    bool listed;                    /* in `jobs`; under `lock` */
+    struct gv_workspace *workspace; /* cooperative: all blocks run at the same time, and meet there; else NULL */
+    int helpers;                    /* at work on it; under `lock`: the starter waits for 0, the job is on its stack */
     struct job *next_job;
 };
 
@@ -60,6 +61,8 @@ static void fail(struct job *job, CUresult error)
 {
     int none = CUDA_SUCCESS;
     atomic_compare_exchange_strong(&job->error, &none, (int)error);
+    if (job->workspace != NULL) /* those that wait for this block stop */
+        __atomic_store_n(&job->workspace->stopped, 1, __ATOMIC_RELAXED);
 }
 
 static CUresult result_of(int block_result)
@@ -99,7 +102,7 @@ static void take_blocks(struct job *job, struct gv_block *block, uint64_t start_
             may_call = false;
             call_helpers(job);
         }
-        if (gv_engine_slice_over(grid->device) && atomic_load(&job->next) < job->blocks)
+        if (job->workspace == NULL && gv_engine_slice_over(grid->device) && atomic_load(&job->next) < job->blocks)
             gv_engine_yield(grid->device, job->context);
     }
 }
@@ -124,6 +127,7 @@ static void run_here(struct job *job, uint32_t smid, uint64_t start_ns)
         .block = grid->block,
         .vprintf = gv_output_vprintf,
         .assert_fail = gv_output_assert,
+        .workspace = job->workspace,
     };
     struct gv_fault_frame frame;
     if (GV_CATCH_FAULT(&frame, 0, UINTPTR_MAX) == 0) {
@@ -241,9 +245,11 @@ static void start_all(struct job *job)
 
 CUresult gv_grid_run(const struct gv_grid *grid, bool together)
 {
+    struct gv_workspace workspace = {.bytes = sizeof workspace};
     struct job job = {.grid = grid,
                       .context = grid->stream != NULL ? grid->stream->context : NULL,
                       .blocks = (uint64_t)grid->grid.x * grid->grid.y * grid->grid.z};
+    job.workspace = together ? &workspace : NULL;
     gv_engine_enter(grid->device, job.context);
     const CUresult injected = __builtin_expect(gv_armed() != 0, 0)
                                   ? gv_inject_kernel(grid->kernel->name, grid->device, job.context)
@@ -261,7 +267,7 @@ CUresult gv_grid_run(const struct gv_grid *grid, bool together)
     gv_engine_leave(grid->device, job.context, more);
     if (job.listed || together)
         dismiss_helpers(&job);
-    struct gv_board_account *account = &gv_driver.board->processes[gv_driver.record].accounts[grid->device];
+    struct gv_board_account *account = gv_board_account(grid->device);
     __atomic_fetch_add(&account->kernels, 1, __ATOMIC_RELAXED);
     return (CUresult)atomic_load(&job.error);
 }

@@ -53,3 +53,14 @@ def test_helpers_do_not() -> None:
 
 def test_there_is_something_to_test() -> None:
     assert sum(exported for _, _, exported, _ in functions()) > 200
+
+
+def test_nvml_functions_pass_theirs() -> None:
+    missing = []
+    for path in sorted(SOFTGPU.glob("nvml*.c")):
+        for match in FUNCTION.finditer(path.read_text()):
+            body = match["body"].strip()
+            exported = match["exported"] is not None and match["name"] not in ("nvmlErrorString", "function")
+            if exported and "GV_NVML_ENTER();" not in body and not re.fullmatch(r"return nvml\w+\([^;]*\);", body):
+                missing.append(f"{path.name}: {match['name']}")
+    assert not missing, "begin with GV_NVML_ENTER(): " + ", ".join(missing)

@@ -3,9 +3,9 @@
 
     python tests/suites/numba_suite.py [--mode soft|gpuvirt|both] [--only FILE]... [-j N]
 
-Each file runs in a process of its own. A test that crashes it, or takes longer than the limit, is one failure; the rest of
-the file is run by the next process. The last line of each mode: `numba-cuda: ran N, skipped S, failed F`. Exit code 0: at
-least 99.5 % of those run passed, in both modes alike.
+Each file runs in a process of its own. A test that crashes it, or takes longer than the limit, is one failure; the
+rest of the file is run by the next process. The last line of each mode: `numba-cuda: ran N, skipped S, failed F`.
+Exit code 0: at least 99.5 % of those run passed, in both modes alike.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -120,10 +121,8 @@ class Mode:
                 if time.monotonic() - changed > self.limit:
                     reason = f"took longer than {self.limit:.0f} s"
                     break
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)  # with whatever it has started
-            except ProcessLookupError:
-                pass
             code = child.wait()
         if not reason and code not in (0, 1, 5):
             reason = f"the process died with {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
@@ -237,7 +236,9 @@ def main() -> int:
         finally:
             host.close()
     if given.json:
-        given.json.write_text(json.dumps({m: {n: v.verdict for n, v in r.items()} for m, r in results.items()}, indent=1))
+        given.json.write_text(
+            json.dumps({m: {n: v.verdict for n, v in r.items()} for m, r in results.items()}, indent=1)
+        )
     enough = [summary(name, verdicts, left_out) for name, verdicts in results.items()]
     alike = compare(results["soft"], results["gpuvirt"]) if len(modes) == 2 else True
     return 0 if all(enough) and alike else 1

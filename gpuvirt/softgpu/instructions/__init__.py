@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from . import arithmetic, atomics, bits, compare, control, convert, floating, memory, warp  # noqa: F401
+from . import arithmetic, asynchronous, atomics, bits, compare, control, convert, floating, memory, video, warp  # noqa: F401
 from .registry import HANDLERS
 
 __all__ = ["HANDLERS"]

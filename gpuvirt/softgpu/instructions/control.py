@@ -47,9 +47,16 @@ def trap(e: FunctionEmitter, i: Instruction) -> None:
     e.leave("GV_BLOCK_TRAP")
 
 
-@opcode("nanosleep", "pmevent", "griddepcontrol", "setmaxnreg")
+@opcode("pmevent", "griddepcontrol", "setmaxnreg")
 def nothing(e: FunctionEmitter, i: Instruction) -> None:
     """Hints: nobody to wait for."""
+
+
+@opcode("nanosleep")
+def sleep(e: FunctionEmitter, i: Instruction) -> None:
+    """Others run meanwhile: who sleeps in a loop waits for one of them. By pointer there is nobody to change to."""
+    if e.mode != "device":
+        e.wait("GV_YIELD", [])
 
 
 @opcode("call")
@@ -65,6 +72,8 @@ def call(e: FunctionEmitter, i: Instruction) -> None:
         function = e.find(target.name)
         if not isinstance(function, Function):
             raise e.error(f"call of '{target.name}', which is no function")
+        if function.defined and not function.rets:
+            rets = []  # declared elsewhere with a result that it does not have: undefined, as after a linker
         pointers, after = _arguments(e, function.prototype(), rets, args)
         if function.defined:
             index = e.layout.function_index[id(function)]

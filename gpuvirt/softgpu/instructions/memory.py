@@ -129,6 +129,8 @@ def load(e: FunctionEmitter, i: Instruction) -> None:
     if access and kind in FLOATS:
         kind = f"b{width(kind)}"
     address = e.address(source, space)
+    if access in ("volatile", "__ATOMIC_ACQUIRE"):
+        e.emit("if (B->workspace && gv_spin(B)) return GV_BLOCK_TRAP;")
     if d.kind == "vec":
         t = e.temp()
         e.emit(f"{{ const uint64_t {t} = {address};")
@@ -186,6 +188,11 @@ def store(e: FunctionEmitter, i: Instruction) -> None:
 @opcode("prefetch", "prefetchu", "discard", "applypriority")
 def cache_hint(e: FunctionEmitter, i: Instruction) -> None:
     """Hints about caches: nothing to do."""
+
+
+@opcode("tensormap")
+def tensor_map(e: FunctionEmitter, i: Instruction) -> None:
+    """Edits an opaque object which only tensor copies read; those are refused."""
 
 
 @opcode("membar", "fence")

@@ -5,48 +5,15 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import pytest
 from cuda.bindings import driver as cu
+
+from support.gate import Gate
 
 Call = Callable[..., Any]
 NON_BLOCKING = cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value
-
-
-class Gate:
-    """Words that host and device see."""
-
-    def __init__(self, driver_call: Call, kernel: Call) -> None:
-        self._call = driver_call
-        self._wait_for = kernel("wait_for")
-        self._store = kernel("store")
-        flags = cu.CU_MEMHOSTALLOC_DEVICEMAP | cu.CU_MEMHOSTALLOC_PORTABLE
-        self.address = int(driver_call(cu.cuMemHostAlloc, 4096, flags))
-        ctypes.memset(self.address, 0, 4096)
-
-    def word(self, number: int) -> ctypes.c_uint32:
-        return ctypes.c_uint32.from_address(self.address + 4 * number)
-
-    def wait(self, stream: Any, number: int = 0) -> None:
-        arguments = ((self.address + 4 * number,), (ctypes.c_void_p,))
-        self._call(cu.cuLaunchKernel, self._wait_for, 1, 1, 1, 1, 1, 1, 0, stream, arguments, 0)
-
-    def store(self, stream: Any, number: int, value: int) -> None:
-        arguments = ((self.address + 4 * number, value), (ctypes.c_void_p, ctypes.c_uint32))
-        self._call(cu.cuLaunchKernel, self._store, 1, 1, 1, 1, 1, 1, 0, stream, arguments, 0)
-
-    def open(self, number: int = 0) -> None:
-        self.word(number).value = 1
-
-
-@pytest.fixture
-def gate(context: Any, kernel: Call, driver_call: Call) -> Iterator[Gate]:
-    made = Gate(driver_call, kernel)
-    yield made
-    made.open()
-    driver_call(cu.cuCtxSynchronize)
 
 
 def test_a_launch_does_not_wait(gate: Gate, driver_call: Call, driver_result: Call) -> None:

@@ -22,6 +22,7 @@ import pytest
 from cuda.bindings import driver as cu
 
 from support.driver_calls import call, compile_ptx, recorder, result
+from support.gate import Gate
 from support.peer import Peer
 
 SOURCE = rb"""
@@ -139,6 +140,15 @@ def context() -> Iterator[Any]:
 def kernel(context: Any, ptx: bytes) -> Callable[[str], Any]:
     module = call(cu.cuModuleLoadData, ptx)
     return lambda name: call(cu.cuModuleGetFunction, module, name.encode())
+
+
+@pytest.fixture
+def gate(context: Any, kernel: Callable[[str], Any]) -> Iterator[Gate]:
+    """Kernels that wait and store (support/gate.py)."""
+    made = Gate(kernel)
+    yield made
+    made.open()
+    call(cu.cuCtxSynchronize)
 
 
 @pytest.fixture

@@ -134,7 +134,9 @@ static void pools(void)
     CHECK_EQUAL(a, b);
     EXPECT(CUDA_ERROR_NOT_READY, cuStreamQuery(one));
     OK(cuMemFreeAsync(b, one));
-    OK(cuMemAllocAsync(&a, 40 * MB, two)); /* waits for stream one rather than fail */
+    OK(cuMemAllocAsync(&a, 40 * MB, two)); /* rather than fail, stream two waits for stream one; the program does not */
+    EXPECT(CUDA_ERROR_NOT_READY, cuStreamQuery(two));
+    OK(cuStreamSynchronize(two));
     OK(cuStreamQuery(one));
     OK(cuMemFreeAsync(a, two));
     OK(cuModuleUnload(module));

@@ -51,6 +51,7 @@ class Block(ctypes.Structure):
         ("vprintf", VPRINTF),
         ("assert_fail", ASSERT_FAIL),
         ("sink", ctypes.c_void_p),
+        ("workspace", ctypes.c_void_p),
     ]
 
 
@@ -149,7 +150,7 @@ class Module:
         self.c_text = translate(*texts)
         self._library = ctypes.CDLL(str(compile_c(self.c_text)))
         self.table = ModuleTable.in_dll(self._library, "gv_module")
-        assert self.table.abi == 1
+        assert self.table.abi == 2
         self.kernels = {
             self.table.kernels[n].name.decode(): self.table.kernels[n] for n in range(self.table.kernel_count)
         }
