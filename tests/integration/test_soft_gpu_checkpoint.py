@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""cuCheckpointProcess* on the soft GPU: nothing of the device is left in a checkpointed process, and nobody hangs whoever dies.
+"""cuCheckpointProcess* on the soft GPU: a checkpointed process has nothing of the device; nobody hangs, whoever dies.
 
 The documented behaviour is in tests/conformance/cases/case_checkpoint.py.
 """
@@ -90,7 +90,7 @@ def test_restore_without_room_is_fatal(gpu: SoftGpu) -> None:
     target, hungry = gpu.worker(), gpu.worker()
     caller = Caller(gpu, target)
     assert caller("lock", "save") == "OK"
-    assert hungry.do("call(cu.cuMemAlloc, 56 << 20) and 1") == "1"
+    assert hungry.do("call(cu.cuMemAlloc, 58 << 20) and 1") == "1"
     assert caller("restore") == "CUDA_ERROR_OUT_OF_MEMORY"
     hungry.close()
     assert caller("state") == "FAILED"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small program whose 1st, 2nd, 3rd ... driver call fails, until none is left to fail.
 
-    fail_each.py error NAME     in this process: the program must say so or succeed, and nothing may be left on the device
+    fail_each.py error NAME     in this process: the program says so or succeeds, and leaves nothing on the device
     fail_each.py kill           in children of this process, which die there
 
 Prints "calls N" at the end. For the soft GPU alone.
