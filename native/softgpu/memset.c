@@ -111,20 +111,24 @@ static CUresult fill(CUdeviceptr to, size_t pitch, uint32_t value, unsigned unit
 #define LINEAR(bits, type, name)                                                                                       \
     GV_EXPORT CUresult cuMemsetD##bits##_v2(CUdeviceptr dstDevice, type name, size_t N)                                \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return fill(dstDevice, 0, name, bits / 8, N, 1, NULL, false);                                                  \
     }                                                                                                                  \
     GV_EXPORT CUresult cuMemsetD##bits##Async(CUdeviceptr dstDevice, type name, size_t N, CUstream hStream)            \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return fill(dstDevice, 0, name, bits / 8, N, 1, hStream, true);                                                \
     }                                                                                                                  \
     GV_EXPORT CUresult cuMemsetD2D##bits##_v2(CUdeviceptr dstDevice, size_t dstPitch, type name, size_t Width,         \
                                               size_t Height)                                                           \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return fill(dstDevice, dstPitch, name, bits / 8, Width, Height, NULL, false);                                  \
     }                                                                                                                  \
     GV_EXPORT CUresult cuMemsetD2D##bits##Async(CUdeviceptr dstDevice, size_t dstPitch, type name, size_t Width,       \
                                                 size_t Height, CUstream hStream)                                       \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return fill(dstDevice, dstPitch, name, bits / 8, Width, Height, hStream, true);                                \
     }
 

@@ -255,26 +255,31 @@ static CUresult wait_value(CUstream stream, CUstreamBatchMemOpType type, CUdevic
     GV_EXPORT CUresult cuStreamWriteValue32##suffix(CUstream stream, CUdeviceptr addr, cuuint32_t value,               \
                                                     unsigned int flags)                                                \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return write_value(stream, CU_STREAM_MEM_OP_WRITE_VALUE_32, addr, value, flags, old);                          \
     }                                                                                                                  \
     GV_EXPORT CUresult cuStreamWriteValue64##suffix(CUstream stream, CUdeviceptr addr, cuuint64_t value,               \
                                                     unsigned int flags)                                                \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return write_value(stream, CU_STREAM_MEM_OP_WRITE_VALUE_64, addr, value, flags, old);                          \
     }                                                                                                                  \
     GV_EXPORT CUresult cuStreamWaitValue32##suffix(CUstream stream, CUdeviceptr addr, cuuint32_t value,                \
                                                    unsigned int flags)                                                 \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return wait_value(stream, CU_STREAM_MEM_OP_WAIT_VALUE_32, addr, value, flags, old);                            \
     }                                                                                                                  \
     GV_EXPORT CUresult cuStreamWaitValue64##suffix(CUstream stream, CUdeviceptr addr, cuuint64_t value,                \
                                                    unsigned int flags)                                                 \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return wait_value(stream, CU_STREAM_MEM_OP_WAIT_VALUE_64, addr, value, flags, old);                            \
     }                                                                                                                  \
     GV_EXPORT CUresult cuStreamBatchMemOp##suffix(CUstream stream, unsigned int count,                                 \
                                                   CUstreamBatchMemOpParams *paramArray, unsigned int flags)            \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return submit(stream, count, paramArray, flags, old);                                                          \
     }
 
