@@ -64,7 +64,7 @@ static void unlink_stream(struct gv_stream *stream)
     pthread_mutex_lock(&context->lock);
     for (struct gv_stream **link = &context->streams; *link != NULL; link = &(*link)->next)
         if (*link == stream) {
-            *link = stream->next;
+            __atomic_store_n(link, stream->next, __ATOMIC_RELAXED);
             break;
         }
     pthread_mutex_unlock(&context->lock);
@@ -123,10 +123,16 @@ struct gv_stream *gv_stream_create(struct gv_context *context, unsigned flags, i
     if (!(flags & GV_STREAM_LEGACY)) {
         pthread_mutex_lock(&context->lock);
         stream->next = context->streams;
-        context->streams = stream;
+        __atomic_store_n(&context->streams, stream, __ATOMIC_RELAXED); /* has_streams looks without the lock */
         pthread_mutex_unlock(&context->lock);
     }
     return stream;
+}
+
+/* Those that other threads make at this moment are not ordered with the caller anyway. */
+static bool has_streams(const struct gv_context *context)
+{
+    return __atomic_load_n(&context->streams, __ATOMIC_RELAXED) != NULL;
 }
 
 static bool is_blocking(const struct gv_stream *stream) { return !(stream->flags & CU_STREAM_NON_BLOCKING); }
@@ -181,7 +187,7 @@ static CUresult add_dependencies(struct gv_stream *stream, struct gv_operation *
         }
         return CUDA_SUCCESS;
     }
-    if (stream->context->streams == NULL)
+    if (!has_streams(stream->context))
         return CUDA_SUCCESS;
     uint32_t room = 1, count = blocking_ends(stream->context, &operation->first, 1);
     while (count > room) { /* more may have come since */
@@ -234,7 +240,7 @@ void gv_stream_wait(struct gv_stream *stream)
     const uint64_t until = submitted(stream);
     gv_gauge_wait(&stream->completed, until);
     gv_gauge_see(&stream->completed, until);
-    if (!(stream->flags & GV_STREAM_LEGACY) || stream->context->streams == NULL)
+    if (!(stream->flags & GV_STREAM_LEGACY) || !has_streams(stream->context))
         return;
     struct gv_dependency ends[16];
     uint32_t count;
