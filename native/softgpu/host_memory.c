@@ -28,8 +28,7 @@ static CUresult allocate(struct gv_context *context, uint64_t bytes, unsigned fl
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     *address = memory;
-    if (kind == GV_REGION_HOST)
-        gv_model_pin(context->device, true, size);
+    gv_model_pin(context->device, true, size);
     return CUDA_SUCCESS;
 }
 
