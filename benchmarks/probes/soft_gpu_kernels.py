@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times the kernels of soft_gpu_kernels.cu on device 0 and prints {"saxpy": [ns, ...], ...}; checks their results.
 
-Started by benchmarks/softgpu.py with the environment of a soft GPU; works on any GPU.
+Started by benchmarks/soft_gpu.py with the environment of a soft GPU; works on any GPU.
 """
 
 from __future__ import annotations
@@ -64,12 +64,14 @@ def main() -> int:
     a_host = ((np.arange(SIDE * SIDE) % 7) * 0.1).astype(np.float32).reshape(SIDE, SIDE)
     b_host = ((np.arange(SIDE * SIDE) % 11) * 0.1).astype(np.float32).reshape(SIDE, SIDE)
     x, y, sums = upload(x_host), upload(np.ones(LENGTH, dtype=np.float32)), upload(x_host[: LENGTH // 256])
+    shuffled = upload(x_host[: LENGTH // 256])
     a, b, c = upload(a_host), upload(b_host), upload(b_host)
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     blocks = LENGTH // 256
     launches: dict[str, tuple[tuple[int, int], tuple[int, int], Any]] = {
         "saxpy": ((blocks, 1), (256, 1), ((x, y, LENGTH), (pointer, pointer, integer))),
         "reduce": ((blocks, 1), (256, 1), ((x, sums), (pointer, pointer))),
+        "shuffle": ((blocks, 1), (256, 1), ((x, shuffled), (pointer, pointer))),
         "matmul": ((SIDE // 16, SIDE // 16), (16, 16), ((a, b, c, SIDE), (pointer, pointer, pointer, integer))),
     }
     times: dict[str, list[int]] = {}
@@ -86,9 +88,11 @@ def main() -> int:
     expected: np.ndarray = np.ones(LENGTH, dtype=np.float32)
     for _ in range(repeats + 1):
         expected = np.float32(2.5) * x_host + expected
+    block_sums = x_host.reshape(blocks, 256).sum(axis=1)
     good = {
         "saxpy": np.allclose(download(y, LENGTH), expected, rtol=1e-5),
-        "reduce": np.allclose(download(sums, blocks), x_host.reshape(blocks, 256).sum(axis=1), rtol=1e-4),
+        "reduce": np.allclose(download(sums, blocks), block_sums, rtol=1e-4),
+        "shuffle": np.allclose(download(shuffled, blocks), block_sums, rtol=1e-4),
         "matmul": np.allclose(download(c, SIDE * SIDE).reshape(SIDE, SIDE), a_host @ b_host, rtol=1e-4),
     }
     wrong = [name for name, right in good.items() if not right]

@@ -6,10 +6,11 @@ Its state of a machine is one file, the board, made at first use and sized by th
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,9 @@ from gpuvirt.units import format_size, parse_size
 BOARD = "GPUVIRT_SOFTGPU_BOARD"
 MEMORY = "GPUVIRT_SOFTGPU_MEMORY"
 DEVICES = "GPUVIRT_SOFTGPU_DEVICES"
+PROFILE = "GPUVIRT_SOFTGPU_PROFILE"
+SCALE = "GPUVIRT_SOFTGPU_MEMORY_SCALE"
+MODEL = "GPUVIRT_SOFTGPU_MODEL"
 PYTHON = "GPUVIRT_SOFTGPU_PYTHON"
 BOARD_MAGIC = b"BVSG"  # GV_BOARD_MAGIC of native/softgpu/board.h
 DEVICES_MAX = 16
@@ -34,8 +38,50 @@ MEMORY_UNIT = 2 << 20  # bytes: device memory comes in whole pages of this size
 _board_option = click.option(
     "--board", metavar="PATH", help=f"File that holds the state. Default: ${BOARD}, else one for each user in /dev/shm."
 )
-_memory_option = click.option("--memory", metavar="SIZE", help="Memory of each device, for example 512M.")
-_devices_option = click.option("--devices", type=click.IntRange(1, DEVICES_MAX), metavar="N", help="How many devices.")
+_SHAPE = (
+    click.option("--memory", metavar="SIZE", help="Memory of each device, for example 512M."),
+    click.option("--devices", type=click.IntRange(1, DEVICES_MAX), metavar="N", help="How many devices."),
+    click.option(
+        "--profile",
+        metavar="NAME[,NAME...]",
+        help="Sizes and limits of a card, for each device: h100-80gb, h200, b200, a100-80gb, l40s, t4.",
+    ),
+    click.option(
+        "--memory-scale", type=click.FloatRange(0, 1000, min_open=True), metavar="X", help="Of the card's memory: 0.01."
+    ),
+    click.option(
+        "--model",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="Let calls cost what they cost on the card: all, or link, vmm, pin, reserved, context, init, launch.",
+    ),
+)
+
+
+def _shape_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say how a soft GPU shall be; the function gets what they set in `shape`."""
+
+    @functools.wraps(function)
+    def with_shape(
+        memory: str | None,
+        devices: int | None,
+        profile: str | None,
+        memory_scale: float | None,
+        model: tuple[str, ...],
+        **rest: Any,
+    ) -> Any:
+        wanted = {
+            MEMORY: _size(memory),
+            DEVICES: devices,
+            PROFILE: profile,
+            SCALE: memory_scale,
+            MODEL: ",".join(model) or None,
+        }
+        return function(shape={key: str(value) for key, value in wanted.items() if value is not None}, **rest)
+
+    for option in reversed(_SHAPE):
+        with_shape = option(with_shape)
+    return with_shape
 
 
 @click.group("softgpu", context_settings={"help_option_names": ["-h", "--help"]})
@@ -79,18 +125,14 @@ def board_path(board: str | None, environ: Mapping[str, str]) -> Path:
     return Path(chosen).absolute() if chosen else Path(f"/dev/shm/gpuvirt-softgpu-{os.geteuid()}")
 
 
-def variables(board: Path, memory: int | None, devices: int | None, environ: Mapping[str, str]) -> dict[str, str]:
-    """What a program needs in its environment to run on the soft GPU, without gpuvirt."""
+def variables(board: Path, shape: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """What a program needs in its environment to run on the soft GPU, without gpuvirt. `shape`: of one to be made."""
     soft = str(folder())
     others = [entry for entry in environ.get("LD_LIBRARY_PATH", "").split(":") if entry and entry != soft]
     result = {"LD_LIBRARY_PATH": ":".join([soft, *others]), BOARD: str(board)}
     if PYTHON not in environ:
         result[PYTHON] = sys.executable  # the one in PATH may be too old to translate kernels
-    if memory is not None:
-        result[MEMORY] = str(memory)
-    if devices is not None:
-        result[DEVICES] = str(devices)
-    return result
+    return {**result, **shape}
 
 
 def users(board: Path, proc: Path = Path("/proc")) -> list[int]:
@@ -120,10 +162,11 @@ def _size(memory: str | None) -> int | None:
     return size
 
 
-def _ask(board: Path, memory: int | None = None, devices: int | None = None) -> list[dict[str, Any]]:
-    from gpuvirt.cli.nvml_probe import ask
+def _describe(board: Path, shape: Mapping[str, str] | None = None) -> dict[str, Any]:
+    from gpuvirt.cli.softgpu_probe import describe
 
-    return ask(environ={**_without_gpuvirt(os.environ), **variables(board, memory, devices, os.environ)})
+    environ = {**_without_gpuvirt(os.environ), **variables(board, shape or {}, os.environ)}
+    return describe(folder() / "libnvidia-ml.so.1", environ)
 
 
 def _without_gpuvirt(environ: Mapping[str, str]) -> dict[str, str]:
@@ -138,47 +181,64 @@ def _without_gpuvirt(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 @command.command("create")
-@_memory_option
-@_devices_option
+@_shape_options
 @_board_option
-def create(memory: str | None, devices: int | None, board: str | None) -> None:
-    """Make a soft GPU of a given size."""
+def create(shape: dict[str, str], board: str | None) -> None:
+    """Make a soft GPU of a given size, or like a given card.
+
+    \b
+        gpuvirt soft-gpu create --memory 512M --devices 2
+        gpuvirt soft-gpu create --profile h100-80gb --memory-scale 0.01 --model all
+        gpuvirt soft-gpu create --profile t4,l40s --model link=12:13 --model reserved
+
+    A profile sets what programs are told (multiprocessors, memory, shared memory, clocks, ...) and where launches are
+    refused; kernels run as fast as this machine can. Models make copies, VMM calls, page-locking, contexts, cuInit and
+    launches take the time and the memory that they take on the card.
+    """
     path = board_path(board, os.environ)
-    size = _size(memory)
     if path.exists():
         raise GpuvirtError(
-            f"there is a soft GPU already ({path})", "remove it with 'gpuvirt soft-gpu remove', or name another --board"
+            f"there is a soft GPU already ({path})",
+            "remove it with 'gpuvirt soft-gpu remove', or name another --board",
         )
-    gpus = _ask(path, size, devices)
+    gpus = _describe(path, shape)["devices"]
     if not path.exists():
         raise DriverUnavailable(f"the soft GPU did not make its board {path}", "see 'gpuvirt doctor'")
-    made = f"{len(gpus)} device{'s' if len(gpus) != 1 else ''} of {format_size(gpus[0]['memory_total'])}"
+    sizes = dict.fromkeys(format_size(gpu["memory_total"]) for gpu in gpus)
+    made = f"{len(gpus)} device{'s' if len(gpus) != 1 else ''} of {' and '.join(sizes)}"
     click.echo(f"soft GPU {path}: {made}")
 
 
 COLUMNS = (
     Column("GPU", lambda row: str(row["index"]), right=True),
-    Column("NAME", lambda row: str(row["name"]), shrink=10),
+    Column("PROFILE", lambda row: str(row["profile"])),
     Column(
         "USED/TOTAL MiB", lambda row: f"{mebibytes(row['memory_used'])}/{mebibytes(row['memory_total'])}", right=True
     ),
-    Column("PROCESSES (MiB)", lambda row: _processes(row), shrink=10),
+    Column("ENGINE", lambda row: f"{row['utilisation']} %", right=True),
+    Column("TO/FROM MiB", lambda row: _traffic(row), right=True),
+    Column("PROCESSES (MiB, engine)", lambda row: _processes(row), shrink=10),
 )
+WIDE = (*COLUMNS, Column("MODELS", lambda row: ",".join(row["models"]) or "-"), Column("UUID", lambda row: row["uuid"]))
+
+
+def _traffic(row: Row) -> str:
+    return f"{mebibytes(row['link']['to_bytes'])}/{mebibytes(row['link']['from_bytes'])}"
 
 
 def _processes(row: Row) -> str:
-    return ", ".join(f"{p['pid']} ({mebibytes(p['memory'])})" for p in row["processes"]) or "-"
+    return ", ".join(f"{p['pid']} ({mebibytes(p['memory'])}, {p['engine_percent']} %)" for p in row["processes"]) or "-"
 
 
 @command.command("show")
 @_board_option
 @format_option()
 def show_(board: str | None, output: str) -> None:
-    """Show memory and processes of the soft GPU, as NVML tells them."""
+    """Show what the soft GPU is and does: profile, memory, share of the engine, bytes over the link, processes."""
     path = board_path(board, os.environ)
     if not path.exists():
         raise GpuvirtError(f"there is no soft GPU yet (no {path})", "make one with 'gpuvirt soft-gpu create'")
-    show(_ask(path), output, COLUMNS, COLUMNS, "no devices")
+    show(_describe(path)["devices"], output, COLUMNS, WIDE, "no devices")
 
 
 @command.command("remove")
@@ -202,29 +262,27 @@ def remove(board: str | None) -> None:
 
 
 @command.command("env")
-@_memory_option
-@_devices_option
+@_shape_options
 @_board_option
-def env(memory: str | None, devices: int | None, board: str | None) -> None:
+def env(shape: dict[str, str], board: str | None) -> None:
     """Print what makes a shell use the soft GPU: eval "$(gpuvirt soft-gpu env)".
 
-    --memory and --devices count for a soft GPU that is not made yet.
+    All but --board counts for a soft GPU that is not made yet.
     """
-    for key, value in variables(board_path(board, os.environ), _size(memory), devices, os.environ).items():
+    for key, value in variables(board_path(board, os.environ), shape, os.environ).items():
         click.echo(f"export {key}={shlex.quote(value)}")
 
 
 @command.command("run", context_settings={"allow_interspersed_args": False})
-@_memory_option
-@_devices_option
+@_shape_options
 @_board_option
 @click.argument("words", metavar="[--] COMMAND...", nargs=-1, type=click.UNPROCESSED)
-def run(memory: str | None, devices: int | None, board: str | None, words: tuple[str, ...]) -> int:
+def run(shape: dict[str, str], board: str | None, words: tuple[str, ...]) -> int:
     """Run COMMAND on the soft GPU directly, without gpuvirt."""
     if not words:
         raise UsageError("no command given", "write for example 'gpuvirt soft-gpu run -- python train.py'")
     environ = _without_gpuvirt(os.environ)
-    environ.update(variables(board_path(board, os.environ), _size(memory), devices, environ))
+    environ.update(variables(board_path(board, os.environ), shape, environ))
     try:
         program = find(words[0], environ)
         sys.stdout.flush()

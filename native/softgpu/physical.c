@@ -198,16 +198,8 @@ static bool device_of_descriptor(int fd, int *found)
     target[length] = '\0';
     if (sscanf(target, "/memfd:" NAME_PREFIX "%d", &device) != 1)
         return false;
-    if (device == GV_HOST) {
-        *found = GV_HOST;
-        return true;
-    }
-    for (int own = 0; own < gv_driver.device_count; own++)
-        if (gv_place(own) == (uint32_t)device) {
-            *found = own;
-            return true;
-        }
-    return false;
+    *found = device == GV_HOST ? GV_HOST : gv_device_at((uint32_t)device);
+    return device == GV_HOST || *found >= 0;
 }
 
 CUresult gv_physical_import(int fd, struct gv_physical **physical)

@@ -42,6 +42,7 @@ const struct gv_profile gv_profiles[] = {
         .l2_bytes = 4 * MIB,
         .copy_engines = 2,
         .double_ratio = 2,
+        .ecc = 1,
         .pcie_generation = 4,
         .pcie_width = 16,
         .pci_device = 0x000010de,

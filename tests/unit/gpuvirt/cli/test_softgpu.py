@@ -40,13 +40,12 @@ def test_board_of_option_environment_user() -> None:
 
 def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(paths, "library", lambda name: Path("/g/lib") / name)
-    result = softgpu.variables(Path("/b"), 1 << 29, 2, {"LD_LIBRARY_PATH": "/x:/g/lib/softgpu"})
+    result = softgpu.variables(Path("/b"), {softgpu.MEMORY: "512M"}, {"LD_LIBRARY_PATH": "/x:/g/lib/softgpu"})
     assert result == {
         "LD_LIBRARY_PATH": "/g/lib/softgpu:/x",
         "GPUVIRT_SOFTGPU_BOARD": "/b",
         "GPUVIRT_SOFTGPU_PYTHON": sys.executable,
-        "GPUVIRT_SOFTGPU_MEMORY": str(1 << 29),
-        "GPUVIRT_SOFTGPU_DEVICES": "2",
+        "GPUVIRT_SOFTGPU_MEMORY": "512M",
     }
 
 
@@ -96,6 +95,44 @@ def test_life(gpuvirt: Cli, board: Path, built: Path) -> None:
     user.communicate("\n", timeout=20)
     assert gpuvirt("soft-gpu", "remove", "--board", str(board)).returncode == 0
     assert not board.exists()
+
+
+def test_a_card_scaled_down(gpuvirt: Cli, board: Path, built: Path) -> None:
+    shape = ["--profile", "h100-80gb,t4", "--memory-scale", "0.01", "--model", "link=20:10:50", "--model", "reserved"]
+    done = gpuvirt("soft-gpu", "create", "--board", str(board), *shape)
+    assert (done.returncode, done.stdout) == (0, f"soft GPU {board}: 2 devices of 814 MiB and 152 MiB\n"), done.stderr
+    large, small = json.loads(gpuvirt("soft-gpu", "show", "--board", str(board), "-o", "json").stdout)
+    assert (large["profile"], small["profile"]) == ("h100-80gb", "t4")
+    assert large["name"] == "Soft GPU (gpuvirt) h100-80gb"
+    assert large["models"]["link"] == {
+        "to_mb_s": 20000, "from_mb_s": 10000, "both_percent": 50, "pageable_percent": 40
+    }  # fmt: skip
+    assert list(large["models"]) == ["link", "reserved"]
+    assert large["memory_used"] == large["models"]["reserved"]["bytes"] == 6 << 20
+    table = gpuvirt("soft-gpu", "show", "--board", str(board), "-o", "wide").stdout
+    assert "6/814" in table and "link,reserved" in table
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--profile", "h1000"], "there is no profile 'h1000'; known are default, h100-80gb,"),
+        (["--model", "linc"], "'linc' is not understood; write all, or some of link="),
+        (["--model", "link=fast"], "'link=fast' is not understood"),
+        (["--memory", "8M", "--model", "reserved=8M"], "would reserve all"),
+    ],
+)
+def test_wrong_shapes_are_named(gpuvirt: Cli, board: Path, built: Path, arguments: list[str], reason: str) -> None:
+    done = gpuvirt("soft-gpu", "create", "--board", str(board), *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert reason in done.stderr
+    assert not board.exists()
+
+
+def test_no_room_for_the_board_is_named(gpuvirt: Cli, built: Path) -> None:
+    done = gpuvirt("soft-gpu", "create", "--board", "/dev/full/board")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "cannot create the board /dev/full/board: Not a directory" in done.stderr or "cannot open" in done.stderr
 
 
 def test_env_is_for_eval(gpuvirt: Cli, board: Path, built: Path) -> None:
