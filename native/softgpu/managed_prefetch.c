@@ -43,6 +43,8 @@ static CUresult run_steps(struct gv_operation *operation, struct gv_stream *stre
     return CUDA_SUCCESS;
 }
 
+static const struct gv_operation_kind steps_kind = {.node = GV_NO_NODE, .run = run_steps};
+
 static void note_prefetch(struct gv_advice *advice, void *data) { advice->prefetched = *(const CUmemLocation *)data; }
 
 /* Takes the operation over. */
@@ -51,8 +53,7 @@ static CUresult submit(struct gv_stream *stream, struct steps_operation *operati
     for (size_t i = 0; i < operation->count; i++)
         if (operation->steps[i].prefetch) /* documented: the last location asked for, not where it is */
             gv_managed_each(&operation->steps[i].range, true, note_prefetch, &operation->steps[i].to);
-    operation->operation.run = run_steps;
-    operation->operation.always = false;
+    operation->operation.kind = &steps_kind;
     return gv_stream_submit(stream, &operation->operation);
 }
 
