@@ -7,6 +7,7 @@
 #include "model.h"
 #include "stream.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -80,6 +81,19 @@ GV_EXPORT CUresult cuMemFreeHost(void *p)
     return free_kind(p, GV_REGION_HOST, CUDA_ERROR_INVALID_VALUE);
 }
 
+/* Pages that are not there cannot be; those that the program may not write, only as READ_ONLY. */
+static bool can_be_pinned(uint64_t first, uint64_t end, bool read_only)
+{
+    if (msync((void *)first, end - first, MS_ASYNC) != 0)
+        return false;
+    const uint64_t pages[2] = {first, end - GV_SMALLEST_PAGE};
+    for (int i = 0; i < 2 && !read_only; i++)
+        if (madvise((void *)pages[i], GV_SMALLEST_PAGE, MADV_POPULATE_WRITE) != 0 && errno == EINVAL &&
+            madvise((void *)pages[i], GV_SMALLEST_PAGE, MADV_POPULATE_READ) == 0) /* else the kernel knows neither */
+            return false;
+    return true;
+}
+
 GV_EXPORT CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int Flags)
 {
     GV_ENTER_CONTEXT(context);
@@ -87,19 +101,25 @@ GV_EXPORT CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int F
                            CU_MEMHOSTREGISTER_READ_ONLY;
     if (p == NULL || bytesize == 0 || Flags & ~known)
         return CUDA_ERROR_INVALID_VALUE;
-    /* Pages that are not there cannot be pinned. */
+    if (Flags & CU_MEMHOSTREGISTER_IOMEMORY)
+        return CUDA_ERROR_NOT_SUPPORTED; /* memory of other devices: soft ones have no bus to reach it by */
     const uint64_t first = (uint64_t)p & ~(uint64_t)(GV_SMALLEST_PAGE - 1);
     const uint64_t end = gv_round_up((uint64_t)p + bytesize, GV_SMALLEST_PAGE);
-    if (msync((void *)first, end - first, MS_ASYNC) != 0)
+    if (end <= first || !can_be_pinned(first, end, Flags & CU_MEMHOSTREGISTER_READ_ONLY))
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&gv_memory_lock);
     /* A region that overlaps, if only with its end, was registered (or allocated) before: error 712. */
-    struct gv_region *region = gv_region_add((uint64_t)p, bytesize, GV_REGION_REGISTERED, context->device, context);
+    const struct gv_region *before = gv_region_find((uint64_t)p);
+    const bool is_host = before == NULL || gv_is_host_kind(before->kind);
+    struct gv_region *region =
+        is_host ? gv_region_add((uint64_t)p, bytesize, GV_REGION_REGISTERED, context->device, context) : NULL;
     if (region != NULL)
         region->flags = Flags;
     pthread_mutex_unlock(&gv_memory_lock);
     if (region != NULL)
         gv_model_pin(context->device, false, bytesize);
+    if (!is_host)
+        return CUDA_ERROR_INVALID_VALUE; /* memory of a device */
     return region != NULL ? CUDA_SUCCESS : CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED;
 }
 
@@ -148,6 +168,8 @@ GV_EXPORT CUresult cuMemHostGetFlags(unsigned int *pFlags, void *p)
     if (pFlags == NULL)
         return CUDA_ERROR_INVALID_VALUE;
     GV_TRY(find_host(p, &region));
+    if (region.kind != GV_REGION_HOST)
+        return CUDA_ERROR_INVALID_VALUE;                /* documented: allocated, not registered */
     *pFlags = region.flags | CU_MEMHOSTALLOC_DEVICEMAP; /* always mapped under unified addressing */
     return CUDA_SUCCESS;
 }
