@@ -290,11 +290,3 @@ GV_EXPORT CUresult cuStreamAttachMemAsync(CUstream hStream, CUdeviceptr dptr, si
     struct gv_stream *stream;
     return gv_stream_of(hStream, &stream);
 }
-
-GV_EXPORT CUresult cuStreamCopyAttributes(CUstream dst, CUstream src)
-{
-    GV_ENTER();
-    struct gv_stream *stream;
-    GV_TRY(gv_stream_of(dst, &stream));
-    return gv_stream_of(src, &stream);
-}
