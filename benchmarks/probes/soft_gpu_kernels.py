@@ -28,14 +28,14 @@ def check(answer: tuple[Any, ...]) -> Any:
     return answer[1] if len(answer) == 2 else answer[1:]
 
 
-def build() -> Any:
-    """The module of SOURCE, as PTX for the lowest architecture that this NVRTC knows."""
+def ptx() -> bytes:
+    """PTX of SOURCE for the lowest architecture that this NVRTC knows."""
     program = check(nvrtc.nvrtcCreateProgram(SOURCE.read_bytes(), SOURCE.name.encode(), 0, [], []))
     archs = check(nvrtc.nvrtcGetSupportedArchs())
     check(nvrtc.nvrtcCompileProgram(program, 1, [f"--gpu-architecture=compute_{min(archs)}".encode()]))
-    ptx = b" " * check(nvrtc.nvrtcGetPTXSize(program))
-    check(nvrtc.nvrtcGetPTX(program, ptx))
-    return check(driver.cuModuleLoadData(ptx))
+    text = b" " * check(nvrtc.nvrtcGetPTXSize(program))
+    check(nvrtc.nvrtcGetPTX(program, text))
+    return text
 
 
 def upload(values: np.ndarray) -> int:
@@ -58,7 +58,7 @@ def main() -> int:
     check(driver.cuInit(0))
     context = check(driver.cuDevicePrimaryCtxRetain(check(driver.cuDeviceGet(0))))
     check(driver.cuCtxSetCurrent(context))
-    module = build()
+    module = check(driver.cuModuleLoadData(ptx()))
     stream = check(driver.cuStreamCreate(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
     x_host = ((np.arange(LENGTH) % 1000) * 0.001).astype(np.float32)
     a_host = ((np.arange(SIDE * SIDE) % 7) * 0.1).astype(np.float32).reshape(SIDE, SIDE)

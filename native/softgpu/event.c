@@ -146,7 +146,9 @@ GV_EXPORT CUresult cuEventQuery(CUevent hEvent)
     GV_TRY(gv_capture_check_event(event));
     if (event->slot != NULL)
         return gv_event_slot_done(event->slot) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
-    return gv_gauge_reached(&event->done, atomic_load(&event->recorded)) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+    const bool done = gv_gauge_reached(&event->done, atomic_load(&event->recorded)) &&
+                      (event->after.gauge == NULL || gv_gauge_reached(event->after.gauge, event->after.value + 1));
+    return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
 GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
@@ -161,8 +163,11 @@ GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
         gv_event_slot_synchronise(event->slot);
     else
         gv_gauge_wait(&event->done, atomic_load(&event->recorded));
-    if (event->after.gauge != NULL)
+    if (event->after.gauge != NULL) {
+        /* The record is an operation of its stream, which is not "not ready" for it any more. */
+        gv_gauge_wait(event->after.gauge, event->after.value + 1);
         gv_gauge_see(event->after.gauge, event->after.value);
+    }
     gv_after_wait();
     return gv_context_state(event->context);
 }

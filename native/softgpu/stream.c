@@ -113,6 +113,8 @@ struct gv_stream *gv_stream_create(struct gv_context *context, unsigned flags, i
     stream->flags = flags;
     stream->priority = priority;
     stream->capture = NULL;
+    if (stream->attributes != NULL)
+        *stream->attributes = (struct gv_launch_attributes){0};
     stream->id = atomic_fetch_add(&last_id, 1) + 1;
     pthread_mutex_init(&stream->lock, NULL);
     stream->head = NULL;

@@ -21,6 +21,7 @@ struct gv_dependency {
     uint64_t value;
 };
 
+struct gv_launch_attributes;
 struct gv_member;
 struct gv_operation;
 
@@ -65,6 +66,7 @@ struct gv_stream {
     uint64_t id;
     pthread_mutex_t lock; /* queue and `submitted` */
     struct gv_operation *head, **tail;
+    struct gv_launch_attributes *attributes;     /* stream_attributes.c; NULL: none set */
     struct gv_member *capture;                   /* under gv_capture_lock; NULL: does not capture */
     bool running;                                /* has a thread; under `lock` */
     struct gv_gauge submitted;                   /* number of the last operation given; never reset */

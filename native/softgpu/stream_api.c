@@ -282,11 +282,3 @@ GV_EXPORT CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callba
     host->handle = hStream;
     return gv_stream_submit(stream, &host->operation);
 }
-
-GV_EXPORT CUresult cuStreamCopyAttributes(CUstream dst, CUstream src)
-{
-    GV_ENTER();
-    struct gv_stream *stream;
-    GV_TRY(gv_stream_of(dst, &stream));
-    return gv_stream_of(src, &stream);
-}

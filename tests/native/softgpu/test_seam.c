@@ -3,7 +3,7 @@
  * Every entry point of the driver passes the seam first: with a rule that matches all of them, each answers with the rule's
  * error, whatever its arguments. And each counts once, however many others it calls.
  */
-#include "../check.h"
+#include "cuda_check.h"
 
 #include <dlfcn.h>
 #include <inttypes.h>
@@ -11,9 +11,6 @@
 #include <stdint.h>
 #include <string.h>
 #include <unistd.h>
-
-/* NVIDIA's header would declare all of them; here they are called without their arguments. */
-int cuInit(unsigned flags);
 
 static const char *const symbols[] = {
 #define GV_SYMBOL(index, symbol) [index] = #symbol,
@@ -39,6 +36,7 @@ static uint64_t calls_counted(void)
 
 int main(void)
 {
+    use_own_board("64M");
     void *driver = dlopen("libcuda.so.1", RTLD_NOW), *nvml = dlopen("libnvidia-ml.so.1", RTLD_NOW);
     CHECK(driver != NULL && nvml != NULL);
     add = (int (*)(const char *, char *, size_t))dlsym(nvml, "gv_softgpu_fault_add");
