@@ -150,6 +150,7 @@ void gv_managed_free(struct gv_region *region);
 bool gv_managed_make_room(int device, uint64_t bytes);
 void gv_host_memory_free(struct gv_region *region); /* under the lock; frees memory and region */
 /* A pool allocation given to cuMemFree or cuMemFreeAsync; under the lock. */
+unsigned gv_pool_handle_types(const void *pool); /* under the lock */
 void gv_pool_free(struct gv_region *region, struct gv_gauge *gauge, uint64_t busy_until);
 /* Memory of graphs (graph_memory.c), under the lock: does a launch's allocation wait to be freed? Frees it. */
 bool gv_graph_memory_freeable(const struct gv_graph_allocation *allocation);
