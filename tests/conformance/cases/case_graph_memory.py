@@ -80,7 +80,7 @@ def test_memory_that_a_graph_uses_and_frees(context: Any, graph: Any, stream: An
     free(graph, second, copied)
     executable = call(cu.cuGraphInstantiate, graph, 0)
     for _ in range(3):
-        call(cu.cuMemsetD8, out, 0, 4096)
+        call(cu.cuMemsetD8Async, out, 0, 4096, stream)
         launch(executable, stream)
         assert content(out, 4096) == b"\x07" * 4096
     call(cu.cuGraphExecDestroy, executable)
@@ -170,7 +170,7 @@ def test_captured_allocations(context: Any, stream: Any) -> None:
     assert types == ["MEM_ALLOC", "MEMSET", "MEMCPY", "MEM_FREE"]
     executable = call(cu.cuGraphInstantiate, graph, 0)
     for _ in range(2):
-        call(cu.cuMemsetD8, out, 0, 4096)
+        call(cu.cuMemsetD8Async, out, 0, 4096, stream)
         launch(executable, stream)
         assert content(out, 4096) == b"\x09" * 4096
     call(cu.cuGraphExecDestroy, executable)
