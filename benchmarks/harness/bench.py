@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,23 @@ class Bench:
         print(line, file=sys.stderr, flush=True)
 
 
-def run(name: str, parser: argparse.ArgumentParser, memory: int, body: Callable[[Bench], Any]) -> int:
-    """Runs `body` on a soft GPU of `memory` bytes; what it returns goes to the JSON file. Returns the exit code."""
+def run(
+    name: str,
+    parser: argparse.ArgumentParser,
+    memory: int,
+    body: Callable[[Bench], Any],
+    headline: Sequence[str] = (),
+) -> int:
+    """Runs `body` on a soft GPU of `memory` bytes; what it returns goes to the JSON file. Returns the exit code.
+
+    `headline`: which of the results also stand at the top level of the file.
+    """
     options = parser.parse_args()
     interrupts = Interrupts()
     try:
         with Scratch(f"gpuvirt-{name}-", room=3 * memory) as scratch, Children(interrupts) as children:
             bench = Bench(soft_gpu(scratch, memory), scratch, children, options)
-            record.write(options.json, name, bench.device.name, body(bench))
+            record.write(options.json, name, bench.device.name, body(bench), headline)
     except Interrupted:
         return EXIT_INTERRUPTED
     except (ProbeFailed, GpuvirtError, FileNotFoundError) as error:

@@ -54,8 +54,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(file: Path | None, benchmark: str, device: str, results: Any) -> None:
-    """Writes `results` with date, machine, device, versions and command, or does nothing without a file."""
+def write(file: Path | None, benchmark: str, device: str, results: Any, headline: Sequence[str] = ()) -> None:
+    """Writes `results` with date, machine, device, versions and command, or does nothing without a file.
+
+    Results named in `headline` stand at the top level too.
+    """
     if file is None:
         return
     now = datetime.datetime.now(datetime.UTC)
@@ -66,6 +69,7 @@ def write(file: Path | None, benchmark: str, device: str, results: Any) -> None:
         "device": device,
         "machine": machine(),
         "versions": versions(),
+        **{name: results[name] for name in headline},
         "results": results,
     }
     file.parent.mkdir(parents=True, exist_ok=True)

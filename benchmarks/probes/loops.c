@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The same work as the kernels of soft_gpu_kernels.cu as plain C loops on one core: loops saxpy|reduce|matmul|memcpy REPEATS
+ * The same work as the kernels of soft_gpu_kernels.cu as plain C loops on one core: loops saxpy|reduce|sum|matmul|memcpy REPEATS
  *
  * Prints the nanoseconds of each repetition, one a line.
  */
@@ -43,6 +43,18 @@ static void reduce(void) /* blocks of 256 by a tree, as the kernel does it: the 
     result = total;
 }
 
+static void sum(void) /* blocks of 256 one after the other: nobody shuffles on a CPU */
+{
+    float total = 0.0f;
+    for (int block = 0; block < LENGTH / 256; block++) {
+        float part = 0.0f;
+        for (int i = 0; i < 256; i++)
+            part += x[(size_t)block * 256 + i];
+        total += part;
+    }
+    result = total;
+}
+
 static void matmul(void) /* tiled like the kernel */
 {
     memset(c, 0, sizeof(float) * SIDE * SIDE);
@@ -67,7 +79,7 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } works[] = {{"saxpy", saxpy}, {"reduce", reduce}, {"matmul", matmul}, {"memcpy", copy}};
+    } works[] = {{"saxpy", saxpy}, {"reduce", reduce}, {"sum", sum}, {"matmul", matmul}, {"memcpy", copy}};
     const int repeats = argc > 2 ? atoi(argv[2]) : 0;
     x = malloc(sizeof(float) * LENGTH);
     y = malloc(sizeof(float) * LENGTH);
@@ -75,7 +87,7 @@ int main(int argc, char **argv)
     b = malloc(sizeof(float) * SIDE * SIDE);
     c = malloc(sizeof(float) * SIDE * SIDE);
     if (repeats < 1 || !x || !y || !a || !b || !c) {
-        fprintf(stderr, "usage: loops saxpy|reduce|matmul|memcpy REPEATS\n");
+        fprintf(stderr, "usage: loops saxpy|reduce|sum|matmul|memcpy REPEATS\n");
         return 2;
     }
     for (int i = 0; i < LENGTH; i++) {

@@ -24,6 +24,24 @@ extern "C" __global__ void reduce(const float *x, float *sums)
         sums[blockIdx.x] = part[0];
 }
 
+extern "C" __global__ void shuffle(const float *x, float *sums)
+{
+    __shared__ float part[8];
+    float sum = x[blockIdx.x * blockDim.x + threadIdx.x];
+    for (int distance = 16; distance > 0; distance /= 2)
+        sum += __shfl_down_sync(0xffffffffu, sum, distance);
+    if (threadIdx.x % 32 == 0)
+        part[threadIdx.x / 32] = sum;
+    __syncthreads();
+    if (threadIdx.x < 32) {
+        sum = threadIdx.x < blockDim.x / 32 ? part[threadIdx.x] : 0.0f;
+        for (int distance = 4; distance > 0; distance /= 2)
+            sum += __shfl_down_sync(0xffffffffu, sum, distance);
+        if (threadIdx.x == 0)
+            sums[blockIdx.x] = sum;
+    }
+}
+
 extern "C" __global__ void matmul(const float *a, const float *b, float *c, int side)
 {
     __shared__ float left[16][16], right[16][16];

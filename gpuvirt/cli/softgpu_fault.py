@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`gpuvirt soft-gpu fault`: make the soft GPU fail, hang or slow down on request.
 
-The board holds the faults; the soft NVML library exports functions for tools that change them (native/softgpu/fault_tools.c).
+The board holds the faults; the soft NVML library exports functions for tools that change them
+(native/softgpu/fault_tools.c).
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ _PTX = """
     .reg .b64 %workspace;
     ld.param.u32 %scope, [scope];
     setp.eq.u32 %grid, %scope, 1;
-    mov.u32 %low, %envreg1;
-    mov.u32 %high, %envreg2;
+    mov.u32 %low, %envreg2;
+    mov.u32 %high, %envreg1;
     mov.b64 %workspace, {%low, %high};
     selp.b64 %workspace, %workspace, 0, %grid;
     st.param.b64 [handle], %workspace;

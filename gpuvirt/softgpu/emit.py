@@ -16,6 +16,7 @@ from .syntax import TYPE_WIDTHS, Function, Instruction, Operand, PtxError, Varia
 SIMPLE = "simple"  # kernel without waits: a loop over the threads
 PHASES = "phases"  # kernel whose only waits are bar.sync 0
 SCHEDULE = "schedule"  # kernel with other waits
+LOCKSTEP = "lockstep"  # kernel with waits to which the lanes of a group come together: loops over the lanes
 DEVICE = "device"  # device function
 
 _STACK_LIMIT = 16384  # bytes of .local memory that may lie on the worker's stack
@@ -92,9 +93,13 @@ class FunctionEmitter:
             return f"gv_{moved_as}({bits})"
         return self.read(operand, moved_as)
 
+    def register_text(self, name: str) -> str:
+        """C expression of a register, of its C type."""
+        return name
+
     def _read_register(self, operand: Operand, kind: str) -> str:
-        name = operand.name
-        stored = self.c_type(name)
+        name = self.register_text(operand.name)
+        stored = self.c_type(operand.name)
         wanted = C_TYPES[kind]
         if kind == "pred":
             text = name if stored == "_Bool" else f"({name} != 0)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from .syntax import Function, Module, PtxError, Variable
 
-BUILTINS = frozenset(("vprintf", "__assertfail", "malloc", "free"))
+BUILTINS = frozenset(("vprintf", "__assertfail", "malloc", "free", "cudaGraphSetConditional"))
 """External functions that the soft GPU brings along."""
 
 _RANK = {"extern": 0, "common": 1, "weak": 2, "visible": 3}

@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from .syntax import Function, Instruction
 
+TYPE_CHECKING = False  # importing typing costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 _NO_DESTINATION = frozenset(
     [
         "st",
@@ -161,6 +165,23 @@ class Liveness:
                 if index in wanted:
                     result[index] = self.expand(live & ~self._def[index])
                 live = self._transfer(index, live)
+        return result
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """For each instruction the sets of registers that are live before and after it."""
+        before, after = [0] * len(self._body), [0] * len(self._body)
+        for number, start in enumerate(self._starts):
+            live = self._out(number)
+            for index in range(self._ends[number] - 1, start - 1, -1):
+                after[index] = live
+                live = before[index] = self._transfer(index, live)
+        return before, after
+
+    def bits(self, names: Iterable[str]) -> int:
+        """The set of these registers; those that no instruction mentions are left out."""
+        result = 0
+        for name in names:
+            result |= self._bit.get(name, 0)
         return result
 
     def unsaved(self, waits: dict[int, list[str]]) -> dict[int, list[str]]:

@@ -7,18 +7,19 @@ from .emit import DEVICE, PHASES, SCHEDULE, SIMPLE, FunctionEmitter
 from .inline import yields
 from .instructions.warp import is_plain_barrier
 from .layout import Layout, align_up
+from .lockstep_kernel import lockstep, lockstep_kernel
 from .syntax import TYPE_WIDTHS, Function, Initial, Module, PtxError, Variable
 
 
-def emit_program(modules: list[Module]) -> str:
-    """C source of linked modules; raises PtxError."""
+def emit_program(modules: list[Module], general: bool = False) -> str:
+    """C source of linked modules; raises PtxError. `general`: as in translate.py."""
     layout = Layout(modules)
     bodies: list[str] = []
     for number, function in enumerate(layout.functions):
         bodies += _function(layout, function, number)
     kernels: list[str] = []
     for number, kernel in enumerate(layout.kernels):
-        lines, entry = _kernel(layout, kernel, number)
+        lines, entry = _kernel(layout, kernel, number, general)
         bodies += lines
         kernels.append(entry)
     return "\n".join(
@@ -108,12 +109,18 @@ def _mode(kernel: Function) -> str:
     return PHASES if all(is_plain_barrier(i) for i in waits) else SCHEDULE
 
 
-def _kernel(layout: Layout, kernel: Function, number: int) -> tuple[list[str], str]:
+def _kernel(layout: Layout, kernel: Function, number: int, general: bool) -> tuple[list[str], str]:
     """C lines of a kernel, and its entry in the table of kernels."""
-    e = FunctionEmitter(layout, kernel, _mode(kernel), f"gv_k{number}")
-    e.run()
+    mode, name = _mode(kernel), f"gv_k{number}"
     lines = [f"/* {kernel.name.replace('*/', '')} */"]
-    lines += {SIMPLE: _simple_kernel, PHASES: _phases_kernel, SCHEDULE: _schedule_kernel}[e.mode](e)
+    together = None if general or mode == SIMPLE else lockstep(layout, kernel, name)
+    if together is None or together.regions.warps:  # a group is a warp only in blocks of some shapes
+        e = FunctionEmitter(layout, kernel, mode, name + "_any" if together else name)
+        e.run()
+        lines += {SIMPLE: _simple_kernel, PHASES: _phases_kernel, SCHEDULE: _schedule_kernel}[mode](e)
+    if together is not None:
+        e = together
+        lines += lockstep_kernel(together, _BASES, _zero_reserved(e), _constants(e))
     offsets = e.parameter_offsets()
     if kernel.params:
         pairs = ", ".join(f"{{{offsets[n]}, {param.size}}}" for n, param in enumerate(kernel.params))
@@ -122,7 +129,7 @@ def _kernel(layout: Layout, kernel: Function, number: int) -> tuple[list[str], s
     required = ", ".join(str(n) for n in kernel.required_threads)
     params = f"{e.name}_params" if kernel.params else "NULL"
     entry = (
-        f"{{{_c_string(kernel.name)}, {e.name}_run, {e.name}_scratch, {params}, "
+        f"{{{_c_string(kernel.name)}, {name}_run, {name}_scratch, {params}, "
         f"{len(kernel.params)}, {total}, {e.static_shared}, {e.local_bytes()}, {e.register_estimate()}, "
         f"{kernel.max_threads}, {{{required}}}}},"
     )
@@ -201,10 +208,11 @@ def _schedule_kernel(e: FunctionEmitter) -> list[str]:
     """A kernel with other waits: a step function for kernel_threads.h."""
     name = e.name
     size = f"sizeof(struct {name}_frame)"
+    seldom = "GV_SELDOM " if name.endswith("_any") else ""
     step = "const struct gv_block *B, struct gv_frame *F, struct gv_warp *W, uint32_t lane"
     lines = _frame(e)
     lines.append(f"static uint64_t {name}_scratch(uint32_t threads) {{ return gv_scratch(threads, {size}); }}")
-    lines.append(f"static int {name}_step({step}) {{")
+    lines.append(f"static {seldom}int {name}_step({step}) {{")
     lines.append(f"struct {name}_frame *const C = (struct {name}_frame *)(void *)F; (void)W; (void)lane;")
     lines.append("const struct gv_thread *const T = &C->f.t; (void)T;")
     lines += [_BASES, *_constants(e), *_registers(e), _resumes(e), *e.lines, "}"]

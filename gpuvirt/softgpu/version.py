@@ -6,7 +6,14 @@ from __future__ import annotations
 import hashlib
 import os
 
-_HEADERS = ("kernel_abi.h", "kernel_float.h", "kernel_mbarrier.h", "kernel_runtime.h", "kernel_threads.h")
+_HEADERS = (
+    "kernel_abi.h",
+    "kernel_float.h",
+    "kernel_lockstep.h",
+    "kernel_mbarrier.h",
+    "kernel_runtime.h",
+    "kernel_threads.h",
+)
 _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 _HEADER_FOLDERS = ("", "../lib/softgpu", "../lib/softgpu/include", "../../native/softgpu")
 

@@ -2,6 +2,7 @@
  *
  * What a program may ask and set about a context.
  */
+#include "capture.h"
 #include "context.h"
 
 /* The given context, or the thread's when NULL. */
@@ -33,6 +34,7 @@ GV_EXPORT CUresult cuCtxSynchronize_v2(CUcontext ctx)
     GV_ENTER();
     struct gv_context *context;
     GV_TRY(pick(ctx, &context));
+    GV_TRY(gv_capture_check_context(context));
     return gv_context_synchronise(context);
 }
 

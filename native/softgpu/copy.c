@@ -4,6 +4,7 @@
  * to it has ended when the call returns.
  */
 #include "copy.h"
+#include "capture.h"
 #include "driver_faults.h"
 #include "fault.h"
 #include "memory.h"
@@ -119,24 +120,63 @@ struct copy_operation {
 
 static CUresult run_copy(struct gv_operation *operation, struct gv_stream *stream)
 {
-    struct copy_operation *self = (struct copy_operation *)operation;
-    const bool failed = atomic_load(&stream->context->error) != CUDA_SUCCESS;
-    const CUresult result = failed ? CUDA_SUCCESS : perform(&self->copy, stream->context);
-    free(self->copy.staging);
-    return result;
+    return perform(&((struct copy_operation *)operation)->copy, stream->context);
+}
+
+static void drop_copy(struct gv_operation *operation) { free(((struct copy_operation *)operation)->copy.staging); }
+
+static void describe_side(bool device, bool pageable, const uint8_t *address, CUmemorytype *type,
+                          CUdeviceptr *at_device, const void **at_host)
+{
+    *type = device ? CU_MEMORYTYPE_DEVICE : pageable ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_UNIFIED;
+    if (*type == CU_MEMORYTYPE_HOST)
+        *at_host = address;
+    else
+        *at_device = (CUdeviceptr)address;
+}
+
+/* What the program gave to a 3-D call; the same for what came from a plain one. */
+static void describe_copy(struct gv_operation *operation, CUgraphNodeParams *params)
+{
+    const struct copy_operation *self = (struct copy_operation *)operation;
+    const struct gv_copy *copy = &self->copy;
+    CUDA_MEMCPY3D *p = &params->memcpy.copyParams;
+    params->memcpy.copyCtx = gv_context_handle(operation->context);
+    *p = copy->given;
+    if (p->WidthInBytes != 0)
+        return;
+    const void *to_host = NULL;
+    describe_side(copy->from_device, copy->from_pageable, copy->from, &p->srcMemoryType, &p->srcDevice, &p->srcHost);
+    describe_side(copy->to_device, copy->to_pageable, copy->to, &p->dstMemoryType, &p->dstDevice, &to_host);
+    p->dstHost = (void *)to_host;
+    p->WidthInBytes = copy->width;
+    p->Height = copy->height;
+    p->Depth = copy->depth;
+    p->srcPitch = copy->from_pitch;
+    p->dstPitch = copy->to_pitch;
+}
+
+static const struct gv_operation_kind copy_kind = {
+    .node = CU_GRAPH_NODE_TYPE_MEMCPY, .run = run_copy, .drop = drop_copy, .describe = describe_copy};
+
+CUresult gv_copy_make(const struct gv_copy *copy, struct gv_operation **operation)
+{
+    struct copy_operation *made = malloc(sizeof *made);
+    if (made == NULL) {
+        free(copy->staging);
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    made->operation.kind = &copy_kind;
+    made->copy = *copy;
+    *operation = &made->operation;
+    return CUDA_SUCCESS;
 }
 
 static CUresult enqueue(const struct gv_copy *copy, struct gv_stream *stream)
 {
-    struct copy_operation *operation = malloc(sizeof *operation);
-    if (operation == NULL) {
-        free(copy->staging);
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    }
-    operation->operation.run = run_copy;
-    operation->operation.always = true; /* frees its staging buffer */
-    operation->copy = *copy;
-    return gv_stream_submit(stream, &operation->operation);
+    struct gv_operation *operation;
+    GV_TRY(gv_copy_make(copy, &operation));
+    return gv_stream_submit(stream, operation);
 }
 
 /* The source is read now, so that the program may change it when the call returns. */
@@ -154,6 +194,7 @@ static bool stage(struct gv_copy *copy, size_t at_most)
 static CUresult copy_here(const struct gv_copy *copy, struct gv_stream *stream)
 {
     struct gv_context *context = stream->context;
+    GV_TRY(gv_capture_check_stream(stream));
     if (!(stream->flags & (GV_STREAM_LEGACY | CU_STREAM_NON_BLOCKING)))
         gv_gauge_wait(&context->legacy->completed, atomic_load(&context->legacy->submitted.value));
     gv_stream_wait(stream);
@@ -169,6 +210,10 @@ CUresult gv_copy_submit(struct gv_copy *copy, struct gv_stream *stream, bool wai
 {
     if (copy->width == 0 || copy->height == 0 || copy->depth == 0)
         return CUDA_SUCCESS;
+    if (wait)
+        GV_TRY(gv_capture_check_unsafe());
+    else if (gv_stream_captures(stream))
+        return enqueue(copy, stream); /* the addresses are recorded: pageable memory is read when the graph runs */
     if (copy->read_now && copy->from_device) { /* the simple way: it is read when it is copied */
         GV_TRY(enqueue(copy, stream));
         gv_stream_wait(stream);

@@ -18,8 +18,9 @@ struct gv_copy {
     bool to_device, from_device;     /* the side whose faults are the context's, not the process's */
     bool to_pageable, from_pageable; /* plain host memory */
     enum gv_direction direction;
-    bool read_now; /* the source is not touched after the submitting call */
-    void *staging; /* freed afterwards; NULL: none */
+    bool read_now;       /* the source is not touched after the submitting call */
+    void *staging;       /* freed afterwards; NULL: none */
+    CUDA_MEMCPY3D given; /* what the program described; width 0: it was a plain copy */
 };
 
 /* Fills in a 1-D copy between addresses; `to_host`/`from_host`: the program says that this side is host memory. */
@@ -29,6 +30,8 @@ CUresult gv_copy_linear(struct gv_copy *copy, CUdeviceptr to, CUdeviceptr from, 
 CUresult gv_copy_classify(struct gv_copy *copy, bool to_host, bool from_host);
 /* What a CUDA_MEMCPY3D asks for, checked; `width` 0: nothing to do. The peer form has the same fields. */
 CUresult gv_copy_of_3d(struct gv_copy *copy, const CUDA_MEMCPY3D *parameters);
+/* As work, for a stream or a graph. */
+CUresult gv_copy_make(const struct gv_copy *copy, struct gv_operation **operation);
 /* In order after the stream's work; `wait`: back when done (copies on the device never wait). */
 CUresult gv_copy_submit(struct gv_copy *copy, struct gv_stream *stream, bool wait);
 

@@ -70,6 +70,7 @@ CUresult gv_copy_of_3d(struct gv_copy *copy, const CUDA_MEMCPY3D *p)
     memset(copy, 0, sizeof *copy);
     if (p->srcLOD != 0 || p->dstLOD != 0)
         return CUDA_ERROR_INVALID_VALUE;
+    copy->given = *p;
     copy->width = p->WidthInBytes;
     copy->height = p->Height;
     copy->depth = p->Depth;

@@ -10,6 +10,14 @@
 #include <stdio.h>
 #include <string.h>
 
+int gv_device_at(uint32_t place)
+{
+    for (int device = 0; device < gv_driver.device_count; device++)
+        if (gv_place(device) == place)
+            return device;
+    return -1;
+}
+
 CUresult gv_check_device(CUdevice device)
 {
     GV_READY();
@@ -74,8 +82,8 @@ GV_EXPORT CUresult cuDeviceGetPCIBusId(char *pciBusId, int len, CUdevice dev)
     GV_TRY(gv_check_device(dev));
     if (pciBusId == NULL || len <= 0)
         return CUDA_ERROR_INVALID_VALUE;
-    return snprintf(pciBusId, (size_t)len, "0000:%02X:00.0", 0x10 + dev) < len ? CUDA_SUCCESS
-                                                                               : CUDA_ERROR_INVALID_VALUE;
+    return snprintf(pciBusId, (size_t)len, "0000:%02X:00.0", 0x10 + gv_place(dev)) < len ? CUDA_SUCCESS
+                                                                                         : CUDA_ERROR_INVALID_VALUE;
 }
 
 GV_EXPORT CUresult cuDeviceGetByPCIBusId(CUdevice *dev, const char *pciBusId)
@@ -89,9 +97,10 @@ GV_EXPORT CUresult cuDeviceGetByPCIBusId(CUdevice *dev, const char *pciBusId)
         if (sscanf(pciBusId, "%x:%x", &bus, &slot) != 2)
             return CUDA_ERROR_INVALID_VALUE;
     }
-    if (domain != 0 || slot != 0 || bus < 0x10 || (int)bus - 0x10 >= gv_driver.device_count)
+    const int device = domain == 0 && slot == 0 && bus >= 0x10 ? gv_device_at(bus - 0x10) : -1;
+    if (device < 0)
         return CUDA_ERROR_INVALID_DEVICE;
-    *dev = (CUdevice)bus - 0x10;
+    *dev = device;
     return CUDA_SUCCESS;
 }
 
@@ -188,7 +197,7 @@ static int attribute_of(CUdevice_attribute attribute, CUdevice device)
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR:
         return (int)profile->minor;
     case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID:
-        return 0x10 + device;
+        return 0x10 + (int)gv_place(device);
     case CU_DEVICE_ATTRIBUTE_ASYNC_ENGINE_COUNT:
         return (int)profile->copy_engines;
     case CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR:

@@ -43,6 +43,8 @@ struct gv_driver {
 extern struct gv_driver gv_driver;
 
 static inline uint32_t gv_place(int device) { return gv_driver.place[device]; }
+/* The way back; -1 when it is none of this process. */
+int gv_device_at(uint32_t place);
 static inline struct gv_board_device *gv_board_device(int device)
 {
     return &gv_driver.board->devices[gv_place(device)];
@@ -100,6 +102,10 @@ enum gv_kind {
     GV_LINK,
     GV_ARRAY,
     GV_MIPMAP,
+    GV_GRAPH,
+    GV_GRAPH_NODE,
+    GV_GRAPH_EXEC,
+    GV_USER_OBJECT,
     GV_KIND_END, /* none */
 };
 

@@ -22,7 +22,7 @@ static struct gv_board_device *board_device(int device) { return gv_board_device
 
 static struct gv_board_account *account_of(int record, int device)
 {
-    return &gv_driver.board->processes[record].accounts[device];
+    return &gv_driver.board->processes[record].accounts[gv_place(device)];
 }
 
 bool gv_turn_is_ours(int device)

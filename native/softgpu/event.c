@@ -3,6 +3,7 @@
  * cuEvent*, and streams waiting for events.
  */
 #include "event.h"
+#include "capture.h"
 
 #include <stdlib.h>
 
@@ -43,6 +44,7 @@ GV_EXPORT CUresult cuEventDestroy_v2(CUevent hEvent)
     GV_ENTER();
     if (event_of(hEvent) == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
+    gv_capture_forget_event((struct gv_event *)hEvent);
     if (((struct gv_event *)hEvent)->slot != NULL)
         gv_event_slot_free(((struct gv_event *)hEvent)->slot);
     gv_object_free(hEvent, GV_EVENT); /* records and waits in flight hold numbers that stay valid */
@@ -50,6 +52,13 @@ GV_EXPORT CUresult cuEventDestroy_v2(CUevent hEvent)
 }
 
 GV_EXPORT CUresult cuEventDestroy(CUevent hEvent) { return cuEventDestroy_v2(hEvent); }
+
+/* Numbers follow the order in which records are submitted. */
+static void arm_record(struct gv_operation *operation)
+{
+    struct record_operation *record = (struct record_operation *)operation;
+    record->number = atomic_fetch_add(&record->event->recorded, 1) + 1;
+}
 
 static CUresult run_record(struct gv_operation *operation, struct gv_stream *stream)
 {
@@ -61,7 +70,46 @@ static CUresult run_record(struct gv_operation *operation, struct gv_stream *str
     return CUDA_SUCCESS;
 }
 
-bool gv_is_event_record(const struct gv_operation *operation) { return operation->run == run_record; }
+static void describe_record(struct gv_operation *operation, CUgraphNodeParams *params)
+{
+    params->eventRecord.event = (CUevent)((struct record_operation *)operation)->event;
+    params->eventRecord.ctx = gv_context_handle(operation->context);
+}
+
+static const struct gv_operation_kind record_kind = {
+    .node = CU_GRAPH_NODE_TYPE_EVENT_RECORD,
+    .always = true, /* waiters are let go when the context fails */
+    .bytes = sizeof(struct record_operation),
+    .run = run_record,
+    .arm = arm_record,
+    .describe = describe_record,
+};
+
+CUresult gv_event_make_record(CUevent handle, struct gv_operation **operation)
+{
+    struct gv_event *event = event_of(handle);
+    if (event == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (event->slot != NULL)
+        return CUDA_ERROR_NOT_SUPPORTED; /* of several processes */
+    struct record_operation *record = malloc(sizeof *record);
+    if (record == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    record->operation.kind = &record_kind;
+    record->event = event;
+    record->number = 0;
+    *operation = &record->operation;
+    return CUDA_SUCCESS;
+}
+
+CUresult gv_event_record(struct gv_event *event, struct gv_stream *stream)
+{
+    struct gv_operation *operation;
+    GV_TRY(gv_event_make_record((CUevent)event, &operation));
+    return gv_stream_submit(stream, operation);
+}
+
+bool gv_is_event_record(const struct gv_operation *operation) { return operation->kind == &record_kind; }
 
 GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsigned int flags)
 {
@@ -73,17 +121,14 @@ GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsi
         return CUDA_ERROR_INVALID_HANDLE;
     if (flags & ~(unsigned)CU_EVENT_RECORD_EXTERNAL)
         return CUDA_ERROR_INVALID_VALUE;
+    bool captured;
+    GV_TRY(gv_capture_record_event(stream, event, flags, &captured));
+    if (captured)
+        return CUDA_SUCCESS;
     if (event->slot != NULL)
         return gv_event_slot_record(event->slot, stream);
-    struct record_operation *record = malloc(sizeof *record);
-    if (record == NULL)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    record->operation.run = run_record;
-    record->operation.always = true; /* waiters are let go when the context fails */
-    record->event = event;
-    record->number = atomic_fetch_add(&event->recorded, 1) + 1;
     event->after = (struct gv_dependency){&stream->completed, atomic_load(&stream->submitted.value)};
-    return gv_stream_submit(stream, &record->operation);
+    return gv_event_record(event, stream);
 }
 
 GV_EXPORT CUresult cuEventRecord(CUevent hEvent, CUstream hStream)
@@ -98,9 +143,12 @@ GV_EXPORT CUresult cuEventQuery(CUevent hEvent)
     if (event == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
     GV_TRY(gv_context_state(event->context));
+    GV_TRY(gv_capture_check_event(event));
     if (event->slot != NULL)
         return gv_event_slot_done(event->slot) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
-    return gv_gauge_reached(&event->done, atomic_load(&event->recorded)) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+    const bool done = gv_gauge_reached(&event->done, atomic_load(&event->recorded)) &&
+                      (event->after.gauge == NULL || gv_gauge_reached(event->after.gauge, event->after.value + 1));
+    return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
 GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
@@ -110,12 +158,16 @@ GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
     if (event == NULL)
         return CUDA_ERROR_INVALID_HANDLE;
     GV_TRY(gv_context_state(event->context));
+    GV_TRY(gv_capture_check_event(event));
     if (event->slot != NULL)
         gv_event_slot_synchronise(event->slot);
     else
         gv_gauge_wait(&event->done, atomic_load(&event->recorded));
-    if (event->after.gauge != NULL)
+    if (event->after.gauge != NULL) {
+        /* The record is an operation of its stream, which is not "not ready" for it any more. */
+        gv_gauge_wait(event->after.gauge, event->after.value + 1);
         gv_gauge_see(event->after.gauge, event->after.value);
+    }
     gv_after_wait();
     return gv_context_state(event->context);
 }
@@ -158,11 +210,47 @@ struct wait_operation {
     uint64_t number;
 };
 
+static void arm_wait(struct gv_operation *operation)
+{
+    struct wait_operation *wait = (struct wait_operation *)operation;
+    wait->number = atomic_load(&wait->event->recorded);
+}
+
 static CUresult run_wait(struct gv_operation *operation, struct gv_stream *stream)
 {
     (void)stream;
     struct wait_operation *wait = (struct wait_operation *)operation;
     gv_gauge_wait(&wait->event->done, wait->number);
+    return CUDA_SUCCESS;
+}
+
+static void describe_wait(struct gv_operation *operation, CUgraphNodeParams *params)
+{
+    params->eventWait.event = (CUevent)((struct wait_operation *)operation)->event;
+}
+
+static const struct gv_operation_kind wait_kind = {
+    .node = CU_GRAPH_NODE_TYPE_WAIT_EVENT,
+    .bytes = sizeof(struct wait_operation),
+    .run = run_wait,
+    .arm = arm_wait,
+    .describe = describe_wait,
+};
+
+CUresult gv_event_make_wait(CUevent handle, struct gv_operation **operation)
+{
+    struct gv_event *event = event_of(handle);
+    if (event == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (event->slot != NULL)
+        return CUDA_ERROR_NOT_SUPPORTED; /* of several processes */
+    struct wait_operation *wait = malloc(sizeof *wait);
+    if (wait == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    wait->operation.kind = &wait_kind;
+    wait->event = event;
+    wait->number = 0;
+    *operation = &wait->operation;
     return CUDA_SUCCESS;
 }
 
@@ -176,18 +264,16 @@ GV_EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned 
         return CUDA_ERROR_INVALID_HANDLE;
     if (Flags & ~(unsigned)CU_EVENT_WAIT_EXTERNAL)
         return CUDA_ERROR_INVALID_VALUE;
+    bool captured;
+    GV_TRY(gv_capture_wait_event(stream, event, Flags, &captured));
+    if (captured)
+        return CUDA_SUCCESS;
     if (event->slot != NULL)
         return gv_event_slot_wait(event->slot, stream);
     gv_stream_order(stream, event->after.gauge, event->after.value);
-    const uint64_t number = atomic_load(&event->recorded);
-    if (gv_gauge_reached(&event->done, number))
+    if (!(Flags & CU_EVENT_WAIT_EXTERNAL) && gv_gauge_reached(&event->done, atomic_load(&event->recorded)))
         return CUDA_SUCCESS;
-    struct wait_operation *wait = malloc(sizeof *wait);
-    if (wait == NULL)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    wait->operation.run = run_wait;
-    wait->operation.always = false;
-    wait->event = event;
-    wait->number = number;
-    return gv_stream_submit(stream, &wait->operation);
+    struct gv_operation *operation;
+    GV_TRY(gv_event_make_wait(hEvent, &operation));
+    return gv_stream_submit(stream, operation);
 }

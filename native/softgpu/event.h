@@ -7,15 +7,18 @@
 
 #include "stream.h"
 
+struct gv_captured_record;
+
 struct gv_event {
     struct gv_object object;
     struct gv_context *context;
     unsigned flags;
-    _Atomic uint64_t recorded;  /* number of the last record call; never reset */
-    uint64_t created_at;        /* value of `recorded` when created: equal = not recorded yet */
-    struct gv_gauge done;       /* never reset */
-    _Atomic uint64_t time_ns;   /* of the record `done` */
-    struct gv_dependency after; /* what the last record comes after: the stream and its number then */
+    _Atomic uint64_t recorded;           /* number of the last record call; never reset */
+    uint64_t created_at;                 /* value of `recorded` when created: equal = not recorded yet */
+    struct gv_gauge done;                /* never reset */
+    _Atomic uint64_t time_ns;            /* of the record `done` */
+    struct gv_captured_record *captured; /* under gv_capture_lock; NULL: last recorded in a stream that ran */
+    struct gv_dependency after;          /* what the last record comes after: the stream and its number then */
     struct gv_event_slot *slot; /* of several processes: all numbers are there (ipc_event.c). NULL: of this one */
 };
 
@@ -28,5 +31,10 @@ CUresult gv_event_slot_record(struct gv_event_slot *slot, struct gv_stream *stre
 CUresult gv_event_slot_wait(struct gv_event_slot *slot, struct gv_stream *stream);
 bool gv_event_slot_done(struct gv_event_slot *slot);
 void gv_event_slot_synchronise(struct gv_event_slot *slot);
+
+/* Work on an event, for a stream or a graph. INVALID_VALUE when it is none. */
+CUresult gv_event_make_record(CUevent event, struct gv_operation **operation);
+CUresult gv_event_make_wait(CUevent event, struct gv_operation **operation);
+CUresult gv_event_record(struct gv_event *event, struct gv_stream *stream);
 
 #endif

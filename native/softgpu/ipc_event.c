@@ -138,13 +138,16 @@ static CUresult run_wait(struct gv_operation *operation, struct gv_stream *strea
     return CUDA_SUCCESS;
 }
 
+/* Records let waiters go when the context fails. Neither can be captured: a graph would need numbers of its own. */
+static const struct gv_operation_kind record_kind = {.node = GV_NO_NODE, .always = true, .run = run_record};
+static const struct gv_operation_kind wait_kind = {.node = GV_NO_NODE, .run = run_wait};
+
 CUresult gv_event_slot_record(struct gv_event_slot *slot, struct gv_stream *stream)
 {
     struct slot_operation *record = malloc(sizeof *record);
     if (record == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    record->operation.run = run_record;
-    record->operation.always = true; /* waiters are let go when the context fails */
+    record->operation.kind = &record_kind;
     record->slot = slot;
     uint32_t pid;
     uint64_t start_time;
@@ -163,8 +166,7 @@ CUresult gv_event_slot_wait(struct gv_event_slot *slot, struct gv_stream *stream
     struct slot_operation *wait = malloc(sizeof *wait);
     if (wait == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    wait->operation.run = run_wait;
-    wait->operation.always = false;
+    wait->operation.kind = &wait_kind;
     wait->slot = slot;
     wait->number = number;
     return gv_stream_submit(stream, &wait->operation);

@@ -4,8 +4,10 @@
  *
  * The cache is private to the user (its files are executed): a folder of mode 0700 that we own. A file is named by the hash of
  * all that it follows from: PTX, translator and runtime headers (their contents), compiler (path, size, time), flags, CPU,
- * kernel ABI. New files are written under a unique name and renamed, so that two who compile the same thing do no harm.
+ * kernel ABI. New files are written under a unique name and renamed, so nobody reads half a file; a lock file per key has one
+ * process compile while others wait (jit_lock.c).
  */
+#include "jit_lock.h"
 #include "jit_places.h"
 #include "module.h"
 #include "process.h"
@@ -251,6 +253,28 @@ static CUresult build(const struct gv_jit_places *places, const char *path, cons
     return result;
 }
 
+/* Not in the cache: compiles it, or waits for somebody who does. */
+static CUresult make(const struct gv_jit_places *places, const char *path, const char *const *texts, size_t count,
+                     struct gv_jit_log *log, void **object)
+{
+    char lock[PATH_MAX + 96];
+    snprintf(lock, sizeof lock, "%s.lock", path);
+    const int fd = gv_jit_lock(lock);
+    CUresult result = CUDA_SUCCESS;
+    *object = open_cached(path);
+    if (*object == NULL) {
+        gv_jit_clean(places->cache);
+        result = build(places, path, texts, count, log);
+        if (result == CUDA_SUCCESS && (*object = open_cached(path)) == NULL) {
+            snprintf(log->error, sizeof log->error, "cannot load the compiled module %.900s", path);
+            gv_log_error("%s", log->error);
+            result = CUDA_ERROR_INVALID_IMAGE;
+        }
+    }
+    gv_jit_unlock(lock, fd);
+    return result;
+}
+
 CUresult gv_jit_open(const char *const *texts, size_t count, struct gv_jit_log *log, char key[65], void **object)
 {
     const struct gv_jit_places *places = gv_jit_find_places(log->error, sizeof log->error);
@@ -262,14 +286,8 @@ CUresult gv_jit_open(const char *const *texts, size_t count, struct gv_jit_log *
     CUresult result = CUDA_SUCCESS;
     pthread_mutex_lock(&compiling);
     *object = open_cached(path);
-    if (*object == NULL) {
-        result = build(places, path, texts, count, log);
-        if (result == CUDA_SUCCESS && (*object = open_cached(path)) == NULL) {
-            snprintf(log->error, sizeof log->error, "cannot load the compiled module %.900s", path);
-            gv_log_error("%s", log->error);
-            result = CUDA_ERROR_INVALID_IMAGE;
-        }
-    }
+    if (*object == NULL)
+        result = make(places, path, texts, count, log, object);
     pthread_mutex_unlock(&compiling);
     return result;
 }

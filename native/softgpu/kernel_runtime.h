@@ -303,11 +303,23 @@ GV_FN gv_u128 gv_cas_128(uint64_t address, gv_u128 expected, gv_u128 desired)
 #endif
 }
 
+GV_FN gv_u128 gv_exchange_128(uint64_t address, gv_u128 value)
+{
+    gv_u128 old = *(const gv_u128 *)(uintptr_t)address, seen; /* perhaps torn: then the first comparison fails */
+    do {
+        seen = old;
+        old = gv_cas_128(address, seen, value);
+    } while (old != seen);
+    return old;
+}
+
 void *malloc(size_t);
 void free(void *);
 
 #include "kernel_float.h"
 #include "kernel_mbarrier.h"
 #include "kernel_threads.h"
+
+#include "kernel_lockstep.h"
 
 #endif

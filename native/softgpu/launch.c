@@ -3,6 +3,7 @@
  * cuLaunch*: checks, copies the arguments, and puts the grid in the stream.
  */
 #include "launch.h"
+#include "capture.h"
 #include "event.h"
 #include "model.h"
 #include "module.h"
@@ -12,17 +13,58 @@
 
 struct launch_operation {
     struct gv_operation operation;
+    struct gv_function *function;
     struct gv_grid grid;
     bool together;
+    struct gv_launch_attributes *attributes; /* NULL: none given */
+    void **described;                        /* the arguments' addresses, once somebody has asked */
     uint8_t params[] __attribute__((aligned(64)));
 };
 
 static CUresult run_launch(struct gv_operation *operation, struct gv_stream *stream)
 {
-    (void)stream;
-    struct launch_operation *launch = (struct launch_operation *)operation;
-    return gv_grid_run(&launch->grid, launch->together);
+    const struct launch_operation *launch = (struct launch_operation *)operation;
+    struct gv_grid grid = launch->grid;
+    grid.stream = stream;
+    return gv_grid_run(&grid, launch->together);
 }
+
+static void drop_launch(struct gv_operation *operation)
+{
+    struct launch_operation *launch = (struct launch_operation *)operation;
+    free(launch->attributes);
+    free(launch->described);
+}
+
+static void describe_launch(struct gv_operation *operation, CUgraphNodeParams *params)
+{
+    static pthread_mutex_t describing = PTHREAD_MUTEX_INITIALIZER;
+    struct launch_operation *launch = (struct launch_operation *)operation;
+    const struct gv_kernel *kernel = launch->grid.kernel;
+    pthread_mutex_lock(&describing);
+    if (launch->described == NULL && kernel->param_count > 0 &&
+        (launch->described = calloc(kernel->param_count, sizeof *launch->described)) != NULL)
+        for (uint32_t i = 0; i < kernel->param_count; i++)
+            launch->described[i] = launch->params + kernel->params[i].offset;
+    pthread_mutex_unlock(&describing);
+    const bool of_library = gv_is(launch->function, GV_KERNEL);
+    params->kernel = (CUDA_KERNEL_NODE_PARAMS_v3){
+        .func = of_library ? NULL : (CUfunction)launch->function,
+        .gridDimX = launch->grid.grid.x,
+        .gridDimY = launch->grid.grid.y,
+        .gridDimZ = launch->grid.grid.z,
+        .blockDimX = launch->grid.block.x,
+        .blockDimY = launch->grid.block.y,
+        .blockDimZ = launch->grid.block.z,
+        .sharedMemBytes = launch->grid.dynamic_shared,
+        .kernelParams = launch->described,
+        .kern = of_library ? (CUkernel)launch->function : NULL,
+        .ctx = gv_context_handle(operation->context),
+    };
+}
+
+static const struct gv_operation_kind launch_kind = {
+    .node = CU_GRAPH_NODE_TYPE_KERNEL, .run = run_launch, .drop = drop_launch, .describe = describe_launch};
 
 bool gv_launch_follows(struct gv_stream *stream)
 {
@@ -32,9 +74,21 @@ bool gv_launch_follows(struct gv_stream *stream)
     const struct gv_operation *next = stream->head;
     while (next != NULL && next->dependency_count == 0 && gv_is_event_record(next))
         next = next->next; /* takes no time */
-    const bool follows = next != NULL && next->dependency_count == 0 && next->run == run_launch;
+    const bool follows = next != NULL && next->dependency_count == 0 && next->kind == &launch_kind;
     pthread_mutex_unlock(&stream->lock);
     return follows;
+}
+
+const struct gv_function *gv_launch_function(const struct gv_operation *operation)
+{
+    return ((const struct launch_operation *)operation)->function;
+}
+
+const struct gv_launch_attributes *gv_launch_attributes_of(const struct gv_operation *operation)
+{
+    static const struct gv_launch_attributes none;
+    const struct launch_operation *launch = (const struct launch_operation *)operation;
+    return launch->attributes != NULL ? launch->attributes : &none;
 }
 
 static CUresult check_shape(const struct gv_function *function, struct gv_dim3 grid, struct gv_dim3 block,
@@ -99,44 +153,101 @@ static CUresult copy_arguments(const struct gv_kernel *kernel, void **params, vo
     return CUDA_SUCCESS;
 }
 
-static CUresult launch(CUfunction f, struct gv_dim3 grid, struct gv_dim3 block, unsigned shared, CUstream hStream,
-                       void **params, void **extra, bool together)
+static struct launch_operation *new_launch(const struct gv_kernel *kernel,
+                                           const struct gv_launch_attributes *attributes)
 {
-    struct gv_stream *stream;
-    GV_TRY(gv_stream_of(hStream, &stream));
-    struct gv_function *function = gv_function_of(f);
-    if (function == NULL)
-        return CUDA_ERROR_INVALID_HANDLE;
-    GV_TRY(check_shape(function, grid, block, shared));
-    if (together &&
-        (uint64_t)grid.x * grid.y * grid.z > gv_blocks_together(function, (int)(block.x * block.y * block.z), shared))
+    struct launch_operation *made = aligned_alloc(64, (sizeof *made + kernel->param_bytes + 127) / 64 * 64);
+    if (made == NULL)
+        return NULL;
+    made->operation.kind = &launch_kind;
+    made->described = NULL;
+    made->attributes = NULL;
+    if (attributes != NULL) {
+        made->attributes = malloc(sizeof *attributes);
+        if (made->attributes == NULL) {
+            free(made);
+            return NULL;
+        }
+        *made->attributes = *attributes;
+    }
+    return made;
+}
+
+CUresult gv_launch_make(const struct gv_launch *launch, struct gv_context *context, struct gv_operation **operation)
+{
+    struct gv_function *function = launch->function;
+    GV_TRY(check_shape(function, launch->grid, launch->block, launch->shared));
+    const bool together = launch->attributes != NULL && launch->attributes->cooperative != 0;
+    const struct gv_dim3 grid = launch->grid, block = launch->block;
+    if (together && (uint64_t)grid.x * grid.y * grid.z >
+                        gv_blocks_together(function, (int)(block.x * block.y * block.z), launch->shared))
         return CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE;
     struct gv_instance *instance;
-    GV_TRY(gv_function_instance(function, stream->context, &instance));
+    GV_TRY(gv_function_instance(function, context, &instance));
     const struct gv_kernel *kernel = function->kernel;
-    struct launch_operation *operation = aligned_alloc(64, (sizeof *operation + kernel->param_bytes + 127) / 64 * 64);
-    if (operation == NULL)
+    struct launch_operation *made = new_launch(kernel, launch->attributes);
+    if (made == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    const CUresult result = copy_arguments(kernel, params, extra, operation->params);
+    const CUresult result = copy_arguments(kernel, launch->params, launch->extra, made->params);
     if (result != CUDA_SUCCESS) {
-        free(operation);
+        free(made->attributes);
+        free(made);
         return result;
     }
-    operation->operation.run = run_launch;
-    operation->operation.always = false;
-    operation->grid = (struct gv_grid){
+    made->function = function;
+    made->grid = (struct gv_grid){
         .kernel = kernel,
         .globals = instance->globals,
-        .params = operation->params,
-        .grid = grid,
-        .block = block,
-        .dynamic_shared = shared,
-        .device = stream->context->device,
-        .stream = stream,
+        .params = made->params,
+        .grid = launch->grid,
+        .block = launch->block,
+        .dynamic_shared = launch->shared,
+        .device = context->device,
     };
-    operation->together = together;
+    made->together = together;
+    *operation = &made->operation;
+    return CUDA_SUCCESS;
+}
+
+CUresult gv_launch_with(const struct gv_operation *operation, const struct gv_launch_attributes *attributes,
+                        struct gv_operation **changed)
+{
+    const struct launch_operation *old = (const struct launch_operation *)operation;
+    const struct gv_kernel *kernel = old->grid.kernel;
+    struct launch_operation *made = new_launch(kernel, attributes);
+    if (made == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    gv_operation_made(&made->operation, operation->context);
+    made->function = old->function;
+    made->grid = old->grid;
+    made->grid.params = made->params;
+    made->together = attributes->cooperative != 0;
+    memcpy(made->params, old->params, kernel->param_bytes);
+    *changed = &made->operation;
+    return CUDA_SUCCESS;
+}
+
+/* In a stream. What captures takes the stream's priority along. */
+static CUresult launch(CUstream hStream, struct gv_launch *launch)
+{
+    struct gv_stream *stream;
+    struct gv_operation *operation;
+    GV_TRY(gv_stream_of(hStream, &stream));
+    if (launch->function == NULL)
+        return CUDA_ERROR_INVALID_HANDLE;
+    struct gv_launch_attributes with_priority;
+    if (stream->priority != 0 && gv_stream_captures(stream)) {
+        with_priority = launch->attributes != NULL ? *launch->attributes : (struct gv_launch_attributes){0};
+        if (with_priority.priority == 0)
+            with_priority.priority = stream->priority;
+        launch->attributes = &with_priority;
+    }
+    GV_TRY(gv_launch_make(launch, stream->context, &operation));
     gv_model_spend(gv_model_of(stream->context->device)->launch_ns);
-    return gv_stream_submit(stream, &operation->operation);
+    GV_TRY(gv_stream_submit(stream, operation));
+    for (unsigned i = 0; launch->attributes != NULL && i < launch->attributes->completions; i++)
+        GV_TRY(gv_event_record((struct gv_event *)launch->attributes->completion[i], stream));
+    return CUDA_SUCCESS;
 }
 
 GV_EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY, unsigned int gridDimZ,
@@ -144,8 +255,14 @@ GV_EXPORT CUresult cuLaunchKernel(CUfunction f, unsigned int gridDimX, unsigned 
                                   unsigned int sharedMemBytes, CUstream hStream, void **kernelParams, void **extra)
 {
     GV_ENTER();
-    return launch(f, (struct gv_dim3){gridDimX, gridDimY, gridDimZ}, (struct gv_dim3){blockDimX, blockDimY, blockDimZ},
-                  sharedMemBytes, hStream, kernelParams, extra, false);
+    struct gv_launch wanted = {gv_function_of(f),
+                               {gridDimX, gridDimY, gridDimZ},
+                               {blockDimX, blockDimY, blockDimZ},
+                               sharedMemBytes,
+                               kernelParams,
+                               extra,
+                               NULL};
+    return launch(hStream, &wanted);
 }
 
 GV_EXPORT CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX, unsigned int gridDimY,
@@ -154,44 +271,33 @@ GV_EXPORT CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned int gridDimX
                                              void **kernelParams)
 {
     GV_ENTER();
-    return launch(f, (struct gv_dim3){gridDimX, gridDimY, gridDimZ}, (struct gv_dim3){blockDimX, blockDimY, blockDimZ},
-                  sharedMemBytes, hStream, kernelParams, NULL, true);
-}
-
-/* Attributes that only tune are accepted; those that change the meaning of the launch are refused. */
-static CUresult read_attributes(const CUlaunchConfig *config, bool *together)
-{
-    for (unsigned i = 0; i < config->numAttrs; i++) {
-        const CUlaunchAttribute *attribute = &config->attrs[i];
-        switch (attribute->id) {
-        case CU_LAUNCH_ATTRIBUTE_COOPERATIVE:
-            *together = attribute->value.cooperative != 0;
-            break;
-        case CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION:
-            if (attribute->value.clusterDim.x * attribute->value.clusterDim.y * attribute->value.clusterDim.z > 1)
-                return CUDA_ERROR_NOT_SUPPORTED;
-            break;
-        case CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_EVENT:
-        case CU_LAUNCH_ATTRIBUTE_LAUNCH_COMPLETION_EVENT:
-        case CU_LAUNCH_ATTRIBUTE_DEVICE_UPDATABLE_KERNEL_NODE:
-            return CUDA_ERROR_NOT_SUPPORTED;
-        default:
-            if ((unsigned)attribute->id >= CU_LAUNCH_ATTRIBUTE_MAX)
-                return CUDA_ERROR_INVALID_VALUE;
-            break;
-        }
-    }
-    return CUDA_SUCCESS;
+    const struct gv_launch_attributes cooperative = {.cooperative = 1};
+    struct gv_launch wanted = {gv_function_of(f),
+                               {gridDimX, gridDimY, gridDimZ},
+                               {blockDimX, blockDimY, blockDimZ},
+                               sharedMemBytes,
+                               kernelParams,
+                               NULL,
+                               &cooperative};
+    return launch(hStream, &wanted);
 }
 
 GV_EXPORT CUresult cuLaunchKernelEx(const CUlaunchConfig *config, CUfunction f, void **kernelParams, void **extra)
 {
     GV_ENTER();
-    bool together = false;
     if (config == NULL || (config->numAttrs > 0 && config->attrs == NULL))
         return CUDA_ERROR_INVALID_VALUE;
-    GV_TRY(read_attributes(config, &together));
-    return launch(f, (struct gv_dim3){config->gridDimX, config->gridDimY, config->gridDimZ},
-                  (struct gv_dim3){config->blockDimX, config->blockDimY, config->blockDimZ}, config->sharedMemBytes,
-                  config->hStream, kernelParams, extra, together);
+    struct gv_launch_attributes attributes = {0};
+    for (unsigned i = 0; i < config->numAttrs; i++)
+        GV_TRY(gv_attribute_set(&attributes, config->attrs[i].id, &config->attrs[i].value));
+    struct gv_launch wanted = {
+        .function = gv_function_of(f),
+        .grid = {config->gridDimX, config->gridDimY, config->gridDimZ},
+        .block = {config->blockDimX, config->blockDimY, config->blockDimZ},
+        .shared = config->sharedMemBytes,
+        .params = kernelParams,
+        .extra = extra,
+        .attributes = config->numAttrs > 0 ? &attributes : NULL,
+    };
+    return launch(config->hStream, &wanted);
 }

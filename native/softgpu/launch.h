@@ -6,6 +6,7 @@
 #define GPUVIRT_SOFTGPU_LAUNCH_H
 
 #include "kernel_abi.h"
+#include "launch_attributes.h"
 #include "stream.h"
 
 enum { GV_SHARED_DEFAULT = 48 * 1024, GV_THREADS_MOST = 1024 }; /* of a block, on any device */
@@ -28,6 +29,21 @@ CUresult gv_grid_run(const struct gv_grid *grid, bool together);
 bool gv_launch_follows(struct gv_stream *stream);
 /* How many blocks of this shape fit on the device at the same time. */
 uint64_t gv_blocks_together(const struct gv_function *function, int threads, size_t dynamic_shared);
+/* A launch as the program describes it, and as work for a stream or a graph. */
+struct gv_launch {
+    struct gv_function *function;
+    struct gv_dim3 grid, block;
+    uint32_t shared;
+    void **params, **extra;                        /* one of them */
+    const struct gv_launch_attributes *attributes; /* NULL: none */
+};
+CUresult gv_launch_make(const struct gv_launch *launch, struct gv_context *context, struct gv_operation **operation);
+/* Of work made by gv_launch_make. */
+const struct gv_function *gv_launch_function(const struct gv_operation *operation);
+const struct gv_launch_attributes *gv_launch_attributes_of(const struct gv_operation *operation);
+/* The same launch with other attributes. */
+CUresult gv_launch_with(const struct gv_operation *operation, const struct gv_launch_attributes *attributes,
+                        struct gv_operation **changed);
 /* Frees what this thread kept for running blocks. */
 void gv_launch_thread_exit(void);
 

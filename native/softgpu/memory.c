@@ -4,6 +4,7 @@
  */
 #include "memory.h"
 #include "array.h"
+#include "capture.h"
 #include "stream.h"
 
 #include <stdlib.h>
@@ -78,8 +79,10 @@ static bool close_region(struct gv_region *region, void *data)
         break;
     case GV_REGION_HOST:
     case GV_REGION_REGISTERED:
-    case GV_REGION_MANAGED:
         gv_host_memory_free(region);
+        break;
+    case GV_REGION_MANAGED:
+        gv_managed_free(region);
         break;
     default:
         break; /* reservations and pools are of the process, not of a context */
@@ -99,6 +102,7 @@ GV_EXPORT CUresult cuMemAlloc_v2(CUdeviceptr *dptr, size_t bytesize)
     GV_ENTER_CONTEXT(context);
     if (dptr == NULL || bytesize == 0)
         return CUDA_ERROR_INVALID_VALUE;
+    GV_TRY(gv_capture_check_unsafe());
     return gv_device_allocate(context, bytesize, GV_REGION_DEVICE, dptr);
 }
 
@@ -109,6 +113,7 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
     if (dptr == NULL || pPitch == NULL || WidthInBytes == 0 || Height == 0 ||
         (ElementSizeBytes != 4 && ElementSizeBytes != 8 && ElementSizeBytes != 16))
         return CUDA_ERROR_INVALID_VALUE;
+    GV_TRY(gv_capture_check_unsafe());
     const size_t pitch = gv_round_up(WidthInBytes, 512);
     size_t bytes;
     if (__builtin_mul_overflow(pitch, Height, &bytes))
@@ -123,11 +128,13 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
     GV_ENTER_CONTEXT(context);
     if (dptr == 0)
         return CUDA_SUCCESS;
+    GV_TRY(gv_capture_check_unsafe());
     pthread_mutex_lock(&gv_memory_lock);
     struct gv_region *region = gv_region_find(dptr);
     const bool freeable = region != NULL && region->base == dptr &&
                           (region->kind == GV_REGION_DEVICE || gv_is_pool_kind(region->kind) ||
-                           region->kind == GV_REGION_POOL_IMPORTED || region->kind == GV_REGION_MANAGED);
+                           region->kind == GV_REGION_POOL_IMPORTED || region->kind == GV_REGION_MANAGED) &&
+                          gv_region_freeable(region);
     struct gv_context *owner = freeable && region->context != NULL ? region->context : context;
     pthread_mutex_unlock(&gv_memory_lock);
     if (!freeable)
@@ -146,7 +153,7 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
         else if (gv_is_pool_kind(region->kind))
             gv_pool_free(region, NULL, 0);
         else
-            gv_host_memory_free(region);
+            gv_managed_free(region);
     }
     pthread_mutex_unlock(&gv_memory_lock);
     return result;

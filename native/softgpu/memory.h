@@ -111,7 +111,8 @@ struct gv_region {
     struct gv_segment *segment; /* DEVICE, GLOBAL, POOL */
     struct gv_heap *heap;
     void *pool;
-    void *owner; /* ARRAY: the array or mipmap; IMPORTED: what ipc_memory.c knows */
+    void *owner;                            /* ARRAY: the array or mipmap; IMPORTED: what ipc_memory.c knows */
+    struct gv_graph_allocation *allocation; /* of a graph; NULL: of a pool */
     bool sync_memops;
 };
 /* All under gv_memory_lock. */
@@ -143,10 +144,22 @@ struct gv_stream;
 /* POOL_IMPORTED: now, under the lock; or when the stream is there. */
 void gv_pool_imported_free(struct gv_region *region);
 CUresult gv_pool_free_imported(CUdeviceptr address, struct gv_stream *stream);
-void gv_imported_free(struct gv_region *region);    /* the same for memory of another process */
+void gv_imported_free(struct gv_region *region); /* the same for memory of another process */
+void gv_managed_free(struct gv_region *region);
+/* Managed memory that is charged to the device goes to the host; false: there is none. Takes no lock of memory.c. */
+bool gv_managed_make_room(int device, uint64_t bytes);
 void gv_host_memory_free(struct gv_region *region); /* under the lock; frees memory and region */
 /* A pool allocation given to cuMemFree or cuMemFreeAsync; under the lock. */
 void gv_pool_free(struct gv_region *region, struct gv_gauge *gauge, uint64_t busy_until);
+/* Memory of graphs (graph_memory.c), under the lock: does a launch's allocation wait to be freed? Frees it. */
+bool gv_graph_memory_freeable(const struct gv_graph_allocation *allocation);
+static inline bool gv_region_freeable(const struct gv_region *region)
+{
+    return region->allocation == NULL || gv_graph_memory_freeable(region->allocation);
+}
+void gv_graph_memory_free(struct gv_graph_allocation *allocation, struct gv_gauge *gauge, uint64_t busy_until);
+/* Takes the lock. Two addresses on the same device, in the same kind of memory. */
+bool gv_same_memory(uint64_t one, uint64_t other);
 /* Gives back what pools hold beyond their thresholds. Cheap when there is nothing. */
 void gv_pools_trim(void);
 

@@ -49,31 +49,60 @@ static CUresult run_fill(struct gv_operation *operation, struct gv_stream *strea
     return gv_fault_error(frame.signal);
 }
 
+static void describe_fill(struct gv_operation *operation, CUgraphNodeParams *params)
+{
+    const struct fill_operation *fill = (struct fill_operation *)operation;
+    params->memset = (CUDA_MEMSET_NODE_PARAMS_v2){
+        .dst = (CUdeviceptr)fill->to,
+        .pitch = fill->pitch,
+        .value = fill->value,
+        .elementSize = fill->unit,
+        .width = fill->width,
+        .height = fill->height,
+        .ctx = gv_context_handle(operation->context),
+    };
+}
+
+static const struct gv_operation_kind fill_kind = {
+    .node = CU_GRAPH_NODE_TYPE_MEMSET, .run = run_fill, .describe = describe_fill};
+
+CUresult gv_fill_make(const CUDA_MEMSET_NODE_PARAMS_v2 *fill, struct gv_operation **operation)
+{
+    const unsigned unit = fill->elementSize;
+    if (unit != 1 && unit != 2 && unit != 4)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (fill->dst % unit != 0 || (fill->height > 1 && (fill->pitch % unit != 0 || fill->pitch < fill->width * unit)))
+        return CUDA_ERROR_INVALID_VALUE;
+    if (!gv_range_known(fill->dst, (fill->height - 1) * fill->pitch + fill->width * unit, NULL))
+        return CUDA_ERROR_INVALID_VALUE;
+    struct fill_operation *made = malloc(sizeof *made);
+    if (made == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    made->operation.kind = &fill_kind;
+    made->to = (uint8_t *)fill->dst;
+    made->value = fill->value;
+    made->unit = unit;
+    made->width = fill->width;
+    made->height = fill->height;
+    made->pitch = fill->pitch;
+    *operation = &made->operation;
+    return CUDA_SUCCESS;
+}
+
 static CUresult fill(CUdeviceptr to, size_t pitch, uint32_t value, unsigned unit, size_t width, size_t height,
                      CUstream hStream, bool asynchronous)
 {
     struct gv_stream *stream;
+    struct gv_operation *operation;
     enum gv_region_kind kind;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (width == 0 || height == 0)
         return CUDA_SUCCESS;
-    if (to % unit != 0 || (height > 1 && (pitch % unit != 0 || pitch < width * unit)))
-        return CUDA_ERROR_INVALID_VALUE;
-    if (!gv_range_known(to, (height - 1) * pitch + width * unit, &kind))
-        return CUDA_ERROR_INVALID_VALUE;
-    struct fill_operation *operation = malloc(sizeof *operation);
-    if (operation == NULL)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    operation->operation.run = run_fill;
-    operation->operation.always = false;
-    operation->to = (uint8_t *)to;
-    operation->value = value;
-    operation->unit = unit;
-    operation->width = width;
-    operation->height = height;
-    operation->pitch = pitch;
-    GV_TRY(gv_stream_submit(stream, &operation->operation));
-    if (asynchronous || !(gv_is_host_kind(kind) || gv_is_managed_kind(kind)))
+    const CUDA_MEMSET_NODE_PARAMS_v2 params = {to, pitch, value, unit, width, height, NULL};
+    GV_TRY(gv_fill_make(&params, &operation));
+    const bool known = gv_range_known(to, 1, &kind);
+    GV_TRY(gv_stream_submit(stream, operation));
+    if (asynchronous || !known || !(gv_is_host_kind(kind) || gv_is_managed_kind(kind)))
         return CUDA_SUCCESS;
     gv_stream_wait(stream);
     return gv_context_state(stream->context);
@@ -82,20 +111,24 @@ static CUresult fill(CUdeviceptr to, size_t pitch, uint32_t value, unsigned unit
 #define LINEAR(bits, type, name)                                                                                       \
     GV_EXPORT CUresult cuMemsetD##bits##_v2(CUdeviceptr dstDevice, type name, size_t N)                                \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return fill(dstDevice, 0, name, bits / 8, N, 1, NULL, false);                                                  \
     }                                                                                                                  \
     GV_EXPORT CUresult cuMemsetD##bits##Async(CUdeviceptr dstDevice, type name, size_t N, CUstream hStream)            \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return fill(dstDevice, 0, name, bits / 8, N, 1, hStream, true);                                                \
     }                                                                                                                  \
     GV_EXPORT CUresult cuMemsetD2D##bits##_v2(CUdeviceptr dstDevice, size_t dstPitch, type name, size_t Width,         \
                                               size_t Height)                                                           \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return fill(dstDevice, dstPitch, name, bits / 8, Width, Height, NULL, false);                                  \
     }                                                                                                                  \
     GV_EXPORT CUresult cuMemsetD2D##bits##Async(CUdeviceptr dstDevice, size_t dstPitch, type name, size_t Width,       \
                                                 size_t Height, CUstream hStream)                                       \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return fill(dstDevice, dstPitch, name, bits / 8, Width, Height, hStream, true);                                \
     }
 

@@ -110,12 +110,19 @@ int gv_physical_descriptor(int device, uint64_t bytes)
     return fd;
 }
 
+/* Managed memory gives way. */
+static bool charge(int device, uint64_t bytes)
+{
+    return gv_board_charge(gv_driver.board, gv_place(device), bytes) ||
+           (gv_managed_make_room(device, bytes) && gv_board_charge(gv_driver.board, gv_place(device), bytes));
+}
+
 CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical)
 {
     if (device != GV_HOST && gv_device_lost(device))
         return CUDA_ERROR_DEVICE_UNAVAILABLE;
     struct gv_physical *made = calloc(1, sizeof *made);
-    if (made == NULL || (device != GV_HOST && !gv_board_charge(gv_driver.board, gv_place(device), bytes))) {
+    if (made == NULL || (device != GV_HOST && !charge(device, bytes))) {
         free(made);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
@@ -191,16 +198,8 @@ static bool device_of_descriptor(int fd, int *found)
     target[length] = '\0';
     if (sscanf(target, "/memfd:" NAME_PREFIX "%d", &device) != 1)
         return false;
-    if (device == GV_HOST) {
-        *found = GV_HOST;
-        return true;
-    }
-    for (int own = 0; own < gv_driver.device_count; own++)
-        if (gv_place(own) == (uint32_t)device) {
-            *found = own;
-            return true;
-        }
-    return false;
+    *found = device == GV_HOST ? GV_HOST : gv_device_at((uint32_t)device);
+    return device == GV_HOST || *found >= 0;
 }
 
 CUresult gv_physical_import(int fd, struct gv_physical **physical)

@@ -4,6 +4,8 @@
  * something and the pool holds more than its release threshold, or trims.
  */
 #include "pool.h"
+#include "capture.h"
+#include "managed.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,6 +102,12 @@ void gv_pools_trim(void)
 void gv_pool_free(struct gv_region *region, struct gv_gauge *gauge, uint64_t busy_until)
 {
     struct gv_pool *pool = region->pool;
+    if (pool == NULL) { /* of a graph */
+        gv_graph_memory_free(region->allocation, gauge, busy_until);
+        return;
+    }
+    if (region->kind == GV_REGION_POOL_MANAGED)
+        gv_managed_end(region);
     gv_heap_free(&pool->heap, region->segment, gauge, busy_until);
     pool->allocations--;
     gv_region_remove(region);
@@ -121,6 +129,10 @@ static enum gv_region_kind kind_of(const struct gv_pool *pool)
 static CUresult give(struct gv_pool *pool, struct gv_segment *segment, size_t bytes, CUdeviceptr *address)
 {
     struct gv_region *region = gv_region_add(segment->base, bytes, kind_of(pool), pool->heap.device, NULL);
+    if (region != NULL && region->kind == GV_REGION_POOL_MANAGED && !gv_managed_begin(region, pool->location)) {
+        gv_region_remove(region);
+        region = NULL;
+    }
     if (region == NULL) {
         gv_heap_free(&pool->heap, segment, NULL, 0);
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -156,6 +168,8 @@ static CUresult run_wait(struct gv_operation *operation, struct gv_stream *strea
     return CUDA_SUCCESS;
 }
 
+static const struct gv_operation_kind wait_kind = {.node = GV_NO_NODE, .run = run_wait};
+
 /* "Internal dependencies": memory that another stream still uses, after making this stream wait for that. Under the lock. */
 static CUresult allocate_pending(struct gv_pool *pool, struct gv_stream *stream, size_t bytes, CUdeviceptr *address)
 {
@@ -165,8 +179,7 @@ static CUresult allocate_pending(struct gv_pool *pool, struct gv_stream *stream,
         free(wait);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    wait->operation.run = run_wait;
-    wait->operation.always = false;
+    wait->operation.kind = &wait_kind;
     wait->until = (struct gv_dependency){segment->busy_gauge, segment->busy_until};
     gv_stream_order(stream, segment->busy_gauge, segment->busy_until);
     const CUresult result = gv_stream_submit(stream, &wait->operation);
@@ -212,7 +225,8 @@ GV_EXPORT CUresult cuMemAllocFromPoolAsync(CUdeviceptr *dptr, size_t bytesize, C
     struct gv_pool *pool = gv_pool_of(handle);
     if (dptr == NULL || bytesize == 0 || pool == NULL || pool->imported)
         return CUDA_ERROR_INVALID_VALUE;
-    return allocate(pool, stream, bytesize, dptr);
+    return gv_stream_captures(stream) ? gv_capture_allocate(stream, handle, bytesize, dptr)
+                                      : allocate(pool, stream, bytesize, dptr);
 }
 
 GV_EXPORT CUresult cuMemAllocAsync(CUdeviceptr *dptr, size_t bytesize, CUstream hStream)
@@ -230,13 +244,15 @@ GV_EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
     GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
+    if (gv_stream_captures(stream))
+        return gv_capture_free(stream, dptr);
     if (dptr == 0)
         return CUDA_SUCCESS;
     CUresult result = CUDA_ERROR_INVALID_VALUE;
     bool plain = false, foreign = false;
     pthread_mutex_lock(&gv_memory_lock);
     struct gv_region *region = gv_region_find(dptr);
-    if (region != NULL && region->base == dptr && gv_is_pool_kind(region->kind)) {
+    if (region != NULL && region->base == dptr && gv_is_pool_kind(region->kind) && gv_region_freeable(region)) {
         gv_pool_free(region, &stream->completed, atomic_load(&stream->submitted.value));
         result = CUDA_SUCCESS;
     } else if (region != NULL && region->base == dptr && region->kind == GV_REGION_DEVICE) {

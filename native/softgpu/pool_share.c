@@ -171,13 +171,14 @@ static CUresult run_free(struct gv_operation *operation, struct gv_stream *strea
     return CUDA_SUCCESS;
 }
 
+static const struct gv_operation_kind free_kind = {.node = GV_NO_NODE, .always = true, .run = run_free};
+
 CUresult gv_pool_free_imported(CUdeviceptr address, struct gv_stream *stream)
 {
     struct free_operation *operation = malloc(sizeof *operation);
     if (operation == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    operation->operation.run = run_free;
-    operation->operation.always = true;
+    operation->operation.kind = &free_kind;
     operation->address = address;
     pthread_mutex_lock(&gv_memory_lock);
     struct gv_region *region = gv_region_find(address);

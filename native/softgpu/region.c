@@ -110,3 +110,14 @@ bool gv_is_pool_kind(enum gv_region_kind kind)
 {
     return kind == GV_REGION_POOL || kind == GV_REGION_POOL_HOST || kind == GV_REGION_POOL_MANAGED;
 }
+
+bool gv_same_memory(uint64_t one, uint64_t other)
+{
+    pthread_mutex_lock(&gv_memory_lock);
+    const struct gv_region *a = gv_region_find(one), *b = gv_region_find(other);
+    const bool same = a != NULL && b != NULL && a->device == b->device &&
+                      gv_is_host_kind(a->kind) == gv_is_host_kind(b->kind) &&
+                      gv_is_managed_kind(a->kind) == gv_is_managed_kind(b->kind);
+    pthread_mutex_unlock(&gv_memory_lock);
+    return same;
+}

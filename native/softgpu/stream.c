@@ -3,6 +3,7 @@
  * Streams: queue, thread, order. See stream.h.
  */
 #include "stream.h"
+#include "capture.h"
 #include "engine.h"
 #include "launch.h"
 #include "memory.h"
@@ -18,14 +19,35 @@ void gv_soft_default_stream(int per_thread);
 void gv_soft_default_stream(int per_thread) { per_thread_default = per_thread; }
 bool gv_per_thread_default(void) { return per_thread_default != 0; }
 
-struct close_operation {
-    struct gv_operation operation;
-};
-
 static CUresult close_marker(struct gv_operation *operation, struct gv_stream *stream)
 {
     (void)operation, (void)stream;
     return CUDA_SUCCESS;
+}
+static const struct gv_operation_kind closing_kind = {.node = GV_NO_NODE, .always = true, .run = close_marker};
+
+void gv_operation_made(struct gv_operation *operation, struct gv_context *context)
+{
+    atomic_store_explicit(&operation->references, 1, memory_order_relaxed);
+    operation->context = context;
+    operation->dependency_count = 0;
+    operation->dependencies = NULL;
+}
+
+void gv_operation_retain(struct gv_operation *operation)
+{
+    atomic_fetch_add_explicit(&operation->references, 1, memory_order_relaxed);
+}
+
+/* The last holder sees all that the others did with it. */
+void gv_operation_release(struct gv_operation *operation)
+{
+    if (atomic_load_explicit(&operation->references, memory_order_acquire) != 1 &&
+        atomic_fetch_sub_explicit(&operation->references, 1, memory_order_acq_rel) != 1)
+        return;
+    if (operation->kind->drop != NULL)
+        operation->kind->drop(operation);
+    free(operation);
 }
 
 static void wait_dependencies(struct gv_operation *operation)
@@ -42,7 +64,7 @@ static void unlink_stream(struct gv_stream *stream)
     pthread_mutex_lock(&context->lock);
     for (struct gv_stream **link = &context->streams; *link != NULL; link = &(*link)->next)
         if (*link == stream) {
-            *link = stream->next;
+            __atomic_store_n(link, stream->next, __ATOMIC_RELAXED);
             break;
         }
     pthread_mutex_unlock(&context->lock);
@@ -60,19 +82,19 @@ static void *stream_thread(void *argument)
             stream->tail = &stream->head;
         pthread_mutex_unlock(&stream->lock);
         wait_dependencies(operation);
-        const bool closing = operation->run == close_marker;
+        const bool closing = operation->kind == &closing_kind;
         struct gv_context *context = stream->context;
-        if (operation->always || atomic_load_explicit(&context->error, memory_order_acquire) == CUDA_SUCCESS) {
-            const CUresult result = operation->run(operation, stream);
+        if (operation->kind->always || atomic_load_explicit(&context->error, memory_order_acquire) == CUDA_SUCCESS) {
+            const CUresult result = operation->kind->run(operation, stream);
             if (result != CUDA_SUCCESS)
                 gv_context_fail(context, result);
         } else {
             gv_engine_abandon(context->device, context); /* kept for the kernel that is skipped */
         }
-        free(operation);
         if (closing)
             unlink_stream(stream); /* before the last number: who waits for all streams need not look again */
         gv_gauge_advance(&stream->completed, number);
+        gv_operation_release(operation); /* may call destructors of the program: nobody waits for them */
         if (closing)
             break;
     }
@@ -90,6 +112,9 @@ struct gv_stream *gv_stream_create(struct gv_context *context, unsigned flags, i
     stream->context = context;
     stream->flags = flags;
     stream->priority = priority;
+    stream->capture = NULL;
+    if (stream->attributes != NULL)
+        *stream->attributes = (struct gv_launch_attributes){0};
     stream->id = atomic_fetch_add(&last_id, 1) + 1;
     pthread_mutex_init(&stream->lock, NULL);
     stream->head = NULL;
@@ -100,10 +125,16 @@ struct gv_stream *gv_stream_create(struct gv_context *context, unsigned flags, i
     if (!(flags & GV_STREAM_LEGACY)) {
         pthread_mutex_lock(&context->lock);
         stream->next = context->streams;
-        context->streams = stream;
+        __atomic_store_n(&context->streams, stream, __ATOMIC_RELAXED); /* has_streams looks without the lock */
         pthread_mutex_unlock(&context->lock);
     }
     return stream;
+}
+
+/* Those that other threads make at this moment are not ordered with the caller anyway. */
+static bool has_streams(const struct gv_context *context)
+{
+    return __atomic_load_n(&context->streams, __ATOMIC_RELAXED) != NULL;
 }
 
 static bool is_blocking(const struct gv_stream *stream) { return !(stream->flags & CU_STREAM_NON_BLOCKING); }
@@ -147,8 +178,6 @@ static uint32_t blocking_ends(struct gv_context *context, struct gv_dependency *
 
 static CUresult add_dependencies(struct gv_stream *stream, struct gv_operation *operation)
 {
-    operation->dependency_count = 0;
-    operation->dependencies = NULL;
     if (!is_blocking(stream))
         return CUDA_SUCCESS;
     if (!(stream->flags & GV_STREAM_LEGACY)) {
@@ -160,7 +189,7 @@ static CUresult add_dependencies(struct gv_stream *stream, struct gv_operation *
         }
         return CUDA_SUCCESS;
     }
-    if (stream->context->streams == NULL)
+    if (!has_streams(stream->context))
         return CUDA_SUCCESS;
     uint32_t room = 1, count = blocking_ends(stream->context, &operation->first, 1);
     while (count > room) { /* more may have come since */
@@ -179,9 +208,16 @@ static CUresult add_dependencies(struct gv_stream *stream, struct gv_operation *
 
 CUresult gv_stream_submit(struct gv_stream *stream, struct gv_operation *operation)
 {
+    if (__builtin_expect(gv_anything_captures(), 0)) {
+        bool recorded;
+        GV_TRY(gv_capture_record(stream, operation, &recorded));
+        if (recorded)
+            return CUDA_SUCCESS;
+    }
+    gv_operation_made(operation, stream->context);
     const CUresult result = add_dependencies(stream, operation);
     if (result != CUDA_SUCCESS) {
-        free(operation);
+        gv_operation_release(operation);
         return result;
     }
     operation->next = NULL;
@@ -189,9 +225,11 @@ CUresult gv_stream_submit(struct gv_stream *stream, struct gv_operation *operati
     if (!stream->running && !(stream->running = gv_start_thread(stream_thread, stream, "softgpu-stream"))) {
         pthread_mutex_unlock(&stream->lock);
         free(operation->dependencies);
-        free(operation);
+        gv_operation_release(operation);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
+    if (operation->kind->arm != NULL)
+        operation->kind->arm(operation);
     *stream->tail = operation;
     stream->tail = &operation->next;
     gv_gauge_advance(&stream->submitted, submitted(stream) + 1);
@@ -204,7 +242,7 @@ void gv_stream_wait(struct gv_stream *stream)
     const uint64_t until = submitted(stream);
     gv_gauge_wait(&stream->completed, until);
     gv_gauge_see(&stream->completed, until);
-    if (!(stream->flags & GV_STREAM_LEGACY) || stream->context->streams == NULL)
+    if (!(stream->flags & GV_STREAM_LEGACY) || !has_streams(stream->context))
         return;
     struct gv_dependency ends[16];
     uint32_t count;
@@ -250,6 +288,7 @@ void gv_streams_wait(struct gv_context *context)
  * list, since waiting for the context is waiting for this work too. One that never had a thread goes now. */
 void gv_stream_destroy(struct gv_stream *stream)
 {
+    gv_capture_forget_stream(stream);
     if (atomic_exchange(&stream->object.kind, 0) != GV_STREAM)
         return; /* another thread was first */
     pthread_mutex_lock(&stream->lock);
@@ -260,8 +299,7 @@ void gv_stream_destroy(struct gv_stream *stream)
         unlink_stream(stream);
         gv_object_free(stream, GV_STREAM);
     } else if (marker != NULL) {
-        marker->run = close_marker;
-        marker->always = true;
+        marker->kind = &closing_kind;
         atomic_fetch_add(&ending, 1);
         gv_stream_submit(stream, marker);
     }

@@ -21,12 +21,35 @@ struct gv_dependency {
     uint64_t value;
 };
 
-/* The first member of every kind of operation. Allocated with malloc, freed by the stream after `run`. */
-struct gv_operation {
-    struct gv_operation *next;
-    /* Skipped when the context has failed, unless `always`. An error other than SUCCESS makes the context fail. */
+struct gv_launch_attributes;
+struct gv_member;
+struct gv_operation;
+
+/* What a piece of work is. The same piece is put into a stream, recorded as a node while the stream captures, and run by a
+ * graph: each API function makes it in one way only. */
+struct gv_operation_kind {
+    CUgraphNodeType node; /* what it is in a graph; GV_NO_NODE: it cannot be captured */
+    bool always;          /* runs even when the context has failed */
+    size_t bytes;         /* with `arm`: of the operation, so that a graph can copy it */
+    /* An error other than SUCCESS makes the context fail. Of `stream` it may use the context and the device only. */
     CUresult (*run)(struct gv_operation *operation, struct gv_stream *stream);
-    bool always;
+    /* Optional. When it is given to a stream to run (not when it is recorded), in submission order; a graph arms a copy of
+     * its own for each launch. */
+    void (*arm)(struct gv_operation *operation);
+    /* Optional: gives up what it owns, before its memory is freed. */
+    void (*drop)(struct gv_operation *operation);
+    /* As parameters of a node. Pointers in them live as long as the operation. */
+    void (*describe)(struct gv_operation *operation, CUgraphNodeParams *params);
+};
+#define GV_NO_NODE ((CUgraphNodeType)(-1))
+
+/* The first member of every kind of operation. Allocated with malloc, `kind` set by who makes it. Constant once it has been
+ * given away, but for the members that the queue uses. */
+struct gv_operation {
+    const struct gv_operation_kind *kind;
+    _Atomic uint32_t references; /* of nodes, executable graphs and launches; 1 after gv_operation_made */
+    struct gv_context *context;  /* where it runs */
+    struct gv_operation *next;
     uint32_t dependency_count;
     struct gv_dependency first;         /* when dependency_count == 1 */
     struct gv_dependency *dependencies; /* when more; malloc */
@@ -43,6 +66,8 @@ struct gv_stream {
     uint64_t id;
     pthread_mutex_t lock; /* queue and `submitted` */
     struct gv_operation *head, **tail;
+    struct gv_launch_attributes *attributes;     /* stream_attributes.c; NULL: none set */
+    struct gv_member *capture;                   /* under gv_capture_lock; NULL: does not capture */
     bool running;                                /* has a thread; under `lock` */
     struct gv_gauge submitted;                   /* number of the last operation given; never reset */
     struct gv_gauge completed;                   /* number of the last operation ended; never reset */
@@ -57,7 +82,15 @@ bool gv_stream_comes_after(struct gv_stream *stream, const struct gv_gauge *gaug
 struct gv_stream *gv_stream_create(struct gv_context *context, unsigned flags, int priority);
 /* The stream meant by a handle: NULL and the two special values depend on context and thread. Checks the sticky error. */
 CUresult gv_stream_of(CUstream handle, struct gv_stream **stream);
-/* Takes the operation over. */
+/* A host function as work, for a stream or a graph. */
+CUresult gv_host_make(CUhostFn function, void *data, struct gv_operation **operation);
+/* A fill (memset.c); the context in `fill` is not looked at. */
+CUresult gv_fill_make(const CUDA_MEMSET_NODE_PARAMS_v2 *fill, struct gv_operation **operation);
+/* For work that is not submitted but kept by a graph. */
+void gv_operation_made(struct gv_operation *operation, struct gv_context *context);
+void gv_operation_retain(struct gv_operation *operation);
+void gv_operation_release(struct gv_operation *operation);
+/* Takes the operation over: the stream runs it after what came before, or records it while it captures. */
 CUresult gv_stream_submit(struct gv_stream *stream, struct gv_operation *operation);
 /* Waits for what has been submitted so far (for the legacy stream also in all blocking streams). */
 void gv_stream_wait(struct gv_stream *stream);

@@ -2,6 +2,7 @@
  *
  * cuStream*: handles, queries, call-backs.
  */
+#include "capture.h"
 #include "event.h"
 #include "stream.h"
 
@@ -113,6 +114,7 @@ GV_EXPORT CUresult cuStreamSynchronize(CUstream hStream)
     GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
+    GV_TRY(gv_capture_check_stream(stream));
     gv_stream_wait(stream);
     gv_after_wait();
     return gv_context_state(stream->context);
@@ -123,6 +125,7 @@ GV_EXPORT CUresult cuStreamQuery(CUstream hStream)
     GV_ENTER();
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
+    GV_TRY(gv_capture_check_stream(stream));
     if (!gv_stream_idle(stream))
         return CUDA_ERROR_NOT_READY;
     gv_stream_wait(stream); /* ended already: notes that the program knows */
@@ -193,57 +196,6 @@ GV_EXPORT CUresult cuStreamGetDevice(CUstream hStream, CUdevice *device)
     return CUDA_SUCCESS;
 }
 
-GV_EXPORT CUresult cuStreamIsCapturing(CUstream hStream, CUstreamCaptureStatus *captureStatus)
-{
-    GV_ENTER();
-    struct gv_stream *stream;
-    GV_TRY(gv_stream_of(hStream, &stream));
-    if (captureStatus == NULL)
-        return CUDA_ERROR_INVALID_VALUE;
-    *captureStatus = CU_STREAM_CAPTURE_STATUS_NONE;
-    return CUDA_SUCCESS;
-}
-
-GV_EXPORT CUresult cuStreamGetCaptureInfo_v2(CUstream hStream, CUstreamCaptureStatus *captureStatus_out,
-                                             cuuint64_t *id_out, CUgraph *graph_out,
-                                             const CUgraphNode **dependencies_out, size_t *numDependencies_out)
-{
-    GV_ENTER();
-    (void)id_out, (void)graph_out, (void)dependencies_out, (void)numDependencies_out; /* set only while capturing */
-    return cuStreamIsCapturing(hStream, captureStatus_out);
-}
-
-GV_EXPORT CUresult cuStreamGetCaptureInfo_v3(CUstream hStream, CUstreamCaptureStatus *captureStatus_out,
-                                             cuuint64_t *id_out, CUgraph *graph_out,
-                                             const CUgraphNode **dependencies_out, const CUgraphEdgeData **edgeData_out,
-                                             size_t *numDependencies_out)
-{
-    GV_ENTER();
-    (void)edgeData_out;
-    return cuStreamGetCaptureInfo_v2(hStream, captureStatus_out, id_out, graph_out, dependencies_out,
-                                     numDependencies_out);
-}
-
-GV_EXPORT CUresult cuStreamGetCaptureInfo(CUstream hStream, CUstreamCaptureStatus *captureStatus_out,
-                                          cuuint64_t *id_out)
-{
-    GV_ENTER();
-    (void)id_out;
-    return cuStreamIsCapturing(hStream, captureStatus_out);
-}
-
-GV_EXPORT CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode)
-{
-    GV_THREAD_LOCAL CUstreamCaptureMode current; /* CU_STREAM_CAPTURE_MODE_GLOBAL */
-    GV_ENTER();
-    if (mode == NULL || (unsigned)*mode > CU_STREAM_CAPTURE_MODE_RELAXED)
-        return CUDA_ERROR_INVALID_VALUE;
-    const CUstreamCaptureMode old = current;
-    current = *mode;
-    *mode = old;
-    return CUDA_SUCCESS;
-}
-
 struct host_operation {
     struct gv_operation operation;
     CUhostFn function;
@@ -264,57 +216,69 @@ static CUresult run_host(struct gv_operation *operation, struct gv_stream *strea
     return CUDA_SUCCESS;
 }
 
-static CUresult submit_host(CUstream hStream, CUhostFn function, CUstreamCallback callback, void *data)
+static void describe_host(struct gv_operation *operation, CUgraphNodeParams *params)
 {
-    struct gv_stream *stream;
-    GV_TRY(gv_stream_of(hStream, &stream));
-    if (function == NULL && callback == NULL)
+    const struct host_operation *host = (struct host_operation *)operation;
+    params->host.fn = host->function;
+    params->host.userData = host->data;
+    params->host.ctx = gv_context_handle(operation->context);
+}
+
+/* A call-back is told of the error and cannot be captured, a host function does not run. */
+static const struct gv_operation_kind callback_kind = {.node = GV_NO_NODE, .always = true, .run = run_host};
+static const struct gv_operation_kind host_kind = {
+    .node = CU_GRAPH_NODE_TYPE_HOST, .run = run_host, .describe = describe_host};
+
+static struct host_operation *new_host(const struct gv_operation_kind *kind, void *data)
+{
+    struct host_operation *host = calloc(1, sizeof *host);
+    if (host != NULL) {
+        host->operation.kind = kind;
+        host->data = data;
+    }
+    return host;
+}
+
+CUresult gv_host_make(CUhostFn function, void *data, struct gv_operation **operation)
+{
+    if (function == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    struct host_operation *host = malloc(sizeof *host);
+    struct host_operation *host = new_host(&host_kind, data);
     if (host == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    host->operation.run = run_host;
-    host->operation.always = callback != NULL; /* a call-back is told of the error, a host function does not run */
     host->function = function;
-    host->callback = callback;
-    host->handle = hStream;
-    host->data = data;
-    return gv_stream_submit(stream, &host->operation);
+    *operation = &host->operation;
+    return CUDA_SUCCESS;
 }
 
 GV_EXPORT CUresult cuLaunchHostFunc(CUstream hStream, CUhostFn fn, void *userData)
 {
     GV_ENTER();
-    return submit_host(hStream, fn, NULL, userData);
+    struct gv_stream *stream;
+    struct gv_operation *operation;
+    GV_TRY(gv_stream_of(hStream, &stream));
+    GV_TRY(gv_host_make(fn, userData, &operation));
+    return gv_stream_submit(stream, operation);
 }
 
 GV_EXPORT CUresult cuLaunchHostFunc_v2(CUstream hStream, CUhostFn fn, void *userData, unsigned int syncMode)
 {
     GV_ENTER();
     (void)syncMode; /* how the device waits for the host: ours has one way */
-    return submit_host(hStream, fn, NULL, userData);
+    return cuLaunchHostFunc(hStream, fn, userData);
 }
 
 GV_EXPORT CUresult cuStreamAddCallback(CUstream hStream, CUstreamCallback callback, void *userData, unsigned int flags)
 {
     GV_ENTER();
-    if (flags != 0)
+    struct gv_stream *stream;
+    GV_TRY(gv_stream_of(hStream, &stream));
+    if (flags != 0 || callback == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    return submit_host(hStream, NULL, callback, userData);
-}
-
-GV_EXPORT CUresult cuStreamAttachMemAsync(CUstream hStream, CUdeviceptr dptr, size_t length, unsigned int flags)
-{
-    GV_ENTER();
-    (void)dptr, (void)length, (void)flags; /* managed memory is visible everywhere */
-    struct gv_stream *stream;
-    return gv_stream_of(hStream, &stream);
-}
-
-GV_EXPORT CUresult cuStreamCopyAttributes(CUstream dst, CUstream src)
-{
-    GV_ENTER();
-    struct gv_stream *stream;
-    GV_TRY(gv_stream_of(dst, &stream));
-    return gv_stream_of(src, &stream);
+    struct host_operation *host = new_host(&callback_kind, userData);
+    if (host == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    host->callback = callback;
+    host->handle = hStream;
+    return gv_stream_submit(stream, &host->operation);
 }

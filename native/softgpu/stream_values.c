@@ -190,22 +190,41 @@ static CUresult run_values(struct gv_operation *operation, struct gv_stream *str
     return gv_values_run(self->values, self->count, stream->context);
 }
 
+static void describe_values(struct gv_operation *operation, CUgraphNodeParams *params)
+{
+    struct values_operation *self = (struct values_operation *)operation;
+    params->memOp.ctx = gv_context_handle(operation->context);
+    params->memOp.count = self->count;
+    params->memOp.paramArray = self->values;
+}
+
+static const struct gv_operation_kind values_kind = {
+    .node = CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, .run = run_values, .describe = describe_values};
+
+CUresult gv_values_make(const CUstreamBatchMemOpParams *operations, unsigned count, bool old,
+                        struct gv_operation **operation)
+{
+    GV_TRY(gv_values_check(operations, count, old));
+    struct values_operation *made = malloc(sizeof *made + count * sizeof *operations);
+    if (made == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    made->operation.kind = &values_kind;
+    made->count = count;
+    memcpy(made->values, operations, count * sizeof *operations);
+    *operation = &made->operation;
+    return CUDA_SUCCESS;
+}
+
 static CUresult submit(CUstream hStream, unsigned count, const CUstreamBatchMemOpParams *operations, unsigned flags,
                        bool old)
 {
+    struct gv_operation *operation;
     struct gv_stream *stream;
     GV_TRY(gv_stream_of(hStream, &stream));
     if (flags != 0)
         return CUDA_ERROR_INVALID_VALUE;
-    GV_TRY(gv_values_check(operations, count, old));
-    struct values_operation *operation = malloc(sizeof *operation + count * sizeof *operations);
-    if (operation == NULL)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    operation->operation.run = run_values;
-    operation->operation.always = false;
-    operation->count = count;
-    memcpy(operation->values, operations, count * sizeof *operations);
-    return gv_stream_submit(stream, &operation->operation);
+    GV_TRY(gv_values_make(operations, count, old, &operation));
+    return gv_stream_submit(stream, operation);
 }
 
 static CUresult write_value(CUstream stream, CUstreamBatchMemOpType type, CUdeviceptr address, cuuint64_t value,
@@ -236,26 +255,31 @@ static CUresult wait_value(CUstream stream, CUstreamBatchMemOpType type, CUdevic
     GV_EXPORT CUresult cuStreamWriteValue32##suffix(CUstream stream, CUdeviceptr addr, cuuint32_t value,               \
                                                     unsigned int flags)                                                \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return write_value(stream, CU_STREAM_MEM_OP_WRITE_VALUE_32, addr, value, flags, old);                          \
     }                                                                                                                  \
     GV_EXPORT CUresult cuStreamWriteValue64##suffix(CUstream stream, CUdeviceptr addr, cuuint64_t value,               \
                                                     unsigned int flags)                                                \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return write_value(stream, CU_STREAM_MEM_OP_WRITE_VALUE_64, addr, value, flags, old);                          \
     }                                                                                                                  \
     GV_EXPORT CUresult cuStreamWaitValue32##suffix(CUstream stream, CUdeviceptr addr, cuuint32_t value,                \
                                                    unsigned int flags)                                                 \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return wait_value(stream, CU_STREAM_MEM_OP_WAIT_VALUE_32, addr, value, flags, old);                            \
     }                                                                                                                  \
     GV_EXPORT CUresult cuStreamWaitValue64##suffix(CUstream stream, CUdeviceptr addr, cuuint64_t value,                \
                                                    unsigned int flags)                                                 \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return wait_value(stream, CU_STREAM_MEM_OP_WAIT_VALUE_64, addr, value, flags, old);                            \
     }                                                                                                                  \
     GV_EXPORT CUresult cuStreamBatchMemOp##suffix(CUstream stream, unsigned int count,                                 \
                                                   CUstreamBatchMemOpParams *paramArray, unsigned int flags)            \
     {                                                                                                                  \
+        GV_ENTER();                                                                                                    \
         return submit(stream, count, paramArray, flags, old);                                                          \
     }
 

@@ -13,5 +13,8 @@ enum { GV_VALUES_MOST = 255 };
 CUresult gv_values_check(const CUstreamBatchMemOpParams *operations, unsigned count, bool old);
 /* Performs them in order; waits end early when the context fails or ends. */
 CUresult gv_values_run(const CUstreamBatchMemOpParams *operations, unsigned count, struct gv_context *context);
+/* As work, for a stream or a graph. */
+CUresult gv_values_make(const CUstreamBatchMemOpParams *operations, unsigned count, bool old,
+                        struct gv_operation **operation);
 
 #endif

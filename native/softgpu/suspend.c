@@ -23,7 +23,7 @@ static struct gv_board_saved saved; /* while checkpointed */
 
 static bool is_managed(struct gv_region *region, void *found)
 {
-    *(bool *)found = *(bool *)found || region->kind == GV_REGION_MANAGED;
+    *(bool *)found = *(bool *)found || gv_is_managed_kind(region->kind);
     return true;
 }
 
@@ -54,6 +54,8 @@ struct work {
 
 static bool reserve_copy(struct gv_physical *physical, void *data)
 {
+    if (physical->device == GV_HOST) /* of pools and handles of host memory: not on the device */
+        return true;
     void *room =
         mmap(NULL, physical->bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) {
@@ -96,6 +98,8 @@ static void copy_written(uint8_t *to, const uint8_t *from, uint64_t bytes)
 static bool save(struct gv_physical *physical, void *data)
 {
     struct work *work = data;
+    if (physical->saved == NULL)
+        return true;
     const uint8_t *from = NULL;
     if (physical->fd >= 0) {
         from = mmap(NULL, physical->bytes, PROT_READ, MAP_SHARED, physical->fd, 0);
@@ -119,6 +123,8 @@ static bool save(struct gv_physical *physical, void *data)
 static bool let_go(struct gv_physical *physical, void *data)
 {
     struct work *work = data;
+    if (physical->saved == NULL)
+        return true;
     for (const struct gv_view *view = physical->views; view != NULL; view = view->next)
         if (mmap((void *)view->address, view->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
                  -1, 0) == MAP_FAILED)
@@ -151,6 +157,8 @@ CUresult gv_suspend(bool *undone)
 static bool put_back(struct gv_physical *physical, void *data)
 {
     struct work *work = data;
+    if (physical->saved == NULL)
+        return true;
     const int fd = gv_physical_descriptor(physical->device, physical->bytes);
     uint8_t *to = fd < 0 ? MAP_FAILED : mmap(NULL, physical->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (to == MAP_FAILED) {

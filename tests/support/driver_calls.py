@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from cuda.bindings import driver as cu
@@ -79,11 +79,12 @@ def result(function: Callable[..., Any], *arguments: Any) -> str:
     return name.removeprefix("CUDA_ERROR_").removeprefix("CUDA_")
 
 
-def compile_ptx(source: bytes, architecture: str = "compute_75") -> bytes:
+def compile_ptx(source: bytes, architecture: str = "compute_75", options: Sequence[str] = ()) -> bytes:
     """PTX of CUDA C, zero-terminated as NVRTC writes it. Fails with the compiler's log."""
     error, program = nvrtc.nvrtcCreateProgram(source, b"cases.cu", 0, [], [])
     assert error == nvrtc.nvrtcResult.NVRTC_SUCCESS
-    (error,) = nvrtc.nvrtcCompileProgram(program, 1, [f"--gpu-architecture={architecture}".encode()])
+    flags = [f"--gpu-architecture={architecture}".encode(), *(option.encode() for option in options)]
+    (error,) = nvrtc.nvrtcCompileProgram(program, len(flags), flags)
     if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         _, size = nvrtc.nvrtcGetProgramLogSize(program)
         log = b" " * int(size)

@@ -36,9 +36,12 @@ def call(*command: str | Path) -> str:
     return done.stdout
 
 
-def build(sanitizers: str) -> Path:
-    """The folder of a finished build with its tests; `sanitizers` as for -fsanitize, or empty."""
-    folder = ROOT / "build" / ("native-sanitized" if sanitizers else "native-tests")
+FOLDERS = {"": "native-tests", "address,undefined": "native-sanitized", "thread": "native-thread-sanitized"}
+
+
+def build(sanitizers: str, *targets: str) -> Path:
+    """The folder of a finished build with its tests, or of some targets; `sanitizers` as for -fsanitize, or empty."""
+    folder = ROOT / "build" / FOLDERS[sanitizers]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -46,5 +49,6 @@ def build(sanitizers: str) -> Path:
             tool("cmake"), "-S", ROOT / "native", "-B", folder, "-G", "Unix Makefiles", "-DGPUVIRT_TESTS=ON",
             f"-DGPUVIRT_SANITIZE={sanitizers}", f"-DPython_EXECUTABLE={sys.executable}",
         )  # fmt: skip
-        call(tool("cmake"), "--build", folder, "--parallel", "2")
+        named = ("--target", *targets) if targets else ()
+        call(tool("cmake"), "--build", folder, "--parallel", "2", *named)
     return folder

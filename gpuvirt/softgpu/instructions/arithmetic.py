@@ -45,7 +45,8 @@ def add(e: FunctionEmitter, i: Instruction) -> None:
         return
     e.uses_carry = True
     t = e.temp()
-    e.emit(f"{{ {wide} {t}; CC = __builtin_{i.base}_overflow(({wide}){x}, ({wide}){y}, &{t});")
+    no = "!" if i.base == "sub" else ""  # a GPU adds the complement: the carry says that nothing was borrowed
+    e.emit(f"{{ {wide} {t}; CC = {no}__builtin_{i.base}_overflow(({wide}){x}, ({wide}){y}, &{t});")
     e.assign(d, _unsigned(kind), t)
     e.emit("}")
 
@@ -58,9 +59,10 @@ def add_carry(e: FunctionEmitter, i: Instruction) -> None:
     t, u = e.temp(), e.temp()
     operation, c_type = i.base[:3], C_TYPES[kind]
     e.emit(f"{{ {c_type} {t}; _Bool {u} = __builtin_{operation}_overflow({e.read(a, kind)}, {e.read(b, kind)}, &{t});")
-    e.emit(f"{u} |= __builtin_{operation}_overflow({t}, ({c_type})CC, &{t});")
+    no = "!" if operation == "sub" else ""
+    e.emit(f"{u} |= __builtin_{operation}_overflow({t}, ({c_type}){no}CC, &{t});")
     e.assign(d, kind, t)
-    e.emit(f"CC = {u}; }}" if "cc" in i.mods else f"(void){u}; }}")
+    e.emit(f"CC = {no}{u}; }}" if "cc" in i.mods else f"(void){u}; }}")
 
 
 def product(e: FunctionEmitter, i: Instruction) -> tuple[str, str]:

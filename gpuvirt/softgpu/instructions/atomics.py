@@ -51,6 +51,8 @@ def atomic(e: FunctionEmitter, i: Instruction) -> None:
         text = f"__atomic_exchange_n(({c_type} *)(uintptr_t){at}, {value}, __ATOMIC_SEQ_CST)"
     elif operation in _FETCH and not is_float and kind not in HALVES and kind not in PAIRS:
         text = f"__atomic_fetch_{operation}(({c_type} *)(uintptr_t){at}, {value}, __ATOMIC_SEQ_CST)"
+    elif kind == "b128":
+        text = f"gv_exchange_128({at}, {value})"
     else:
         text = f"GV_ATOMIC_LOOP({c_type}, {at}, {expression})"
     if d is None:

@@ -132,6 +132,11 @@ def _checked(e: FunctionEmitter, text: str) -> None:
     e.emit(f"const int status = {text};")
     if e.mode in ("simple", "phases"):
         e.emit("if (status) { if (status == GV_EXIT) goto done; return status; }")
+    elif e.mode == "lockstep":
+        e.emit("if (status == GV_EXIT) {")
+        e.leave("GV_EXIT")
+        e.emit("}")
+        e.emit("if (status) return status;")
     else:
         e.emit("if (status) return status;")
 
@@ -160,5 +165,8 @@ def _builtin(e: FunctionEmitter, name: str, pointers: list[str]) -> None:
         e.leave("GV_BLOCK_ASSERT")
     elif name == "malloc":
         e.emit(f"{value(0, 'uint64_t')} = (uint64_t)(uintptr_t)malloc({value(1, 'uint64_t')});")
+    elif name == "cudaGraphSetConditional":  # the handle is the address of the value (native/softgpu/conditional.c)
+        condition = f"(uint32_t *)(uintptr_t){value(0, 'uint64_t')}"
+        e.emit(f"__atomic_store_n({condition}, {value(1, 'uint32_t')}, __ATOMIC_RELEASE);")
     else:
         e.emit(f"free((void *)(uintptr_t){value(0, 'uint64_t')});")

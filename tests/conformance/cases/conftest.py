@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from cuda.bindings import driver as cu
 
+from support.corpus import Corpus
 from support.driver_calls import call, compile_ptx, recorder, result
 from support.gate import Gate
 from support.peer import Peer
@@ -148,7 +149,7 @@ def gate(context: Any, kernel: Callable[[str], Any]) -> Iterator[Gate]:
     made = Gate(kernel)
     yield made
     made.open()
-    call(cu.cuCtxSynchronize)
+    cu.cuCtxSynchronize()  # the context may have failed on purpose
 
 
 @pytest.fixture
@@ -183,3 +184,20 @@ def peer() -> Iterator[Callable[..., Peer]]:
     yield start
     for other in started:
         other.close()
+
+
+@pytest.fixture(scope="module", params=[75, 80, 90, 100, 120])
+def corpus(request: pytest.FixtureRequest) -> Iterator[Corpus]:
+    """The files CORPUS of the corpus, for each architecture; on a GPU only those that it can run."""
+    call(cu.cuInit, 0)
+    device = call(cu.cuDeviceGet, 0)
+    attributes = cu.CUdevice_attribute
+    major = call(cu.cuDeviceGetAttribute, attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
+    minor = call(cu.cuDeviceGetAttribute, attributes.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, device)
+    if request.param > 10 * major + minor and request.config.getoption("--target") == "real":
+        pytest.skip(f"this GPU has compute capability {major}.{minor}")
+    context = call(cu.cuDevicePrimaryCtxRetain, device)
+    call(cu.cuCtxSetCurrent, context)
+    yield Corpus(request.param, request.module.CORPUS)
+    call(cu.cuDevicePrimaryCtxReset, device)
+    call(cu.cuDevicePrimaryCtxRelease, device)

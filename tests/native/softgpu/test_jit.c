@@ -6,7 +6,9 @@
 #include "kernels.h"
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -126,10 +128,95 @@ static void two_at_once(void)
     CHECK_EQUAL(files_with(".so"), 1);
 }
 
+/* A compiler that counts its runs, and kills who started the first one when told to. */
+static void write_counting_compiler(const char *path, bool deadly)
+{
+    FILE *script = fopen(path, "w");
+    CHECK(script != NULL);
+    fprintf(script, "#!/bin/sh\necho run >>%s.runs\n", path);
+    if (deadly)
+        fprintf(script, "mkdir %s.first 2>/dev/null && kill -9 $PPID && exit 1\n", path);
+    fprintf(script, "exec cc \"$@\"\n");
+    fclose(script);
+    CHECK(chmod(path, 0700) == 0);
+}
+
+static int lines_of(const char *path)
+{
+    char line[64];
+    int count = 0;
+    FILE *file = fopen(path, "r");
+    while (file != NULL && fgets(line, sizeof line, file) != NULL)
+        count++;
+    if (file != NULL)
+        fclose(file);
+    return count;
+}
+
+/* Processes that load the same new module at once; returns how many were killed. */
+static int crowd(int processes, const char *name, bool deadly)
+{
+    char compiler[320];
+    strcat(cache, name);
+    snprintf(compiler, sizeof compiler, "%s-cc", cache);
+    write_counting_compiler(compiler, deadly);
+    setenv("GPUVIRT_SOFTGPU_CC", compiler, 1);
+    setenv("GPUVIRT_SOFTGPU_CACHE", cache, 1);
+    for (int i = 0; i < processes; i++)
+        if (fork() == 0) {
+            OK(load(text, sizeof text));
+            _exit(0);
+        }
+    int killed = 0;
+    for (int status; processes > 0; processes--) {
+        CHECK(wait(&status) > 0);
+        CHECK(status == 0 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+        killed += status != 0;
+    }
+    CHECK_EQUAL(files_with(".so"), 1);
+    CHECK_EQUAL(files_with(".lock"), 0);
+    snprintf(text, sizeof text, "%s.runs", compiler);
+    return killed;
+}
+
+static void compiled_once(void)
+{
+    CHECK_EQUAL(crowd(12, "/crowd", false), 0);
+    CHECK_EQUAL(lines_of(text), 1);
+}
+
+static void taken_over(void)
+{
+    CHECK_EQUAL(crowd(6, "/orphans", true), 1);
+    CHECK_EQUAL(lines_of(text), 2);
+}
+
+/* Left by a process that is gone; what is young may be another container's. */
+static void cleaned(void)
+{
+    strcat(cache, "/dirty");
+    CHECK(mkdir(cache, 0700) == 0);
+    const pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    CHECK(waitpid(child, NULL, 0) == child);
+    const struct timespec times[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    for (int i = 0; i < 3; i++) {
+        snprintf(text, sizeof text, "%s/new-%d-%d.c", cache, i == 2 ? (int)getpid() : (int)child, i);
+        FILE *file = fopen(text, "w");
+        CHECK(file != NULL && fclose(file) == 0);
+        CHECK(i == 1 || utimensat(AT_FDCWD, text, times, 0) == 0);
+    }
+    setenv("GPUVIRT_SOFTGPU_CACHE", cache, 1);
+    OK(load(text, sizeof text));
+    CHECK_EQUAL(files_with(".c"), 2);
+}
+
 int main(void)
 {
     static void (*const cases[])(void) = {cached,        from_the_cache, no_compiler,  no_python,
-                                          no_translator, open_to_others, rude_program, two_at_once};
+                                          no_translator, open_to_others, rude_program, two_at_once,
+                                          compiled_once, taken_over,     cleaned};
     use_own_board("64M");
     char folder[] = "/tmp/gpuvirt-test-jit-XXXXXX", command[128];
     CHECK(mkdtemp(folder) != NULL);

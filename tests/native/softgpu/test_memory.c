@@ -73,13 +73,15 @@ static void host_memory(void)
            cuPointerGetAttribute(&type, CU_POINTER_ATTRIBUTE_MEMORY_TYPE, (CUdeviceptr)&type));
     const size_t before = free_bytes();
     OK(cuMemAllocManaged(&device, 3 * MB, CU_MEM_ATTACH_GLOBAL));
-    CHECK(free_bytes() <= before - 3 * MB);
-    *(int *)device = 5; /* the host may touch it */
+    CHECK_EQUAL(free_bytes(), before); /* it lies on the host */
+    *(int *)device = 5;                /* the host may touch it */
     OK(cuMemsetD32(device, 6, 1));
     OK(cuCtxSynchronize());
     CHECK_EQUAL(*(int *)device, 6);
     const CUmemLocation here = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = 0};
     OK(cuMemPrefetchAsync(device, 3 * MB, here, 0, NULL));
+    OK(cuCtxSynchronize());
+    CHECK_EQUAL(free_bytes(), before - 3 * MB);
     OK(cuMemAdvise(device, 3 * MB, CU_MEM_ADVISE_SET_READ_MOSTLY, here));
     EXPECT(CUDA_ERROR_INVALID_VALUE, cuMemPrefetchAsync(device, 4 * MB, here, 0, NULL));
     OK(cuMemFree(device));

@@ -33,5 +33,13 @@ def test_file_says_where_when_and_how(tmp_path: Path) -> None:
     assert document["command"]
 
 
+def test_headline_stands_at_the_top_too(tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    record.write(file, "gate", "soft GPU", {"x": 1, "y": 2}, ("y",))
+    document = json.loads(file.read_text())
+    assert document["y"] == document["results"]["y"] == 2
+    assert "x" not in document
+
+
 def test_no_file_is_no_error() -> None:
     record.write(None, "gate", "soft GPU", {})

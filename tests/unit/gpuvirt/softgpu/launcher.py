@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from gpuvirt.softgpu.translate import translate as translate_here
+
 ROOT = Path(__file__).resolve().parents[4]
 PACKAGE = ROOT / "gpuvirt" / "softgpu"
 INCLUDE = ROOT / "native" / "softgpu"
@@ -146,8 +148,8 @@ def aligned(size: int, alignment: int = 1024) -> tuple[np.ndarray[Any, Any], int
 class Module:
     """A loaded module with its globals."""
 
-    def __init__(self, *texts: str) -> None:
-        self.c_text = translate(*texts)
+    def __init__(self, *texts: str, general: bool = False) -> None:
+        self.c_text = translate_here(list(texts), general=True) if general else translate(*texts)
         self._library = ctypes.CDLL(str(compile_c(self.c_text)))
         self.table = ModuleTable.in_dll(self._library, "gv_module")
         assert self.table.abi == 2
