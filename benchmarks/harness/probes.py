@@ -26,7 +26,7 @@ def build(name: str, folder: Path) -> Path:
     if shutil.which(compiler) is None:
         raise ProbeFailed(f"no C compiler '{compiler}'; install one, or name it in CC")
     program = folder / name
-    command = [compiler, *FLAGS, "-o", str(program), str(FOLDER / f"{name}.c"), "-ldl"]
+    command = [compiler, *FLAGS, "-o", str(program), str(FOLDER / f"{name}.c"), "-ldl", "-pthread"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ProbeFailed(f"{name}.c does not compile: {done.stderr.strip()}")

@@ -154,7 +154,12 @@ GV_EXPORT size_t gv_softgpu_describe(char *to, size_t room)
         return 0;
     gv_board_reap(board, 0);
     struct text text = {to, room, 0};
-    add(&text, "{\"slice_us\": %u, \"devices\": [", board->slice_us);
+    unsigned records = 0, shared = 0;
+    for (int record = 0; record < GV_BOARD_PROCESSES; record++)
+        records += __atomic_load_n(&board->processes[record].pid, __ATOMIC_RELAXED) != 0;
+    for (int s = 0; s < GV_BOARD_SHARED; s++)
+        shared += load(&board->shared[s].inode) != 0;
+    add(&text, "{\"slice_us\": %u, \"records\": %u, \"shared\": %u, \"devices\": [", board->slice_us, records, shared);
     for (uint32_t d = 0; d < board->device_count; d++) {
         add(&text, "%s", d > 0 ? ", " : "");
         describe(&text, board, d);

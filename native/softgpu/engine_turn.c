@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Engine hand-over between processes. The word `engine_owner` of the board is taken by compare-and-swap when free; an owner
- * that ends its turn while others wait gives it to the next process in ring order. Waiters sleep on the word for 10 ms at
+ * that ends its turn while others wait gives it to the next process in ring order. Waiters sleep on the word for 5 ms at
  * most, then look whether the owner is dead, stopped, or does not know that it owns it, and take it from him.
  *
  * A stopped owner may find on waking that the engine is somebody else's: gv_engine_slice_over says so after its block.
@@ -14,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOK_EVERY_NS = 10000000, ROUNDS = 64 };
+enum { LOOK_EVERY_NS = 5000000, ROUNDS = 64 };
 
 static uint32_t own_word(void) { return (uint32_t)gv_driver.record + 1; }
 
@@ -89,7 +89,7 @@ static void wait_for_turn(struct gv_board_device *device, int number)
         if (before == 0)
             continue;
         sleep_on(&device->engine_owner, before);
-        /* Nothing changed for 10 ms, or a signal woke us. */
+        /* Nothing changed for 5 ms, or a signal woke us. */
         if (__atomic_load_n(&device->engine_owner, __ATOMIC_SEQ_CST) == before &&
             is_lost(device, number, (int)before - 1) && take(device, before)) {
             gv_board_reap(gv_driver.board, 0);
