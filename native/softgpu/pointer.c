@@ -19,7 +19,7 @@ static bool look_up(CUdeviceptr ptr, struct answer *answer)
 {
     pthread_mutex_lock(&gv_memory_lock);
     const struct gv_region *region = gv_region_find(ptr);
-    bool known = region != NULL && region->kind != GV_REGION_ARRAY;
+    bool known = region != NULL && gv_is_public_kind(region->kind);
     if (known) {
         answer->region = *region;
         answer->base = region->base;
