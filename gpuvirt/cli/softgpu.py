@@ -18,7 +18,7 @@ import click
 
 from gpuvirt import paths
 from gpuvirt.cli import softgpu_fault
-from gpuvirt.cli.child import replace_by
+from gpuvirt.cli.child import Child, end_like, replace_by
 from gpuvirt.cli.output import Column, Row, format_option, mebibytes, show
 from gpuvirt.cli.program import NotExecutable, NotFound, find
 from gpuvirt.errors import DriverUnavailable, GpuvirtError, UsageError
@@ -278,16 +278,40 @@ def env(shape: dict[str, str], board: str | None) -> None:
 @_board_option
 @click.argument("words", metavar="[--] COMMAND...", nargs=-1, type=click.UNPROCESSED)
 def run(shape: dict[str, str], board: str | None, words: tuple[str, ...]) -> int:
-    """Run COMMAND on the soft GPU directly, without gpuvirt."""
+    """Run COMMAND on the soft GPU, without gpuvirt between them.
+
+    With options that say how the GPU shall be, COMMAND gets one of its own, which ends with it. Otherwise it shares the
+    user's with other programs.
+    """
     if not words:
         raise UsageError("no command given", "write for example 'gpuvirt soft-gpu run -- python train.py'")
+    path = board_path(board, os.environ)
+    if shape and board is not None and path.exists():
+        raise GpuvirtError(
+            f"soft GPU {path} has its shape already", "leave the other options out, or name another --board"
+        )
+    own = bool(shape) and board is None
+    if own:
+        path = Path(f"/dev/shm/gpuvirt-softgpu-{os.geteuid()}-run-{os.getpid()}")
     environ = _without_gpuvirt(os.environ)
-    environ.update(variables(board_path(board, os.environ), shape, environ))
+    environ.update(variables(path, shape, environ))
     try:
         program = find(words[0], environ)
         sys.stdout.flush()
-        replace_by(program, words, environ)
+        if not own:
+            replace_by(program, words, environ)
+        return end_like(_run_and_remove(program, words, environ, path))
     except (NotFound, NotExecutable) as error:
         from gpuvirt.cli.main import fail
 
         return fail("gpuvirt soft-gpu run", str(error), 127 if isinstance(error, NotFound) else 126)
+
+
+def _run_and_remove(program: Path, words: tuple[str, ...], environ: Mapping[str, str], board: Path) -> int:
+    """Runs the program to its end; its wait status. Its soft GPU is gone then."""
+    child = Child(program, words, environ)
+    try:
+        child.release()
+        return child.finish()
+    finally:
+        board.unlink(missing_ok=True)

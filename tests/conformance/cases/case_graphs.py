@@ -196,7 +196,7 @@ def test_an_executable_outlives_graph_and_destruction_in_flight(gate: Gate, stre
 def test_copy_and_fill_nodes(context: Any, graph: Any, stream: Any) -> None:
     """A 2-D fill and a 2-D copy of its inner part."""
     address = call(cu.cuMemAlloc, 64 * 8)
-    call(cu.cuMemsetD8, address, 0, 64 * 8)
+    call(cu.cuMemsetD8Async, address, 0, 64 * 8, stream)
     fill = cu.CUDA_MEMSET_NODE_PARAMS()
     fill.dst, fill.pitch, fill.value, fill.elementSize, fill.width, fill.height = address, 64, 0xAB, 1, 16, 4
     filled = call(cu.cuGraphAddMemsetNode, graph, None, 0, fill, context)

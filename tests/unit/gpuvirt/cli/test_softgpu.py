@@ -160,3 +160,23 @@ def test_both_spellings_are_understood() -> None:
     told = CliRunner().invoke(program, ["soft-gpu", "--help"])
     assert told.exit_code == 0 and "gpuvirt soft-gpu run -- python my_cuda_test.py" in told.output
     assert CliRunner().invoke(program, ["softgpu", "--help"]).exit_code == 0
+
+
+COUNT = "import pynvml as n, os; n.nvmlInit(); print(n.nvmlDeviceGetCount(), os.environ['GPUVIRT_SOFTGPU_BOARD'])"
+
+
+def test_run_with_a_shape_has_a_gpu_of_its_own(built: Path, gpuvirt: Cli) -> None:
+    done = gpuvirt("soft-gpu", "run", "--memory", "64M", "--devices", "3", "--", sys.executable, "-c", COUNT)
+    count, own = done.stdout.split()
+    assert (done.returncode, count) == (0, "3")
+    assert not Path(own).exists()
+    assert gpuvirt("soft-gpu", "run", "--devices", "2", "sh", "-c", "exit 7").returncode == 7
+    assert gpuvirt("soft-gpu", "run", "--devices", "2", "sh", "-c", "kill -9 $$").returncode == -9
+    missing = gpuvirt("soft-gpu", "run", "--devices", "2", "no-such-program")
+    assert (missing.returncode, missing.stderr.count("\n")) == (127, 1)
+
+
+def test_run_refuses_a_shape_for_a_gpu_that_has_one(built: Path, board: Path, gpuvirt: Cli) -> None:
+    assert gpuvirt("soft-gpu", "create", "--memory", "64M", "--board", str(board)).returncode == 0
+    done = gpuvirt("soft-gpu", "run", "--memory", "32M", "--board", str(board), "true")
+    assert done.returncode == 1 and "has its shape already" in done.stderr
