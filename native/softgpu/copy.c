@@ -219,8 +219,14 @@ CUresult gv_copy_submit(struct gv_copy *copy, struct gv_stream *stream, bool wai
         gv_stream_wait(stream);
         return gv_context_state(stream->context);
     }
-    if (copy->direction == GV_ON_DEVICE)
-        return enqueue(copy, stream);
+    if (copy->direction == GV_ON_DEVICE) {
+        GV_TRY(enqueue(copy, stream));
+        if (!wait || !(gv_always_waits(stream->context, (uint64_t)copy->to) ||
+                       gv_always_waits(stream->context, (uint64_t)copy->from)))
+            return CUDA_SUCCESS;
+        gv_stream_wait(stream);
+        return gv_context_state(stream->context);
+    }
     if (copy->read_now && !copy->from_pageable && !wait && !stage(copy, SIZE_MAX))
         return CUDA_ERROR_OUT_OF_MEMORY;
     if (wait || copy->to_pageable || (copy->from_pageable && !stage(copy, STAGED_AT_MOST)))

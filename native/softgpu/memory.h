@@ -168,6 +168,8 @@ void gv_pools_trim(void);
 
 /* Under the lock, when nothing of it is used any more: the heap of the context's kernels. */
 void gv_kernel_heap_close(struct gv_context *context);
+/* Synchronous calls on this address wait in every case (CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, CU_CTX_SYNC_MEMOPS). */
+bool gv_always_waits(const struct gv_context *context, uint64_t address);
 /* An address that the driver's calls know. */
 bool gv_is_public_kind(enum gv_region_kind kind);
 

@@ -102,7 +102,8 @@ static CUresult fill(CUdeviceptr to, size_t pitch, uint32_t value, unsigned unit
     GV_TRY(gv_fill_make(&params, &operation));
     const bool known = gv_range_known(to, 1, &kind);
     GV_TRY(gv_stream_submit(stream, operation));
-    if (asynchronous || !known || !(gv_is_host_kind(kind) || gv_is_managed_kind(kind)))
+    if (asynchronous || !known ||
+        !(gv_is_host_kind(kind) || gv_is_managed_kind(kind) || gv_always_waits(stream->context, to)))
         return CUDA_SUCCESS;
     gv_stream_wait(stream);
     return gv_context_state(stream->context);

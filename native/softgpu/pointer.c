@@ -3,6 +3,7 @@
  * Questions about pointers.
  */
 #include "memory.h"
+#include "stream.h"
 
 #include <string.h>
 
@@ -183,15 +184,41 @@ GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_
     return CUDA_SUCCESS;
 }
 
+static atomic_bool any_sync_memops; /* some region has it: look */
+
+bool gv_always_waits(const struct gv_context *context, uint64_t address)
+{
+    if (context->flags & CU_CTX_SYNC_MEMOPS)
+        return true;
+    if (!atomic_load_explicit(&any_sync_memops, memory_order_relaxed))
+        return false;
+    pthread_mutex_lock(&gv_memory_lock);
+    const struct gv_region *region = gv_region_find(address);
+    const bool waits = region != NULL && region->sync_memops;
+    pthread_mutex_unlock(&gv_memory_lock);
+    return waits;
+}
+
+/* Documented: what was begun by synchronous calls is over when the attribute is set. */
 GV_EXPORT CUresult cuPointerSetAttribute(const void *value, CUpointer_attribute attribute, CUdeviceptr ptr)
 {
     GV_ENTER();
     if (value == NULL || attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS)
         return CUDA_ERROR_INVALID_VALUE;
+    const bool wanted = *(const unsigned *)value != 0;
+    struct gv_context *context = NULL;
     pthread_mutex_lock(&gv_memory_lock);
     struct gv_region *region = gv_region_find(ptr);
-    if (region != NULL)
-        region->sync_memops = *(const unsigned *)value != 0;
+    if (region != NULL && gv_is_public_kind(region->kind)) {
+        region->sync_memops = wanted;
+        context = region->context;
+    } else {
+        region = NULL;
+    }
+    if (wanted)
+        atomic_store(&any_sync_memops, true);
     pthread_mutex_unlock(&gv_memory_lock);
+    if (wanted && context != NULL)
+        gv_stream_wait(context->legacy);
     return region != NULL ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }

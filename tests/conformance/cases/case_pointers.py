@@ -155,6 +155,22 @@ def test_unknown_pointers(context: Any, driver_call: Call, driver_result: Call) 
     assert driver_result(cu.cuPointerGetAttribute, TYPE, pointer) == "INVALID_VALUE"
 
 
+@pytest.mark.differs("shim", reason="CU_POINTER_ATTRIBUTE_SYNC_MEMOPS of governed memory is not told")
+def test_memory_that_always_synchronises(context: Any, driver_call: Call, driver_result: Call) -> None:
+    one, two = (int(driver_call(cu.cuMemAlloc, 16 * MIB)) for _ in range(2))
+    driver_call(cu.cuPointerSetAttribute, 1, A.CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, one)
+    assert driver_call(cu.cuPointerGetAttribute, A.CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, one)
+    for _ in range(3):
+        driver_call(cu.cuMemsetD8, one, 1, 16 * MIB)
+        assert driver_result(cu.cuStreamQuery, 0) == "SUCCESS"
+        driver_call(cu.cuMemcpyDtoD, two, one, 16 * MIB)
+        assert driver_result(cu.cuStreamQuery, 0) == "SUCCESS"
+    own = ctypes.create_string_buffer(64)
+    attribute = A.CU_POINTER_ATTRIBUTE_SYNC_MEMOPS
+    assert driver_result(cu.cuPointerSetAttribute, 1, attribute, ctypes.addressof(own)) == "INVALID_VALUE"
+    assert driver_result(cu.cuPointerSetAttribute, 1, TYPE, one) == "INVALID_VALUE"
+
+
 def test_copies_between_devices(two_devices: Any, context: Any, driver_call: Call) -> None:
     first, second = two_devices
     here = int(driver_call(cu.cuMemAlloc, 4096))
