@@ -32,8 +32,11 @@ static CUresult counted(CUresult (*begin)(void *arguments), void *arguments)
 
 static CUresult ended(CUresult result)
 {
-    /* Invalidated captures end too: every error but "this stream does not capture" closes one. */
-    if (result != CUDA_ERROR_ILLEGAL_STATE && result != CUDA_ERROR_INVALID_VALUE && gv_anything_captures())
+    /* What ends one: success, an invalidated one, one with an unjoined fork. All else leaves it as it is: not capturing, the
+     * wrong stream of the capture, the wrong thread, a bad argument. */
+    const int over = result == CUDA_SUCCESS || result == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED ||
+                     result == CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
+    if (over && gv_anything_captures())
         __atomic_fetch_sub(&gv_gate.obstacles, GV_CAPTURE_ONE, __ATOMIC_ACQ_REL);
     return result;
 }

@@ -18,11 +18,8 @@ static struct gv_code *codes; /* under `lock` */
 
 static CUresult check_image(const char *image, struct gv_jit_log *log)
 {
-    uint32_t magic;
-    memcpy(&magic, image, sizeof magic);
-    if (memcmp(image, "\177ELF", 4) == 0 || magic == 0xba55ed50u || magic == 0x466243b1u) {
-        snprintf(log->error, sizeof log->error,
-                 "this is a cubin or fatbin: the soft GPU runs PTX only; compile to PTX");
+    if (memcmp(image, "\177ELF", 4) == 0) {
+        snprintf(log->error, sizeof log->error, "this is a cubin: the soft GPU runs PTX only; compile to PTX");
         return CUDA_ERROR_NO_BINARY_FOR_GPU;
     }
     if (strstr(image, ".version") == NULL) {
@@ -72,8 +69,12 @@ CUresult gv_code_load(const void *image, struct gv_jit_log *log, struct gv_code 
         return CUDA_ERROR_INVALID_VALUE;
     const char *single = image, **texts = &single;
     const char **many = NULL;
+    char *unpacked = NULL;
     size_t count = 1;
-    if (memcmp(image, GV_LINKED_MAGIC, sizeof GV_LINKED_MAGIC) == 0) {
+    if (gv_is_fatbin(image)) {
+        GV_TRY(gv_fatbin_text(image, &unpacked, log));
+        single = unpacked;
+    } else if (memcmp(image, GV_LINKED_MAGIC, sizeof GV_LINKED_MAGIC) == 0) {
         const struct gv_linked *linked = image;
         count = linked->count;
         texts = many = malloc((count + 1) * sizeof *many);
@@ -96,6 +97,7 @@ CUresult gv_code_load(const void *image, struct gv_jit_log *log, struct gv_code 
     if (result == CUDA_SUCCESS)
         result = gv_jit_open(texts, count, log, key, &object);
     free(many);
+    free(unpacked);
     if (result == CUDA_SUCCESS)
         result = adopt(key, object, code);
     return result;

@@ -128,6 +128,7 @@ static CUresult open_context(struct gv_context *context, int device, unsigned fl
     context->id = atomic_fetch_add(&last_id, 1) + 1;
     context->streams = NULL;
     context->instances = NULL;
+    context->kernel_heap = NULL;
     context->peer_count = 0;
     context->cache_preference = CU_FUNC_CACHE_PREFER_NONE;
     memset(context->limits, 0, sizeof context->limits);

@@ -33,6 +33,7 @@ struct gv_context {
     uint32_t losses;     /* of the device when it was made: one more and it is dead */
     uint64_t kept_bytes; /* of the device, by the model of contexts */
     size_t limits[CU_LIMIT_MAX];
+    struct gv_heap *kernel_heap; /* of malloc in kernels; NULL until one asked; under gv_memory_lock */
     CUfunc_cache cache_preference;
     pthread_mutex_t lock;      /* the lists below */
     struct gv_stream *streams; /* all but the legacy one */

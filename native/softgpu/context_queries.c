@@ -4,6 +4,7 @@
  */
 #include "capture.h"
 #include "context.h"
+#include "memory.h"
 
 /* The given context, or the thread's when NULL. */
 static CUresult pick(CUcontext ctx, struct gv_context **context)
@@ -96,8 +97,14 @@ GV_EXPORT CUresult cuCtxSetLimit(CUlimit limit, size_t value)
     GV_ENTER_CONTEXT(context);
     if ((unsigned)limit > CU_LIMIT_PERSISTING_L2_CACHE_SIZE)
         return CUDA_ERROR_UNSUPPORTED_LIMIT;
-    context->limits[limit] = value;
-    return CUDA_SUCCESS;
+    CUresult result = CUDA_SUCCESS;
+    pthread_mutex_lock(&gv_memory_lock);
+    if (limit == CU_LIMIT_MALLOC_HEAP_SIZE && context->kernel_heap != NULL)
+        result = CUDA_ERROR_INVALID_VALUE; /* documented: before the first kernel that uses malloc */
+    else
+        context->limits[limit] = value;
+    pthread_mutex_unlock(&gv_memory_lock);
+    return result;
 }
 
 GV_EXPORT CUresult cuCtxGetStreamPriorityRange(int *leastPriority, int *greatestPriority)

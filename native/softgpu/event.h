@@ -27,6 +27,8 @@ bool gv_is_event_record(const struct gv_operation *operation);
 /* Events of several processes. NULL: none left. */
 struct gv_event_slot *gv_event_slot_new(void);
 void gv_event_slot_free(struct gv_event_slot *slot);
+/* Has this process an event of several processes? Such cannot be checkpointed. */
+bool gv_event_slots_used(void);
 CUresult gv_event_slot_record(struct gv_event_slot *slot, struct gv_stream *stream);
 CUresult gv_event_slot_wait(struct gv_event_slot *slot, struct gv_stream *stream);
 bool gv_event_slot_done(struct gv_event_slot *slot);

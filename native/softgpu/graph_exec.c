@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 static _Atomic uint32_t last_number;
+static pthread_mutex_t launching = PTHREAD_MUTEX_INITIALIZER; /* exec->last */
 
 static bool add_users(struct gv_user_references *users, const struct gv_graph *graph)
 {
@@ -129,6 +130,7 @@ static CUresult instantiate(CUgraphExec *made, CUgraph hGraph, uint64_t flags, C
     }
     exec->flags = flags & ~(uint64_t)CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD;
     exec->number = atomic_fetch_add(&last_number, 1) + 1;
+    exec->last = (struct gv_dependency){NULL, 0};
     exec->plan = plan;
     exec->owners = owners;
     exec->graph = graph;
@@ -211,8 +213,9 @@ GV_EXPORT CUresult cuGraphExecGetId(CUgraphExec hGraphExec, unsigned int *graphI
 
 struct graph_operation {
     struct gv_operation operation;
-    struct gv_exec *exec; /* its gauge only: it may be destroyed */
-    uint64_t number;
+    struct gv_exec *exec; /* until it is armed: it may be destroyed then */
+    struct gv_stream *stream;
+    struct gv_dependency previous; /* launch */
     bool conditions;
     struct gv_plan *plan;
     struct gv_owners *owners;
@@ -230,18 +233,22 @@ static bool assign_condition(const struct gv_plan_node *node, void *data)
 static CUresult run_graph(struct gv_operation *operation, struct gv_stream *stream)
 {
     struct graph_operation *launch = (struct graph_operation *)operation;
-    gv_gauge_wait(&launch->exec->finished, launch->number - 1);
+    if (launch->previous.gauge != NULL)
+        gv_gauge_wait(launch->previous.gauge, launch->previous.value);
     if (launch->conditions)
         gv_plan_each(launch->plan, assign_condition, NULL);
     gv_plan_run(launch->plan, stream, launch->armed);
-    gv_gauge_advance(&launch->exec->finished, launch->number);
     return CUDA_SUCCESS;
 }
 
 static void arm_graph(struct gv_operation *operation)
 {
     struct graph_operation *launch = (struct graph_operation *)operation;
-    launch->number = atomic_fetch_add(&launch->exec->launches, 1) + 1;
+    struct gv_stream *stream = launch->stream; /* whose lock is held: the next number is ours */
+    pthread_mutex_lock(&launching);
+    launch->previous = launch->exec->last;
+    launch->exec->last = (struct gv_dependency){&stream->completed, atomic_load(&stream->submitted.value) + 1};
+    pthread_mutex_unlock(&launching);
     gv_plan_arm(launch->plan, launch->armed);
 }
 
@@ -276,6 +283,7 @@ GV_EXPORT CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream)
     launch->operation.kind = &graph_kind;
     gv_operation_made(&launch->operation, stream->context);
     launch->exec = exec;
+    launch->stream = stream;
     launch->conditions = exec->has_conditions;
     launch->plan = plan;
     launch->owners = exec->owners;

@@ -22,8 +22,7 @@ struct gv_exec {
     struct gv_graph *graph; /* that it was made from; with `graph_id`, since it may be gone */
     uint64_t graph_id;
     bool has_memory, has_conditions;
-    struct gv_gauge finished;  /* launches that have ended; never reset */
-    _Atomic uint64_t launches; /* given to streams; never reset */
+    struct gv_dependency last; /* launch: the next one comes after it. Under `launching` of graph_exec.c */
 };
 
 static inline struct gv_exec *gv_exec_of(CUgraphExec handle)

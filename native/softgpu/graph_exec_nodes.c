@@ -27,6 +27,7 @@ GV_EXPORT CUresult cuGraphExecNodeSetParams(CUgraphExec hGraphExec, CUgraphNode 
 GV_EXPORT CUresult cuGraphExecKernelNodeSetParams(CUgraphExec hGraphExec, CUgraphNode hNode,
                                                   const CUDA_KERNEL_NODE_PARAMS_v1 *nodeParams)
 {
+    GV_ENTER();
     SET(CU_GRAPH_NODE_TYPE_KERNEL, FROM(kernel, nodeParams));
 }
 

@@ -156,6 +156,7 @@ KERNEL_CALLS(_v2, v2)
 
 GV_EXPORT CUresult cuGraphAddMemcpyNode(DEPENDENCIES, const CUDA_MEMCPY3D *copyParams, CUcontext ctx)
 {
+    GV_ENTER();
     ADD(CU_GRAPH_NODE_TYPE_MEMCPY, FROM(memcpy.copyParams, copyParams); p.memcpy.copyCtx = ctx);
 }
 

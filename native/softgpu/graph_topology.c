@@ -72,7 +72,7 @@ NODE_QUESTION(cuGraphNodeGetToolsId, unsigned long long, node->id)
 
 GV_EXPORT CUresult cuGraphGetId(CUgraph hGraph, unsigned int *graphId)
 {
-    GV_READY();
+    GV_ENTER();
     const struct gv_graph *graph = gv_graph_of(hGraph);
     if (graph == NULL || graphId == NULL)
         return CUDA_ERROR_INVALID_VALUE;

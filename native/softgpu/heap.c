@@ -9,7 +9,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { UNIT = 512 }; /* the driver promises 256 */
+enum { USUAL_UNIT = 512 }; /* the driver promises 256 */
+
+static uint64_t round_size(const struct gv_heap *heap, uint64_t bytes)
+{
+    return gv_round_up(bytes, heap->unit != 0 ? heap->unit : USUAL_UNIT);
+}
 
 struct gv_heap_block {
     struct gv_physical *physical;
@@ -183,7 +188,7 @@ static void remove_block(struct gv_heap *heap, struct gv_heap_block *block)
 CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_heap_user *user,
                           struct gv_segment **segment)
 {
-    const uint64_t size = gv_round_up(bytes, UNIT);
+    const uint64_t size = round_size(heap, bytes);
     if (size < bytes || size > (1ull << 46))
         return CUDA_ERROR_OUT_OF_MEMORY;
     struct gv_segment *found = find(heap, size, user);
@@ -213,7 +218,7 @@ CUresult gv_heap_allocate(struct gv_heap *heap, uint64_t bytes, const struct gv_
 
 struct gv_segment *gv_heap_take_pending(struct gv_heap *heap, uint64_t bytes)
 {
-    const uint64_t size = gv_round_up(bytes, UNIT);
+    const uint64_t size = round_size(heap, bytes);
     for (struct gv_segment *segment = heap->free; segment != NULL; segment = segment->next_free)
         if (segment->bytes >= size && segment->state == GV_PENDING) {
             segment = split(heap, segment, size);

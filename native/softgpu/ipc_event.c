@@ -86,6 +86,16 @@ void gv_event_slot_free(struct gv_event_slot *slot)
     pthread_mutex_unlock(&lock);
 }
 
+bool gv_event_slots_used(void)
+{
+    pthread_mutex_lock(&lock);
+    bool any = others != NULL;
+    for (int s = 0; s < SLOTS && !any; s++)
+        any = used[s];
+    pthread_mutex_unlock(&lock);
+    return any;
+}
+
 static bool reached(const struct gv_event_slot *slot, uint64_t number)
 {
     return atomic_load_explicit(&slot->done, memory_order_acquire) >= number;

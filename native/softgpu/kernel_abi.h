@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-#define GV_KERNEL_ABI 2u
+#define GV_KERNEL_ABI 3u
 
 struct gv_dim3 {
     uint32_t x, y, z;
@@ -46,6 +46,10 @@ struct gv_block {
     void *sink;
     /* Of a cooperative launch, else NULL: what %envreg1 and %envreg2 give. Zeroed before the launch. */
     struct gv_workspace *workspace;
+    /* malloc and free of device code: device memory, NULL when there is none left. Never faults. */
+    void *(*allocate)(void *heap, uint64_t bytes);
+    void (*release)(void *heap, void *memory);
+    void *heap;
 };
 
 /* Shared by the blocks of a cooperative launch. The first two are where CUDA's cooperative_groups.h expects them. */

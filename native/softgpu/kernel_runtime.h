@@ -313,9 +313,6 @@ GV_FN gv_u128 gv_exchange_128(uint64_t address, gv_u128 value)
     return old;
 }
 
-void *malloc(size_t);
-void free(void *);
-
 #include "kernel_float.h"
 #include "kernel_mbarrier.h"
 #include "kernel_threads.h"

@@ -47,6 +47,10 @@ CUresult gv_launch_with(const struct gv_operation *operation, const struct gv_la
 /* Frees what this thread kept for running blocks. */
 void gv_launch_thread_exit(void);
 
+/* malloc and free of kernels; `context` is theirs. NULL: none left. */
+void *gv_kernel_malloc(void *context, uint64_t bytes);
+void gv_kernel_free(void *context, void *memory);
+
 int gv_output_vprintf(void *sink, const char *format, const void *arguments);
 void gv_output_assert(void *sink, const char *message, const char *file, uint32_t line, const char *function);
 /* Device printf appears on stdout when the program waits for something. */

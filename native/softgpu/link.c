@@ -95,6 +95,42 @@ static CUresult add_linked(struct gv_link *link, const struct gv_linked *image)
     return CUDA_SUCCESS;
 }
 
+/* Whether a text needs functions of another one. */
+static bool is_complete(const char *text)
+{
+    static const char *const own[] = {" vprintf", " __assertfail", " malloc", " free"}; /* the soft GPU brings them */
+    for (const char *at = text; (at = strstr(at, ".extern .func")) != NULL; at++) {
+        const char *const end = strchr(at, ';');
+        bool found = false;
+        for (size_t i = 0; end != NULL && i < sizeof own / sizeof *own; i++)
+            found |= memmem(at, (size_t)(end - at), own[i], strlen(own[i])) != NULL;
+        if (!found)
+            return false;
+    }
+    return true;
+}
+
+/* As with NVIDIA's linker, errors of a text appear when it is added. One that needs others is looked at with them. Mostly it
+ * is the only one, and then the work is done for cuLinkComplete too. */
+static CUresult add_ptx(struct gv_link *link, const char *text, size_t size, const char *name)
+{
+    const size_t start = link->bytes;
+    GV_TRY(add_text(link, text, size, name));
+    if (!is_complete(link->texts + start))
+        return CUDA_SUCCESS;
+    struct gv_jit_log log;
+    struct gv_code *code;
+    const CUresult result = gv_code_load(link->texts + start, &log, &code);
+    if (result == CUDA_SUCCESS) {
+        gv_code_release(code);
+        return CUDA_SUCCESS;
+    }
+    report(link, &log);
+    link->bytes = start;
+    link->count--;
+    return result;
+}
+
 static CUresult refuse(struct gv_link *link, CUjitInputType type, const char *name)
 {
     struct gv_jit_log log = {.info = ""};
@@ -124,9 +160,20 @@ GV_EXPORT CUresult cuLinkAddData_v2(CUlinkState state, CUjitInputType type, void
         gv_log_detail("%s: a library of machine code is not searched", name != NULL ? name : "library");
         return CUDA_SUCCESS;
     }
+    if (type == CU_JIT_INPUT_FATBINARY && size > 16 && gv_is_fatbin(data)) {
+        struct gv_jit_log log = {.info = ""};
+        char *text = NULL;
+        CUresult result = gv_fatbin_text(data, &text, &log);
+        if (result == CUDA_SUCCESS)
+            result = add_ptx(link, text, strlen(text), name);
+        else
+            report(link, &log);
+        free(text);
+        return result;
+    }
     if (type != CU_JIT_INPUT_PTX)
         return refuse(link, type, name);
-    return add_text(link, data, size, name);
+    return add_ptx(link, data, size, name);
 }
 
 GV_EXPORT CUresult cuLinkAddData(CUlinkState state, CUjitInputType type, void *data, size_t size, const char *name,

@@ -70,6 +70,7 @@ static bool close_region(struct gv_region *region, void *data)
         gv_array_close(region->owner);
         free_region(region);
         break;
+    case GV_REGION_KERNEL:
     case GV_REGION_DEVICE:
     case GV_REGION_GLOBAL:
         free_region(region);
@@ -94,6 +95,7 @@ void gv_memory_close(struct gv_context *context)
 {
     pthread_mutex_lock(&gv_memory_lock);
     gv_region_each(close_region, context);
+    gv_kernel_heap_close(context);
     pthread_mutex_unlock(&gv_memory_lock);
 }
 
@@ -181,7 +183,7 @@ GV_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CU
         base = region->base;
         bytes = region->bytes;
     }
-    const bool mapped = region != NULL && region->kind != GV_REGION_ARRAY &&
+    const bool mapped = region != NULL && gv_is_public_kind(region->kind) &&
                         (region->kind != GV_REGION_RESERVED || gv_mapping_at(dptr, &base, &bytes, NULL, NULL, NULL));
     pthread_mutex_unlock(&gv_memory_lock);
     if (!mapped)

@@ -60,6 +60,7 @@ struct gv_segment {
 };
 struct gv_heap {
     int device;
+    unsigned unit;  /* bytes that sizes are rounded to; 0: 512 */
     bool patient;   /* freed memory that work has passed is used again only when the program has seen that */
     bool shareable; /* pieces keep their descriptors */
     bool keep;      /* empty blocks stay until gv_heap_trim */
@@ -99,6 +100,7 @@ enum gv_region_kind {
     GV_REGION_POOL_MANAGED,  /* of a pool of managed memory */
     GV_REGION_POOL_IMPORTED, /* of another process's pool */
     GV_REGION_IMPORTED,      /* of another process (ipc_memory.c) */
+    GV_REGION_KERNEL,        /* malloc of a kernel: no address of the driver's calls */
     GV_REGION_ARRAY,         /* not an address of programs: pointer queries do not find it */
 };
 struct gv_region {
@@ -150,6 +152,7 @@ void gv_managed_free(struct gv_region *region);
 bool gv_managed_make_room(int device, uint64_t bytes);
 void gv_host_memory_free(struct gv_region *region); /* under the lock; frees memory and region */
 /* A pool allocation given to cuMemFree or cuMemFreeAsync; under the lock. */
+unsigned gv_pool_handle_types(const void *pool); /* under the lock */
 void gv_pool_free(struct gv_region *region, struct gv_gauge *gauge, uint64_t busy_until);
 /* Memory of graphs (graph_memory.c), under the lock: does a launch's allocation wait to be freed? Frees it. */
 bool gv_graph_memory_freeable(const struct gv_graph_allocation *allocation);
@@ -162,6 +165,11 @@ void gv_graph_memory_free(struct gv_graph_allocation *allocation, struct gv_gaug
 bool gv_same_memory(uint64_t one, uint64_t other);
 /* Gives back what pools hold beyond their thresholds. Cheap when there is nothing. */
 void gv_pools_trim(void);
+
+/* Under the lock, when nothing of it is used any more: the heap of the context's kernels. */
+void gv_kernel_heap_close(struct gv_context *context);
+/* An address that the driver's calls know. */
+bool gv_is_public_kind(enum gv_region_kind kind);
 
 /* ---- mappings of handles (vmm.c), for pointer.c; under the lock ---- */
 struct gv_mapping;

@@ -51,6 +51,8 @@ static uint64_t take_machine(uint64_t ns)
 
 void gv_model_vmm(int device, enum gv_vmm_call call, uint64_t bytes)
 {
+    if (device < 0) /* host memory */
+        return;
     struct gv_board_model *model = &gv_board_device(device)->model;
     const struct gv_vmm_cost cost = model->vmm[call];
     if (cost.fixed_ns == 0)

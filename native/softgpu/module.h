@@ -74,6 +74,10 @@ uint32_t gv_register_limit(const void *image, unsigned count, const CUjit_option
 CUresult gv_code_load(const void *image, struct gv_jit_log *log, struct gv_code **code);
 void gv_code_release(struct gv_code *code);
 
+/* fatbin.c: the PTX in a fat binary, to be freed by the caller. */
+bool gv_is_fatbin(const void *image);
+CUresult gv_fatbin_text(const void *image, char **text, struct gv_jit_log *log);
+
 /* jit.c: translates and compiles the texts unless the cache has them, and opens the result. */
 CUresult gv_jit_open(const char *const *texts, size_t count, struct gv_jit_log *log, char key[65], void **object);
 

@@ -12,13 +12,14 @@ struct answer {
     uint64_t base, bytes; /* of the allocation: the mapping inside a reservation */
     int device;
     unsigned access, handle_types;
+    bool mapped; /* false: a reserved address without memory */
 };
 
 static bool look_up(CUdeviceptr ptr, struct answer *answer)
 {
     pthread_mutex_lock(&gv_memory_lock);
     const struct gv_region *region = gv_region_find(ptr);
-    bool known = region != NULL && region->kind != GV_REGION_ARRAY;
+    bool known = region != NULL && gv_is_public_kind(region->kind);
     if (known) {
         answer->region = *region;
         answer->base = region->base;
@@ -26,9 +27,11 @@ static bool look_up(CUdeviceptr ptr, struct answer *answer)
         answer->device = region->device;
         answer->access = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
         answer->handle_types = 0;
-        if (region->kind == GV_REGION_RESERVED) /* an address without memory is not known */
-            known = gv_mapping_at(ptr, &answer->base, &answer->bytes, &answer->device, &answer->access,
-                                  &answer->handle_types);
+        answer->mapped =
+            region->kind != GV_REGION_RESERVED ||
+            gv_mapping_at(ptr, &answer->base, &answer->bytes, &answer->device, &answer->access, &answer->handle_types);
+        if (gv_is_pool_kind(region->kind))
+            answer->handle_types = gv_pool_handle_types(region->pool);
     }
     pthread_mutex_unlock(&gv_memory_lock);
     return known;
@@ -42,18 +45,25 @@ static struct gv_context *context_of(const struct answer *answer)
 static CUresult get(const struct answer *answer, CUpointer_attribute attribute, CUdeviceptr ptr, void *data)
 {
     const enum gv_region_kind kind = answer->region.kind;
-    const bool host = gv_is_host_kind(kind);
+    const bool host =
+        gv_is_host_kind(kind) || (kind == GV_REGION_RESERVED && answer->mapped && answer->device == GV_HOST);
+    if (!answer->mapped && attribute != CU_POINTER_ATTRIBUTE_MAPPED &&
+        attribute != CU_POINTER_ATTRIBUTE_RANGE_START_ADDR && attribute != CU_POINTER_ATTRIBUTE_RANGE_SIZE)
+        return CUDA_ERROR_INVALID_VALUE;
     switch (attribute) {
     case CU_POINTER_ATTRIBUTE_CONTEXT: {
         if (kind == GV_REGION_RESERVED)
             return CUDA_ERROR_INVALID_VALUE; /* handles belong to a device, not to a context */
-        *(CUcontext *)data = gv_context_handle(context_of(answer));
+        *(CUcontext *)data =
+            answer->region.context == NULL && answer->device == GV_HOST ? NULL : gv_context_handle(context_of(answer));
         return CUDA_SUCCESS;
     }
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
         *(CUmemorytype *)data = host ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
+        if (gv_thread_context() == NULL)
+            return CUDA_ERROR_INVALID_CONTEXT; /* documented: as kernels of the current context reach it */
         *(CUdeviceptr *)data = ptr;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_HOST_POINTER:
@@ -77,13 +87,13 @@ static CUresult get(const struct answer *answer, CUpointer_attribute attribute, 
         *(int *)data = kind == GV_REGION_DEVICE;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
-        *(CUdeviceptr *)data = answer->base;
+        *(CUdeviceptr *)data = answer->region.base; /* of a mapping: the reservation around it, as documented */
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
-        *(size_t *)data = answer->bytes;
+        *(size_t *)data = answer->region.bytes;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_MAPPED:
-        *(int *)data = answer->access != 0;
+        *(int *)data = answer->mapped;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
         *(unsigned long long *)data = answer->handle_types;
@@ -108,6 +118,9 @@ static CUresult get(const struct answer *answer, CUpointer_attribute attribute, 
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
         *(int *)data = 0;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_LOCALITY_DOMAIN_ORDINAL:
+        *(int *)data = -1;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
         return CUDA_ERROR_NOT_SUPPORTED;
@@ -139,6 +152,7 @@ static size_t width_of(CUpointer_attribute attribute)
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
+    case CU_POINTER_ATTRIBUTE_LOCALITY_DOMAIN_ORDINAL:
         return 4;
     case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
         return 16;
@@ -158,7 +172,7 @@ GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_
     const bool known = look_up(ptr, &answer);
     for (unsigned i = 0; i < numAttributes; i++) {
         if ((unsigned)attributes[i] < CU_POINTER_ATTRIBUTE_CONTEXT ||
-            (unsigned)attributes[i] > CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE || data[i] == NULL)
+            (unsigned)attributes[i] > CU_POINTER_ATTRIBUTE_LOCALITY_DOMAIN_ORDINAL || data[i] == NULL)
             return CUDA_ERROR_INVALID_VALUE;
         if (known && get(&answer, attributes[i], ptr, data[i]) == CUDA_SUCCESS)
             continue;

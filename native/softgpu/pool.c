@@ -99,6 +99,8 @@ void gv_pools_trim(void)
     pthread_mutex_unlock(&gv_memory_lock);
 }
 
+unsigned gv_pool_handle_types(const void *pool) { return ((const struct gv_pool *)pool)->handle_types; }
+
 void gv_pool_free(struct gv_region *region, struct gv_gauge *gauge, uint64_t busy_until)
 {
     struct gv_pool *pool = region->pool;

@@ -101,6 +101,8 @@ bool gv_is_host_kind(enum gv_region_kind kind)
     return kind == GV_REGION_HOST || kind == GV_REGION_REGISTERED || kind == GV_REGION_POOL_HOST;
 }
 
+bool gv_is_public_kind(enum gv_region_kind kind) { return kind != GV_REGION_ARRAY && kind != GV_REGION_KERNEL; }
+
 bool gv_is_managed_kind(enum gv_region_kind kind)
 {
     return kind == GV_REGION_MANAGED || kind == GV_REGION_POOL_MANAGED;

@@ -9,6 +9,7 @@
  */
 #include "suspend.h"
 #include "driver_faults.h"
+#include "event.h"
 #include "memory.h"
 
 #include <errno.h>
@@ -40,11 +41,14 @@ CUresult gv_suspend_check(void)
     gv_region_each(is_managed, &managed);
     const bool shared = !gv_physical_each(is_private, NULL);
     pthread_mutex_unlock(&gv_memory_lock);
+    const bool events = gv_event_slots_used();
+    if (events)
+        gv_log_detail("checkpoint refused: the process has events of several processes");
     if (managed)
         gv_log_detail("checkpoint refused: the process has managed memory");
     if (shared)
         gv_log_detail("checkpoint refused: the process has exported or imported memory");
-    return managed || shared ? CUDA_ERROR_NOT_SUPPORTED : CUDA_SUCCESS;
+    return managed || shared || events ? CUDA_ERROR_NOT_SUPPORTED : CUDA_SUCCESS;
 }
 
 struct work {
@@ -199,7 +203,8 @@ static int device_of(const uint8_t uuid[16])
 /* May memory of `old` go on on `new`? */
 static bool same_chip(int old, int new)
 {
-    return gv_driver.board->devices[old].memory_bytes == gv_driver.board->devices[new].memory_bytes;
+    const struct gv_board_device *from = &gv_driver.board->devices[old], *to = &gv_driver.board->devices[new];
+    return strcmp(from->model.profile.name, to->model.profile.name) == 0 && from->memory_bytes == to->memory_bytes;
 }
 
 /* moves[d]: where what was on device d of the board goes. Every device that is in use must be listed. */

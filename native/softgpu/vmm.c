@@ -12,6 +12,7 @@
  */
 #include "vmm.h"
 #include "model.h"
+#include "pool.h"
 
 #include <errno.h>
 #include <search.h>
@@ -22,7 +23,7 @@
 struct gv_mapping {
     uint64_t base, bytes; /* first: compare */
     struct gv_handle *handle;
-    uint8_t access[GV_BOARD_DEVICES]; /* CUmemAccess_flags per device */
+    uint8_t access[GV_BOARD_DEVICES + 1]; /* CUmemAccess_flags per device; the last one: of the host */
 };
 
 static void *mappings; /* tree of struct gv_mapping, under gv_memory_lock */
@@ -204,7 +205,7 @@ GV_EXPORT CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
 static int protection_of(const struct gv_mapping *mapping)
 {
     int protection = PROT_NONE;
-    for (int d = 0; d < gv_driver.device_count; d++) {
+    for (int d = 0; d <= GV_BOARD_DEVICES; d++) {
         if (mapping->access[d] & CU_MEM_ACCESS_FLAGS_PROT_READ)
             protection |= PROT_READ;
         if (mapping->access[d] == CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
@@ -213,20 +214,50 @@ static int protection_of(const struct gv_mapping *mapping)
     return protection;
 }
 
+/* Which entry of `access` a location means; -1: none. */
+static int place_of(const CUmemLocation *location)
+{
+    switch (location->type) {
+    case CU_MEM_LOCATION_TYPE_DEVICE:
+        return gv_check_device(location->id) == CUDA_SUCCESS ? location->id : -1;
+    case CU_MEM_LOCATION_TYPE_HOST:
+    case CU_MEM_LOCATION_TYPE_HOST_NUMA_CURRENT:
+        return GV_BOARD_DEVICES;
+    case CU_MEM_LOCATION_TYPE_HOST_NUMA:
+        return gv_has_numa_node(location->id) ? GV_BOARD_DEVICES : -1;
+    default:
+        return -1;
+    }
+}
+
 static CUresult check_access(const CUmemAccessDesc *desc, size_t count)
 {
     if (desc == NULL || count == 0)
         return CUDA_ERROR_INVALID_VALUE;
     for (size_t i = 0; i < count; i++) {
-        if (desc[i].location.type != CU_MEM_LOCATION_TYPE_DEVICE)
-            return desc[i].location.type == CU_MEM_LOCATION_TYPE_INVALID ? CUDA_ERROR_INVALID_VALUE
-                                                                         : CUDA_ERROR_NOT_SUPPORTED;
-        GV_TRY(gv_check_device(desc[i].location.id));
+        if (place_of(&desc[i].location) < 0)
+            return desc[i].location.type == CU_MEM_LOCATION_TYPE_DEVICE ? CUDA_ERROR_INVALID_DEVICE
+                                                                        : CUDA_ERROR_INVALID_VALUE;
         if (desc[i].flags != CU_MEM_ACCESS_FLAGS_PROT_NONE && desc[i].flags != CU_MEM_ACCESS_FLAGS_PROT_READ &&
             desc[i].flags != CU_MEM_ACCESS_FLAGS_PROT_READWRITE)
             return CUDA_ERROR_INVALID_VALUE;
     }
     return CUDA_SUCCESS;
+}
+
+/* A host reaches host memory only: device memory is behind a bus that the real driver does not map for it. */
+static bool host_wants_device_memory(uint64_t ptr, uint64_t size, const CUmemAccessDesc *desc, size_t count)
+{
+    bool host = false;
+    for (size_t i = 0; i < count; i++)
+        host |= place_of(&desc[i].location) == GV_BOARD_DEVICES;
+    for (uint64_t at = ptr; host && at < ptr + size;) {
+        const struct gv_mapping *mapping = mapping_of(at, 1);
+        if (mapping->handle->physical->device != GV_HOST)
+            return true;
+        at += mapping->bytes;
+    }
+    return false;
 }
 
 GV_EXPORT CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAccessDesc *desc, size_t count)
@@ -237,7 +268,7 @@ GV_EXPORT CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAcces
     GV_TRY(check_access(desc, count));
     CUresult result = CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&gv_memory_lock);
-    if (size <= UINT64_MAX - ptr && whole_mappings(ptr, size)) {
+    if (size <= UINT64_MAX - ptr && whole_mappings(ptr, size) && !host_wants_device_memory(ptr, size, desc, count)) {
         result = CUDA_SUCCESS;
         /* One mprotect for each run of equal protection: usually one in all. */
         uint64_t run = ptr;
@@ -245,7 +276,7 @@ GV_EXPORT CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAcces
         for (uint64_t at = ptr; at < ptr + size && result == CUDA_SUCCESS;) {
             struct gv_mapping *mapping = mapping_of(at, 1);
             for (size_t i = 0; i < count; i++)
-                mapping->access[desc[i].location.id] = (uint8_t)desc[i].flags;
+                mapping->access[place_of(&desc[i].location)] = (uint8_t)desc[i].flags;
             const int wanted = protection_of(mapping);
             gv_view_protect(mapping->handle->physical, mapping->base, wanted);
             if (protection >= 0 && wanted != protection) {
@@ -261,20 +292,22 @@ GV_EXPORT CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAcces
     }
     pthread_mutex_unlock(&gv_memory_lock);
     if (result == CUDA_SUCCESS)
-        gv_model_vmm((int)desc[0].location.id, GV_VMM_ACCESS, size);
+        gv_model_vmm(gv_location_device(&desc[0].location), GV_VMM_ACCESS, size);
     return result;
 }
 
 GV_EXPORT CUresult cuMemGetAccess(unsigned long long *flags, const CUmemLocation *location, CUdeviceptr ptr)
 {
     GV_ENTER();
-    if (flags == NULL || location == NULL || location->type != CU_MEM_LOCATION_TYPE_DEVICE)
+    if (flags == NULL || location == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    GV_TRY(gv_check_device(location->id));
+    const int place = place_of(location);
+    if (place < 0)
+        return location->type == CU_MEM_LOCATION_TYPE_DEVICE ? CUDA_ERROR_INVALID_DEVICE : CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&gv_memory_lock);
     const struct gv_mapping *mapping = mapping_of(ptr, 1);
     if (mapping != NULL)
-        *flags = mapping->access[location->id];
+        *flags = mapping->access[place];
     pthread_mutex_unlock(&gv_memory_lock);
     return mapping != NULL ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
@@ -309,7 +342,7 @@ bool gv_mapping_at(uint64_t address, uint64_t *base, uint64_t *bytes, int *devic
     if (device != NULL)
         *device = own;
     if (access != NULL)
-        *access = mapping->access[own];
+        *access = mapping->access[own == GV_HOST ? GV_BOARD_DEVICES : own];
     if (handle_types != NULL)
         *handle_types = mapping->handle->properties.requestedHandleTypes;
     return true;

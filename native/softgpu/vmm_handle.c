@@ -3,20 +3,44 @@
  * Handles of physical memory: create, release, properties, export, import.
  */
 #include "model.h"
+#include "pool.h"
 #include "vmm.h"
 
 #include <string.h>
 
-static CUresult check_properties(const CUmemAllocationProp *prop)
+/* As documented for cuMemCreate. `checked`: the location normalised. */
+static CUresult check_properties(const CUmemAllocationProp *prop, CUmemAllocationProp *checked)
 {
-    if (prop == NULL || prop->type != CU_MEM_ALLOCATION_TYPE_PINNED)
+    if (prop == NULL || prop->type != CU_MEM_ALLOCATION_TYPE_PINNED || prop->win32HandleMetaData != NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    if (prop->location.type != CU_MEM_LOCATION_TYPE_DEVICE)
-        return prop->location.type == CU_MEM_LOCATION_TYPE_INVALID ? CUDA_ERROR_INVALID_VALUE
-                                                                   : CUDA_ERROR_NOT_SUPPORTED;
-    if (prop->requestedHandleTypes & ~(unsigned)CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR)
-        return CUDA_ERROR_NOT_SUPPORTED;
-    return gv_check_device(prop->location.id);
+    *checked = *prop;
+    switch (prop->location.type) {
+    case CU_MEM_LOCATION_TYPE_DEVICE:
+        GV_TRY(gv_check_device(prop->location.id));
+        break;
+    case CU_MEM_LOCATION_TYPE_DEVICE_LOCALITY_DOMAIN: /* ours have one domain: the whole device, as documented */
+        GV_TRY(gv_check_device(prop->location.localized.deviceId));
+        if (prop->location.localized.localityDomainId != 0)
+            return CUDA_ERROR_INVALID_VALUE;
+        checked->location =
+            (CUmemLocation){.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = prop->location.localized.deviceId};
+        break;
+    case CU_MEM_LOCATION_TYPE_HOST:
+        if (prop->requestedHandleTypes != CU_MEM_HANDLE_TYPE_NONE)
+            return CUDA_ERROR_INVALID_VALUE;
+        break;
+    case CU_MEM_LOCATION_TYPE_HOST_NUMA:
+        if (!gv_has_numa_node(prop->location.id))
+            return CUDA_ERROR_INVALID_VALUE;
+        break;
+    default:
+        return CUDA_ERROR_INVALID_VALUE;
+    }
+    checked->allocFlags.compressionType = CU_MEM_ALLOCATION_COMP_NONE; /* a wish; ours cannot */
+    if (prop->requestedHandleTypes & ~(unsigned)CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR ||
+        prop->allocFlags.gpuDirectRDMACapable != 0 || prop->allocFlags.usage != 0)
+        return CUDA_ERROR_NOT_SUPPORTED; /* fabric handles; RDMA; tile pools of sparse arrays, decompression */
+    return CUDA_SUCCESS;
 }
 
 GV_EXPORT CUresult cuMemGetAllocationGranularity(size_t *granularity, const CUmemAllocationProp *prop,
@@ -25,7 +49,8 @@ GV_EXPORT CUresult cuMemGetAllocationGranularity(size_t *granularity, const CUme
     GV_ENTER();
     if (granularity == NULL || (unsigned)option > CU_MEM_ALLOC_GRANULARITY_RECOMMENDED)
         return CUDA_ERROR_INVALID_VALUE;
-    GV_TRY(check_properties(prop));
+    CUmemAllocationProp checked;
+    GV_TRY(check_properties(prop, &checked));
     *granularity = GV_GRANULARITY;
     return CUDA_SUCCESS;
 }
@@ -63,10 +88,11 @@ GV_EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size
     GV_ENTER();
     if (handle == NULL || flags != 0 || size == 0 || !gv_is_aligned(size, GV_GRANULARITY))
         return CUDA_ERROR_INVALID_VALUE;
-    GV_TRY(check_properties(prop));
+    CUmemAllocationProp checked;
+    GV_TRY(check_properties(prop, &checked));
     struct gv_physical *physical;
-    GV_TRY(gv_physical_create(prop->location.id, size, &physical));
-    struct gv_handle *made = new_handle(physical, prop);
+    GV_TRY(gv_physical_create(gv_location_device(&checked.location), size, &physical));
+    struct gv_handle *made = new_handle(physical, &checked);
     if (made == NULL) {
         pthread_mutex_lock(&gv_memory_lock);
         gv_physical_release(physical);
@@ -74,7 +100,7 @@ GV_EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
     *handle = (CUmemGenericAllocationHandle)made;
-    gv_model_vmm(prop->location.id, GV_VMM_CREATE, size);
+    gv_model_vmm(gv_location_device(&checked.location), GV_VMM_CREATE, size);
     return CUDA_SUCCESS;
 }
 
@@ -95,7 +121,7 @@ GV_EXPORT CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *p
 {
     GV_ENTER();
     const struct gv_handle *known = gv_handle_of(handle);
-    if (prop == NULL || known == NULL)
+    if (prop == NULL || known == NULL || known->references == 0) /* released: it lives on by its mappings only */
         return CUDA_ERROR_INVALID_VALUE;
     *prop = known->properties;
     return CUDA_SUCCESS;
@@ -110,7 +136,8 @@ GV_EXPORT CUresult cuMemExportToShareableHandle(void *shareableHandle, CUmemGene
     CUresult result = CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&gv_memory_lock);
     struct gv_handle *known = gv_handle_of(handle);
-    if (known != NULL && known->properties.requestedHandleTypes & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
+    if (known != NULL && known->references > 0 &&
+        known->properties.requestedHandleTypes & CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR) {
         int fd = -1;
         result = gv_physical_export(known->physical, &fd);
         if (result == CUDA_SUCCESS)
@@ -135,8 +162,9 @@ GV_EXPORT CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *
         memset(&properties, 0, sizeof properties);
         properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
         properties.requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR;
-        properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-        properties.location.id = physical->device;
+        properties.location.type =
+            physical->device == GV_HOST ? CU_MEM_LOCATION_TYPE_HOST_NUMA : CU_MEM_LOCATION_TYPE_DEVICE;
+        properties.location.id = physical->device == GV_HOST ? 0 : physical->device;
         struct gv_handle *made = new_handle(physical, &properties);
         if (made != NULL) {
             *handle = (CUmemGenericAllocationHandle)made;

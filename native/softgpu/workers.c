@@ -128,6 +128,9 @@ static void run_here(struct job *job, uint32_t smid, uint64_t start_ns)
         .vprintf = gv_output_vprintf,
         .assert_fail = gv_output_assert,
         .workspace = job->workspace,
+        .allocate = gv_kernel_malloc,
+        .release = gv_kernel_free,
+        .heap = (void *)job->context,
     };
     struct gv_fault_frame frame;
     if (GV_CATCH_FAULT(&frame, 0, UINTPTR_MAX) == 0) {

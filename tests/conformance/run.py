@@ -32,7 +32,8 @@ def closing_line(target: str, outcomes: Iterable[Outcome]) -> str:
 def show(outcome: Outcome) -> None:
     """One line a file; what failed with its output."""
     state = "FAILED" if outcome.failed else "ok"
-    print(f"{outcome.target:15} {outcome.file:32} {outcome.passed:4} passed  {state}", flush=True)
+    line = f"{outcome.target:15} {outcome.file:32} {outcome.passed:4} passed {outcome.seconds:6.1f} s  {state}"
+    print(line, flush=True)
     if outcome.failed:
         print(outcome.output[-20000:], flush=True)
 

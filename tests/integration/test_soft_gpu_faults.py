@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.host import host
 from support.soft import MIB, PROGRAMS, SoftGpu, soft_gpu
 
 XID = 8
@@ -92,6 +93,15 @@ def test_nvml_that_hangs_leaves_others_alone(gpu: SoftGpu) -> None:
     assert worker.do("work.step()") == FIRST
     gpu.fault("clear")
     assert gpu.used() > 0
+
+
+def test_nvml_rules_of_the_environment(gpu: SoftGpu) -> None:
+    environ = gpu.environ
+    gpu.environ = {**environ, "GPUVIRT_SOFTGPU_FAULTS": "nvmlDeviceGetName:2:TIMEOUT;cuInit:1:NO_DEVICE"}
+    names = "nvmlDeviceGetName(gpu) and nvmlDeviceGetName(gpu)"
+    assert gpu.nvml(names) == "NVMLError_Timeout"
+    gpu.environ = environ
+    assert "Soft GPU" in gpu.nvml(names)
 
 
 def test_a_kernel_that_never_ends(gpu: SoftGpu) -> None:
@@ -262,3 +272,13 @@ def test_many_kills_with_rules_armed(gpu: SoftGpu) -> None:
     assert gpu.rules() == []
     assert gpu.used() == 0
     assert gpu.worker().do("work.step()") == FIRST
+
+
+@pytest.mark.parametrize("error", ["OUT_OF_MEMORY", "UNKNOWN"])
+def test_each_call_under_gpuvirt_fails_once(error: str) -> None:
+    """The shim passes the error on or copes with it: no crash, and the device is empty afterwards."""
+    with host() as machine:
+        job = machine.job("fail_each.py", "error", error)
+        assert job.wait(120.0) == 0, machine.report()
+        assert int(job.text.split()[-1]) > 10
+        machine.until(lambda: machine.device_used() == 0, "the soft GPU to be empty")

@@ -14,7 +14,7 @@ WITHOUT = {
     "cuGetErrorString": "a table",
 }
 FUNCTION = re.compile(
-    r"^(?P<exported>GV_EXPORT )?(?:static |inline )*[\w \*]*?\b(?P<name>\w+)\((?:[^;{}])*?\)\s"
+    r"^(?P<exported>GV_EXPORT )?(?:static |inline )*[\w \*]*?\b(?P<name>\w+)\((?:(?!\n\n|GV_EXPORT)[^;{}])*?\)\s"
     r"\{(?P<body>.*?)(?:^\}| \}$)",
     re.MULTILINE | re.DOTALL,
 )

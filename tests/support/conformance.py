@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ class Outcome:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     differs: list[tuple[str, str]] = field(default_factory=list)  # as expected, with a reason
     failed: list[tuple[str, str]] = field(default_factory=list)
+    seconds: float = 0.0  # that the process took
     output: str = ""
     called: list[str] = field(default_factory=list)  # driver functions, as support/driver_calls.py noted them
 
@@ -93,6 +95,7 @@ def run_under_shim(arguments: list[str], variables: dict[str, str]) -> tuple[int
 def run_file(target: str, file: str) -> Outcome:
     """Runs it and reads its report. A process that dies, or does not end, is one more failure."""
     outcome = Outcome(target, file)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gpuvirt-report-") as folder:
         report, calls = Path(folder) / "report.json", Path(folder) / "calls"
         noted = {"GPUVIRT_CONFORMANCE_CALLS": str(calls)}
@@ -120,4 +123,5 @@ def run_file(target: str, file: str) -> Outcome:
         if code != 0 and not outcome.failed:
             reason = "did not end in time" if code is None else f"ended with exit code {code}"
             outcome.failed.append((file, reason))
+    outcome.seconds = round(time.monotonic() - began, 2)
     return outcome

@@ -32,8 +32,28 @@ class Gate:
 
     def store(self, stream: Any, number: int, value: int) -> None:
         """A kernel that sets the word."""
+        call(self.try_store, stream, number, value)
+
+    def try_store(self, stream: Any, number: int, value: int) -> Any:
+        """The same as a driver call that may fail."""
         arguments = ((self.address + 4 * number, value), (ctypes.c_void_p, ctypes.c_uint32))
-        call(cu.cuLaunchKernel, self._store, 1, 1, 1, 1, 1, 1, 0, stream, arguments, 0)
+        return cu.cuLaunchKernel(self._store, 1, 1, 1, 1, 1, 1, 0, stream, arguments, 0)
+
+    def store_params(self, number: int, value: int) -> Any:
+        """The same as parameters of a kernel node."""
+        params = cu.CUDA_KERNEL_NODE_PARAMS()
+        params.func = self._store
+        params.gridDimX = params.gridDimY = params.gridDimZ = 1
+        params.blockDimX = params.blockDimY = params.blockDimZ = 1
+        params.kernelParams = ((self.address + 4 * number, value), (ctypes.c_void_p, ctypes.c_uint32))
+        return params
+
+    def wait_params(self, number: int = 0) -> Any:
+        """A kernel node that ends when the word is not 0."""
+        params = self.store_params(number, 0)
+        params.func = self._wait_for
+        params.kernelParams = ((self.address + 4 * number,), (ctypes.c_void_p,))
+        return params
 
     def open(self, number: int = 0) -> None:
         self.word(number).value = 1

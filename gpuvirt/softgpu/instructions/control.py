@@ -164,9 +164,9 @@ def _builtin(e: FunctionEmitter, name: str, pointers: list[str]) -> None:
         e.emit(f"B->assert_fail(B->sink, {texts[0]}, {texts[1]}, {value(2, 'uint32_t')}, {texts[2]});")
         e.leave("GV_BLOCK_ASSERT")
     elif name == "malloc":
-        e.emit(f"{value(0, 'uint64_t')} = (uint64_t)(uintptr_t)malloc({value(1, 'uint64_t')});")
+        e.emit(f"{value(0, 'uint64_t')} = (uint64_t)(uintptr_t)B->allocate(B->heap, {value(1, 'uint64_t')});")
     elif name == "cudaGraphSetConditional":  # the handle is the address of the value (native/softgpu/conditional.c)
         condition = f"(uint32_t *)(uintptr_t){value(0, 'uint64_t')}"
         e.emit(f"__atomic_store_n({condition}, {value(1, 'uint32_t')}, __ATOMIC_RELEASE);")
     else:
-        e.emit(f"free((void *)(uintptr_t){value(0, 'uint64_t')});")
+        e.emit(f"B->release(B->heap, (void *)(uintptr_t){value(0, 'uint64_t')});")

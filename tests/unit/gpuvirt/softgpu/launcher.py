@@ -36,6 +36,11 @@ VPRINTF = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p, ctype
 ASSERT_FAIL = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_uint32, ctypes.c_char_p
 )
+ALLOCATE = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64)
+RELEASE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
+LIBC = ctypes.CDLL(None)
+LIBC.malloc.argtypes, LIBC.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+LIBC.free.argtypes, LIBC.free.restype = [ctypes.c_void_p], None
 
 
 class Block(ctypes.Structure):
@@ -54,6 +59,9 @@ class Block(ctypes.Structure):
         ("assert_fail", ASSERT_FAIL),
         ("sink", ctypes.c_void_p),
         ("workspace", ctypes.c_void_p),
+        ("allocate", ALLOCATE),
+        ("release", RELEASE),
+        ("heap", ctypes.c_void_p),
     ]
 
 
@@ -152,7 +160,7 @@ class Module:
         self.c_text = translate_here(list(texts), general=True) if general else translate(*texts)
         self._library = ctypes.CDLL(str(compile_c(self.c_text)))
         self.table = ModuleTable.in_dll(self._library, "gv_module")
-        assert self.table.abi == 2
+        assert self.table.abi == 3
         self.kernels = {
             self.table.kernels[n].name.decode(): self.table.kernels[n] for n in range(self.table.kernel_count)
         }
@@ -243,6 +251,8 @@ class Module:
             block=Dim3(*dims[1]),
             vprintf=VPRINTF(self._vprintf),
             assert_fail=ASSERT_FAIL(self._assert_fail),
+            allocate=ALLOCATE(lambda heap, size: LIBC.malloc(size)),
+            release=RELEASE(lambda heap, memory: LIBC.free(memory)),
         )
         for z in range(dims[0][2]):
             for y in range(dims[0][1]):
