@@ -201,7 +201,7 @@ int main(void)
     const struct load short_kernels = {100000, 1, false}, short_with_wait = {100000, 1, true};
     expect("equal kernels of many blocks", 48, 52, many_blocks, many_blocks);
     expect("equal kernels of one short block, queued", 42, 58, short_kernels, short_kernels);
-    expect("blocks of 5 ms against blocks of 0.1 ms", 47, 53, long_blocks, many_blocks);
+    expect("blocks of 5 ms against blocks of 0.1 ms", 44, 56, long_blocks, many_blocks);
     expect("long kernels against short ones, queued", 45, 65, many_blocks, short_kernels);
     expect("long kernels against short ones with waits", 88, 99, many_blocks, short_with_wait);
     const pid_t child = fork();
