@@ -169,8 +169,8 @@ class Mode:
         return self.run_file(file), time.monotonic() - start
 
 
-def summary(mode: str, verdicts: Verdicts, left_out: dict[str, str]) -> bool:
-    """Prints failures and the closing line; whether enough passed."""
+def details(mode: str, verdicts: Verdicts, left_out: dict[str, str]) -> None:
+    """Prints failures, and why tests did not run."""
     by = {word: sorted(n for n, v in verdicts.items() if v.verdict == word) for word in ("passed", "skipped", "failed")}
     for name in by["failed"]:
         print(f"\nFAILED [{mode}] {name}")
@@ -183,9 +183,17 @@ def summary(mode: str, verdicts: Verdicts, left_out: dict[str, str]) -> bool:
     print(f"excluded, see {EXCLUSIONS.name}:")
     for reason, count in collections.Counter(left_out.values()).most_common():
         print(f"    {count:4} {reason}")
-    ran = len(by["passed"]) + len(by["failed"])
-    print(f"[{mode}] numba-cuda: ran {ran}, skipped {len(by['skipped'])}, failed {len(by['failed'])}", flush=True)
-    return ran > 0 and len(by["passed"]) >= ENOUGH * ran
+
+
+def closing(mode: str, verdicts: Verdicts) -> bool:
+    """Prints the closing line of a mode; whether enough passed."""
+    counts = collections.Counter(v.verdict for v in verdicts.values())
+    ran = counts["passed"] + counts["failed"]
+    enough = ran > 0 and counts["passed"] >= ENOUGH * ran
+    share = 100 * counts["passed"] / max(ran, 1)
+    print(f"\n{mode}: {share:.2f} % of those run passed{'' if enough else f', less than {100 * ENOUGH} %'}")
+    print(f"numba-cuda: ran {ran}, skipped {counts['skipped']}, failed {counts['failed']}", flush=True)
+    return enough
 
 
 def compare(soft: Verdicts, gpuvirt: Verdicts) -> bool:
@@ -197,6 +205,18 @@ def compare(soft: Verdicts, gpuvirt: Verdicts) -> bool:
             different.append(f"    {name}: {one} directly, {other} under gpuvirt")
     print("both modes alike" if not different else "\n".join(["the modes differ:", *different]))
     return not different
+
+
+def obstacle() -> str:
+    """Why the suite cannot run here, or ""."""
+    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        return f"{', '.join(missing)} is not installed; run: pip install -e '.[dev]'"
+    # numba would link with it, to cubins
+    probe = [sys.executable, "-c", "from cuda.bindings import nvjitlink; nvjitlink.version()"]
+    if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
+        return "nvJitLink is installed, whose cubins the soft GPU cannot run; run: pip uninstall nvidia-nvjitlink"
+    return ""
 
 
 def arguments() -> argparse.Namespace:
@@ -213,9 +233,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Runs the modes; returns the exit code."""
     given = arguments()
-    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        print(f"numba-cuda: {', '.join(missing)} is not installed; run: pip install -e '.[dev,numba-tests]'")
+    if reason := obstacle():
+        print(f"numba-cuda: {reason}")
         return 2
     files = sorted(path for folder in FOLDERS for path in (suite() / folder).glob("test_*.py"))
     if given.only:
@@ -240,8 +259,10 @@ def main() -> int:
         given.json.write_text(
             json.dumps({m: {n: v.verdict for n, v in r.items()} for m, r in results.items()}, indent=1)
         )
-    enough = [summary(name, verdicts, left_out) for name, verdicts in results.items()]
+    for name, verdicts in results.items():
+        details(name, verdicts, left_out)
     alike = compare(results["soft"], results["gpuvirt"]) if len(modes) == 2 else True
+    enough = [closing(name, verdicts) for name, verdicts in results.items()]
     return 0 if all(enough) and alike else 1
 
 

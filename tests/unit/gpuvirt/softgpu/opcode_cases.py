@@ -145,7 +145,23 @@ def _bf16(a: Any) -> int:
     return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
 
 
+def _lanes8(operation: Callable[[int, int], int], a: int, b: int) -> int:
+    return sum((operation(a >> s & 0xFF, b >> s & 0xFF) & 0xFF) << s for s in (0, 8, 16, 24))
+
+
+def _sad4(a: int, b: int) -> int:
+    return sum(abs((a >> s & 0xFF) - (b >> s & 0xFF)) for s in (0, 8, 16, 24))
+
+
 INTEGER = [
+    # The carry of a subtraction says that nothing was borrowed: 128-bit division of CUDA C++ reads it with addc.
+    Case("{ .reg .u32 t; sub.cc.u32 t, %a, %b; addc.u32 %d, 0, 0; }", "u32 u32", "u32", lambda a, b: int(a >= b)),
+    Case("vabsdiff4.u32.u32.u32.add %d, %a, %b, %c;", "u32 u32 u32", "u32", lambda a, b, c: c + _sad4(a, b)),
+    Case(
+        "vavrg4.u32.u32.u32 %d, %a, %b, 0;", "u32 u32", "u32", lambda a, b: _lanes8(lambda x, y: (x + y + 1) >> 1, a, b)
+    ),
+    Case("vset4.u32.u32.lt %d, %a, %b, 0;", "u32 u32", "u32", lambda a, b: _lanes8(lambda x, y: int(x < y), a, b)),
+    Case("vmax4.u32.u32.u32 %d, %a, %b, 0;", "u32 u32", "u32", lambda a, b: _lanes8(max, a, b)),
     Case("add.u32 %d, %a, %b;", "u32 u32", "u32", lambda a, b: a + b),
     Case("add.sat.s32 %d, %a, %b;", "s32 s32", "s32", lambda a, b: clamp(a + b, -(2**31), 2**31 - 1)),
     Case("sub.sat.s32 %d, %a, %b;", "s32 s32", "s32", lambda a, b: clamp(a - b, -(2**31), 2**31 - 1)),
