@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Running a plan. The thread that starts it takes nodes as they get ready; when more are ready than it can take, helpers come,
- * one for each, so that branches run side by side and a host function may wait for another branch. Beyond MOST_HELPERS in the
+ * Running a plan. The thread that starts it takes nodes as they get ready; for those that it cannot take, helpers come, one
+ * after the other, so that branches run side by side and a host function may wait for another branch. Beyond MOST_HELPERS in the
  * process, branches wait their turn. A plan whose nodes come one after the other needs neither lock nor helper.
  */
 #include "graph_plan.h"
@@ -22,14 +22,14 @@ struct run {
     uint32_t left;    /* nodes that have not ended */
     uint32_t helpers; /* at work on it: it is on its starter's stack */
     pthread_cond_t changed;
-    bool listed;
     struct run *next;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wanted = PTHREAD_COND_INITIALIZER;
-static struct run *runs; /* that may have nodes for helpers */
+static struct run *runs; /* all that are under way with branches */
 static int idle_helpers, helper_count, calls;
+static bool on_the_way; /* a helper was called and has not come yet */
 
 /* A branch runs where its own thread runs: nothing in it is armed. */
 static void run_conditional(const struct gv_plan_node *node, struct gv_stream *stream)
@@ -77,18 +77,6 @@ static void run_node(const struct gv_plan_node *node, struct gv_stream *stream, 
         gv_context_fail(context, result);
 }
 
-/* Under the lock. */
-static void call_helper(struct run *run)
-{
-    if (!run->listed) {
-        run->listed = true;
-        run->next = runs;
-        runs = run;
-    }
-    calls++;
-    pthread_cond_signal(&wanted);
-}
-
 static void unlist(struct run *run)
 {
     for (struct run **link = &runs; *link != NULL; link = &(*link)->next)
@@ -96,39 +84,6 @@ static void unlist(struct run *run)
             *link = run->next;
             break;
         }
-}
-
-static void *helper(void *unused);
-
-/* Under the lock: enough helpers for all nodes but the one that the caller takes itself. */
-static void share(struct run *run, uint32_t for_others)
-{
-    for (uint32_t i = 0; i < for_others; i++) {
-        call_helper(run);
-        if (calls <= idle_helpers || helper_count >= MOST_HELPERS)
-            continue;
-        if (gv_start_thread(helper, NULL, "softgpu-graph"))
-            helper_count++;
-    }
-}
-
-/* Under the lock, which is open while the node runs. */
-static void take_one(struct run *run)
-{
-    const uint32_t number = run->ready[run->first_ready++];
-    pthread_mutex_unlock(&lock);
-    run_node(&run->plan->nodes[number], run->stream, run->armed);
-    pthread_mutex_lock(&lock);
-    const struct gv_plan_node *node = &run->plan->nodes[number];
-    const uint32_t before = run->ready_end;
-    for (uint32_t i = 0; i < node->after_count; i++)
-        if (--run->missing[node->after[i]] == 0)
-            run->ready[run->ready_end++] = node->after[i];
-    run->left--;
-    if (run->ready_end - before > 1) /* one of them is for this thread */
-        share(run, run->ready_end - before - 1);
-    if (run->first_ready < run->ready_end || run->left == 0)
-        pthread_cond_signal(&run->changed);
 }
 
 static struct run *run_in_need(void)
@@ -139,16 +94,46 @@ static struct run *run_in_need(void)
     return run;
 }
 
+static void *helper(void *unused);
+
+/* Under the lock: when a node is ready that nobody is about to take, one helper is called. It calls the next one when it
+ * finds more, so that short nodes are not worth many threads, and long ones get a thread each. */
+static void call_if_needed(void)
+{
+    if (on_the_way || run_in_need() == NULL)
+        return;
+    if (idle_helpers > 0) {
+        on_the_way = true;
+        calls++;
+        pthread_cond_signal(&wanted);
+    } else if (helper_count < MOST_HELPERS && gv_start_thread(helper, NULL, "softgpu-graph")) {
+        on_the_way = true;
+        helper_count++;
+    }
+}
+
+/* Under the lock, which is open while the node runs. */
+static void take_one(struct run *run)
+{
+    const uint32_t number = run->ready[run->first_ready++];
+    const struct gv_plan_node *node = &run->plan->nodes[number];
+    call_if_needed();
+    pthread_mutex_unlock(&lock);
+    run_node(node, run->stream, run->armed);
+    pthread_mutex_lock(&lock);
+    for (uint32_t i = 0; i < node->after_count; i++)
+        if (--run->missing[node->after[i]] == 0)
+            run->ready[run->ready_end++] = node->after[i];
+    if (--run->left == 0 || run->first_ready < run->ready_end)
+        pthread_cond_signal(&run->changed);
+}
+
 static void *helper(void *unused)
 {
     (void)unused;
     pthread_mutex_lock(&lock);
     for (;;) {
-        idle_helpers++;
-        while (calls == 0)
-            pthread_cond_wait(&wanted, &lock);
-        calls--;
-        idle_helpers--;
+        on_the_way = false;
         for (struct run *run; (run = run_in_need()) != NULL;) {
             run->helpers++;
             take_one(run);
@@ -156,6 +141,11 @@ static void *helper(void *unused)
             if (run->left == 0)
                 pthread_cond_signal(&run->changed);
         }
+        idle_helpers++;
+        while (calls == 0)
+            pthread_cond_wait(&wanted, &lock);
+        calls--;
+        idle_helpers--;
     }
     return NULL;
 }
@@ -169,16 +159,15 @@ static void run_parallel(struct run *run)
         if (run->missing[i] == 0)
             run->ready[run->ready_end++] = i;
     }
-    if (run->ready_end > 1)
-        share(run, run->ready_end - 1);
+    run->next = runs;
+    runs = run;
     while (run->left > 0 || run->helpers > 0) {
         if (run->first_ready < run->ready_end)
             take_one(run);
         else
             pthread_cond_wait(&run->changed, &lock);
     }
-    if (run->listed)
-        unlist(run);
+    unlist(run);
     pthread_mutex_unlock(&lock);
 }
 

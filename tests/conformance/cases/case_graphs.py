@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs: topology, nodes and their parameters, order and concurrency of launches, user objects, conditions."""
+"""Graphs: topology, nodes and their parameters, order and concurrency of launches, user objects."""
 
 from __future__ import annotations
 
@@ -304,6 +304,25 @@ def test_host_functions_see_what_came_before(gate: Gate, graph: Any, stream: Any
     assert seen == [8]
 
 
+def test_memory_operations_are_a_node(context: Any, gate: Gate, graph: Any, stream: Any) -> None:
+    address = call(cu.cuMemAlloc, 8)
+    call(cu.cuMemsetD32Async, address, 0, 2, stream)
+    waits, writes = cu.CUstreamBatchMemOpParams(), cu.CUstreamBatchMemOpParams()
+    waits.waitValue.operation = cu.CUstreamBatchMemOpType.CU_STREAM_MEM_OP_WAIT_VALUE_32
+    waits.waitValue.address, waits.waitValue.value = address, 0
+    waits.waitValue.flags = cu.CUstreamWaitValue_flags.CU_STREAM_WAIT_VALUE_EQ.value
+    writes.writeValue.operation = cu.CUstreamBatchMemOpType.CU_STREAM_MEM_OP_WRITE_VALUE_32
+    writes.writeValue.address, writes.writeValue.value = int(address) + 4, 11
+    params = cu.CUDA_BATCH_MEM_OP_NODE_PARAMS()
+    params.ctx, params.count, params.paramArray, params.flags = context, 2, [waits, writes], 0
+    call(cu.cuGraphAddBatchMemOpNode, graph, None, 0, params)
+    run(graph, stream)
+    target = (ctypes.c_uint32 * 2)()
+    call(cu.cuMemcpyDtoH, ctypes.addressof(target), address, 8)
+    assert list(target) == [0, 11]
+    call(cu.cuMemFree, address)
+
+
 def test_disabled_nodes_do_nothing(gate: Gate, graph: Any, stream: Any) -> None:
     node = store(gate, graph, 2, 1)
     store(gate, graph, 3, 1, node)
@@ -359,48 +378,3 @@ def test_picture(gate: Gate, graph: Any, tmp_path: Path) -> None:
     assert text.startswith("digraph")
     assert "->" in text
     assert "store" in text
-
-
-def condition_node(graph: Any, context: Any, kind: Any, value: int, size: int) -> tuple[Any, list[Any]]:
-    handle = call(cu.cuGraphConditionalHandleCreate, graph, context, value, cu.CU_GRAPH_COND_ASSIGN_DEFAULT)
-    params = cu.CUgraphNodeParams()
-    params.type = TYPE.CU_GRAPH_NODE_TYPE_CONDITIONAL
-    params.conditional.handle = handle
-    params.conditional.type = kind
-    params.conditional.size = size
-    params.conditional.ctx = context
-    node = call(cu.cuGraphAddNode, graph, None, None, 0, params)
-    return node, list(params.conditional.phGraph_out)[:size]
-
-
-@pytest.mark.parametrize(("value", "expected"), [(1, [1, 0]), (0, [0, 1])])
-def test_if_else(context: Any, gate: Gate, graph: Any, stream: Any, value: int, expected: list[int]) -> None:
-    kind = cu.CUgraphConditionalNodeType.CU_GRAPH_COND_TYPE_IF
-    _, (then, otherwise) = condition_node(graph, context, kind, value, 2)
-    store(gate, then, 2, 1)
-    store(gate, otherwise, 3, 1)
-    run(graph, stream)
-    assert [gate.word(n).value for n in (2, 3)] == expected
-
-
-@pytest.mark.parametrize(("value", "expected"), [(0, [1, 0, 0]), (2, [0, 0, 1]), (7, [0, 0, 0])])
-def test_switch(context: Any, gate: Gate, graph: Any, stream: Any, value: int, expected: list[int]) -> None:
-    kind = cu.CUgraphConditionalNodeType.CU_GRAPH_COND_TYPE_SWITCH
-    _, branches = condition_node(graph, context, kind, value, 3)
-    for number, branch in enumerate(branches):
-        store(gate, branch, 2 + number, 1)
-    run(graph, stream)
-    assert [gate.word(n).value for n in (2, 3, 4)] == expected
-
-
-def test_conditions_belong_to_their_graph(context: Any, graph: Any) -> None:
-    other = call(cu.cuGraphCreate, 0)
-    handle = call(cu.cuGraphConditionalHandleCreate, other, context, 0, 0)
-    params = cu.CUgraphNodeParams()
-    params.type = TYPE.CU_GRAPH_NODE_TYPE_CONDITIONAL
-    params.conditional.handle = handle
-    params.conditional.type = cu.CUgraphConditionalNodeType.CU_GRAPH_COND_TYPE_IF
-    params.conditional.size = 1
-    params.conditional.ctx = context
-    assert result(cu.cuGraphAddNode, graph, None, None, 0, params) == "INVALID_VALUE"
-    call(cu.cuGraphDestroy, other)
