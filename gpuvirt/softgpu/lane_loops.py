@@ -111,6 +111,7 @@ class LaneLoops(FunctionEmitter):
         self._start: int | None = None  # registers live before it
         self._deaths = False
         self._only = ""  # a condition on the lanes of the loop
+        self._shows = False  # it takes part in a shuffle
         self._single = False  # it is no loop: one lane at most
 
     def _open(self, live: int) -> None:
@@ -129,25 +130,37 @@ class LaneLoops(FunctionEmitter):
             if self._deaths:
                 out.append("dead = 0;")
             if self._single:
-                out += [
-                    f"if ({mask}) {{ const uint64_t l = __builtin_ctz({mask}), lo = l; uint64_t hi = 32; {{",
-                    *self._parts,
-                ]
-            elif self._only:
-                out.append(f"if ({mask}) {{")
-            if self._parts and not self._single:
-                out += ["for (uint64_t lo = 0, hi; lo < 32; lo = hi) { hi = 32;", *self._parts]
-                mask = f"gv_part({mask}, lo, hi)"
-            out.append(f"GV_LANES({mask}) {{" if not self._single else "{")
+                out.append(f"if ({mask}) {{ const uint64_t l = __builtin_ctz({mask}), lo = l; uint64_t hi = 32; {{")
+                out += [*self._parts, "{"]
+            else:
+                if self._only:
+                    out.append(f"if ({mask}) {{")
+                if self._parts:
+                    out += ["for (uint64_t lo = 0, hi; lo < 32; lo = hi) { hi = 32;", *self._parts]
+                    mask = f"gv_part({mask}, lo, hi)"
+                out.append("GV_LANES {")
+            for (
+                n
+            ) in private:  # without a value, one from the lane before would seem to be meant, which does not vectorise
+                value = f" = C->{n}[l]" if n in loaded else " = 0" if n in stored else ""
+                out.append(f"{self.c_type(n)} {n}{value};")
+            out += ["uint32_t shown = C->shown[l];"] * self._shows
+            if not self._single:
+                out.append(f"if (({mask}) >> l & 1) {{")
             if self.uses_thread:
                 fields = f"{{B, x0 + (uint32_t)l, C->y, C->z, linear0 + (uint32_t)l, {self.static_shared}, "
                 out.append(f"const struct gv_thread thread = {fields}{self.static_shared}}}, *const T = &thread;")
             if any("lane]" in line or ">> lane" in line for line in lines):
                 out.append("const uint32_t lane = (uint32_t)l;")
-            out += [f"{self.c_type(n)} {n}{f' = C->{n}[l]' if n in loaded else ''};" for n in private]
-            out += [*lines, *(f"C->{n}[l] = {n};" for n in stored)]
-            out += [f"E{self._loops}:;" if self._deaths else "", "}", "}" if self._parts or self._single else ""]
-            out += ["}" if self._only else ""]
+            out += [*lines, f"E{self._loops}:;" if self._deaths else ""]
+            # Of lanes that do not take part, what is stored is what was there, or is needed no more; stores without a
+            # mask are faster. Only where the loop is for a part of the lanes at a time it would be the other part's.
+            inside = "" if self._parts or self._single else "}"
+            stores = [*(f"C->{n}[l] = {n};" for n in stored), *(["C->shown[l] = shown;"] * self._shows)]
+            out += [inside, *stores, "" if inside else "}", "}", "}" if self._parts or self._single else ""]
+            out += ["}" if self._only and not self._single else ""]
+            if self._single:
+                out.append("")
             if self._deaths:
                 out.append("if (!(C->alive = alive &= ~dead)) return GV_EXIT;")
             self._loops += 1

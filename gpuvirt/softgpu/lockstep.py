@@ -155,7 +155,8 @@ class LockstepEmitter(LaneLoops):
         self._open(self._before[index])
         self._touched.update(a.registers())
         self._enter("lane")
-        self.emit(f"C->shown[l] = {self.read(a, 'b32')};")
+        self._shows = True
+        self.emit(f"shown = {self.read(a, 'b32')};")
         self._flush(left)
         self._enter("top")
         how = f"GV_SHFL_{kind}, {self.read(b, 'u32')}, {self.read(c, 'u32')}"
@@ -164,11 +165,12 @@ class LockstepEmitter(LaneLoops):
         self._touched.update(written)
         self._written.update(written)
         self._enter("lane")
+        self._shows = True
         if d.kind == "pair":
-            self.assign(d.items[0], "b32", "C->shown[l]")
+            self.assign(d.items[0], "b32", "shown")
             self.assign(d.items[1], "pred", "inside >> l & 1")
         else:
-            self.assign(d, "b32", "C->shown[l]")
+            self.assign(d, "b32", "shown")
         self._enter("top")
 
     def leave(self, result: str) -> None:

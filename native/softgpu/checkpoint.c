@@ -41,6 +41,15 @@ static bool may_touch(int pid)
     return geteuid() == 0 || (stat(path, &status) == 0 && status.st_uid == geteuid());
 }
 
+/* Its service thread is gone when the process has started another program: the record is then of the old one. */
+static bool serves(const struct gv_board_process *process)
+{
+    char path[64];
+    const uint32_t thread = __atomic_load_n(&process->checkpoint.thread, __ATOMIC_ACQUIRE);
+    snprintf(path, sizeof path, "/proc/%u/task/%u", process->pid, thread);
+    return thread != 0 && access(path, F_OK) == 0;
+}
+
 /* The record of a process that has called cuInit. */
 static CUresult find(struct gv_board *board, int pid, int *record, uint64_t *identity)
 {
@@ -51,8 +60,8 @@ static CUresult find(struct gv_board *board, int pid, int *record, uint64_t *ide
         const struct gv_board_process *process = &board->processes[r];
         if (__atomic_load_n(&process->pid, __ATOMIC_ACQUIRE) != (uint32_t)pid || !gv_board_alive(board, r, NULL))
             continue;
-        if (__atomic_load_n(&process->checkpoint.thread, __ATOMIC_ACQUIRE) == 0)
-            break; /* inside cuInit */
+        if (!serves(process))
+            break; /* or it is inside cuInit */
         *record = r;
         return may_touch(pid) ? CUDA_SUCCESS : CUDA_ERROR_NOT_PERMITTED;
     }
@@ -101,7 +110,7 @@ static CUresult await(const struct gv_board *board, struct gv_board_checkpoint *
             return answer;
         }
         if (board->processes[record].pid != gv_identity_pid(identity) ||
-            gv_identity(gv_identity_pid(identity)) != identity)
+            gv_identity(gv_identity_pid(identity)) != identity || !serves(&board->processes[record]))
             return CUDA_ERROR_INVALID_VALUE;
         if (give_up_ns != 0 && stage == GV_STAGE_POSTED && gv_board_now_ns() >= give_up_ns &&
             __atomic_compare_exchange_n(&request->stage, &stage, GV_STAGE_CLAIMED, false, __ATOMIC_ACQ_REL,

@@ -3,6 +3,7 @@
  * Compiled code of the process: one gv_code per PTX, shared by everybody who loads the same text. Also: what an image is, the
  * JIT options, variables.
  */
+#include "model.h"
 #include "module.h"
 
 #include <dlfcn.h>
@@ -89,7 +90,12 @@ CUresult gv_code_load(const void *image, struct gv_jit_log *log, struct gv_code 
     }
     char key[65];
     void *object;
-    CUresult result = gv_jit_open(texts, count, log, key, &object);
+    CUresult result = CUDA_SUCCESS;
+    for (size_t i = 0; i < count && result == CUDA_SUCCESS; i++)
+        if (!gv_model_runs(texts[i], log->error, sizeof log->error))
+            result = CUDA_ERROR_INVALID_PTX;
+    if (result == CUDA_SUCCESS)
+        result = gv_jit_open(texts, count, log, key, &object);
     free(many);
     free(unpacked);
     if (result == CUDA_SUCCESS)

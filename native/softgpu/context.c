@@ -11,7 +11,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { STACK_DEPTH = 64 };
 
@@ -56,34 +55,6 @@ CUresult gv_current_context(struct gv_context **context)
     GV_READY();
     *context = gv_thread_context();
     return *context == NULL ? CUDA_ERROR_INVALID_CONTEXT : gv_context_state(*context);
-}
-
-/* What the real driver logs for an application's error. */
-static uint32_t xid_of(CUresult error)
-{
-    switch (error) {
-    case CUDA_ERROR_ILLEGAL_ADDRESS:
-        return 31; /* GPU memory page fault */
-    case CUDA_ERROR_ASSERT:
-        return 43; /* GPU stopped processing */
-    case CUDA_ERROR_ILLEGAL_INSTRUCTION:
-    case CUDA_ERROR_LAUNCH_FAILED:
-        return 13; /* graphics engine exception */
-    case CUDA_ERROR_ECC_UNCORRECTABLE:
-        return 48; /* double bit ECC error */
-    default:
-        return 0;
-    }
-}
-
-void gv_context_fail(struct gv_context *context, CUresult error)
-{
-    int none = CUDA_SUCCESS;
-    if (atomic_compare_exchange_strong(&context->error, &none, (int)error)) {
-        const uint32_t xid = xid_of(error);
-        if (xid != 0)
-            gv_board_raise(gv_driver.board, gv_place(context->device), GV_EVENT_XID, xid, (uint32_t)getpid());
-    }
 }
 
 bool gv_contexts_each(bool (*visit)(struct gv_context *context, void *data), void *data)

@@ -11,6 +11,9 @@
 bool gv_device_lost(int device);
 uint32_t gv_device_losses(int device);
 
+/* Contexts of lost devices die. */
+void gv_fail_lost_contexts(void);
+
 /* At the entry seam. Not SUCCESS: the answer of the call. */
 CUresult gv_inject_call(const char *function);
 /* Before a kernel runs; the engine is ours. */

@@ -9,15 +9,27 @@
 
 static _Atomic uint64_t last_graph, last_node;
 
+void gv_instances_of_graph_release(struct gv_instances_of_graph *instances)
+{
+    if (atomic_fetch_sub(&instances->references, 1) == 1)
+        free(instances);
+}
+
 struct gv_graph *gv_graph_new(void)
 {
-    struct gv_graph *graph = gv_object_new(GV_GRAPH, sizeof *graph);
-    if (graph == NULL)
+    struct gv_instances_of_graph *instances = malloc(sizeof *instances);
+    struct gv_graph *graph = instances != NULL ? gv_object_new(GV_GRAPH, sizeof *graph) : NULL;
+    if (graph == NULL) {
+        free(instances);
         return NULL;
+    }
     const struct gv_object object = graph->object;
     memset((char *)graph + sizeof object, 0, sizeof *graph - sizeof object);
     graph->id = atomic_fetch_add(&last_graph, 1) + 1;
     graph->number = (uint32_t)graph->id;
+    atomic_store(&instances->references, 1);
+    atomic_store(&instances->alive, 0);
+    graph->instances = instances;
     return graph;
 }
 
@@ -226,6 +238,7 @@ void gv_graph_free(struct gv_graph *graph)
         gv_condition_release(condition);
     }
     struct gv_user_references users = graph->users;
+    gv_instances_of_graph_release(graph->instances);
     gv_object_free(graph, GV_GRAPH);
     gv_user_references_release(&users);
 }

@@ -78,6 +78,12 @@ struct gv_graph_node {
     struct gv_edges before, after;
 };
 
+/* How many executable graphs made from a graph are alive. Graph and instances hold it: any may go first, in any thread. */
+struct gv_instances_of_graph {
+    _Atomic uint32_t references, alive;
+};
+void gv_instances_of_graph_release(struct gv_instances_of_graph *instances);
+
 struct gv_graph {
     struct gv_object object;
     uint64_t id;
@@ -88,8 +94,8 @@ struct gv_graph {
     struct gv_graph_node *owner; /* the node whose child or branch it is; NULL: the program's */
     uint32_t memory_nodes;       /* allocations and frees: forbid removal, clones, second instances */
     uint32_t conditionals;       /* the same */
-    uint32_t instances;          /* executable graphs made from it and alive */
-    uint32_t captures;           /* that record into it: it cannot be instantiated */
+    struct gv_instances_of_graph *instances;
+    uint32_t captures; /* that record into it: it cannot be instantiated */
     struct gv_condition *conditions;
     struct gv_user_references users;
 };

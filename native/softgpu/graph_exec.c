@@ -80,7 +80,7 @@ static CUresult check_graph(const struct gv_graph *graph, uint64_t flags)
         CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH | CUDA_GRAPH_INSTANTIATE_FLAG_DEVICE_LAUNCH;
     if (flags & ~known || (flags & excluded) == excluded || graph->captures > 0 || graph->owner != NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    if (graph->instances > 0 && (gv_graph_has_memory(graph) || gv_graph_has_conditionals(graph)))
+    if (atomic_load(&graph->instances->alive) > 0 && (gv_graph_has_memory(graph) || gv_graph_has_conditionals(graph)))
         return CUDA_ERROR_INVALID_VALUE;
     return CUDA_SUCCESS;
 }
@@ -133,11 +133,11 @@ static CUresult instantiate(CUgraphExec *made, CUgraph hGraph, uint64_t flags, C
     exec->last = (struct gv_dependency){NULL, 0};
     exec->plan = plan;
     exec->owners = owners;
-    exec->graph = graph;
-    exec->graph_id = graph->id;
+    exec->instances = graph->instances;
     exec->has_memory = gv_graph_has_memory(graph);
     exec->has_conditions = gv_graph_has_conditionals(graph);
-    graph->instances++;
+    atomic_fetch_add(&graph->instances->references, 1);
+    atomic_fetch_add(&graph->instances->alive, 1);
     *made = (CUgraphExec)exec;
     *reason = CUDA_GRAPH_INSTANTIATE_SUCCESS;
     return CUDA_SUCCESS;
@@ -321,8 +321,8 @@ GV_EXPORT CUresult cuGraphExecDestroy(CUgraphExec hGraphExec)
     struct gv_exec *exec = gv_exec_of(hGraphExec);
     if (exec == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    if (gv_is(exec->graph, GV_GRAPH) && exec->graph->id == exec->graph_id)
-        exec->graph->instances--;
+    atomic_fetch_sub(&exec->instances->alive, 1);
+    gv_instances_of_graph_release(exec->instances);
     struct gv_plan *plan = exec->plan;
     struct gv_owners *owners = exec->owners;
     gv_object_free(exec, GV_GRAPH_EXEC);

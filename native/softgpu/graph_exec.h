@@ -19,8 +19,7 @@ struct gv_exec {
     uint32_t number;
     struct gv_plan *plan;
     struct gv_owners *owners;
-    struct gv_graph *graph; /* that it was made from; with `graph_id`, since it may be gone */
-    uint64_t graph_id;
+    struct gv_instances_of_graph *instances; /* of the graph that it was made from */
     bool has_memory, has_conditions;
     struct gv_dependency last; /* launch: the next one comes after it. Under `launching` of graph_exec.c */
 };

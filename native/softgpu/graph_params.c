@@ -140,7 +140,7 @@ static CUresult child_content(struct gv_graph *graph, const CUDA_CHILD_GRAPH_NOD
     if (child == NULL || child->captures > 0)
         return CUDA_ERROR_INVALID_VALUE;
     if (p->ownership == CU_GRAPH_CHILD_GRAPH_OWNERSHIP_MOVE) {
-        if (child->owner != NULL || child->instances > 0 || is_within(graph, child))
+        if (child->owner != NULL || atomic_load(&child->instances->alive) > 0 || is_within(graph, child))
             return CUDA_ERROR_INVALID_VALUE;
         if (gv_graph_has_conditionals(child))
             return CUDA_ERROR_NOT_SUPPORTED;

@@ -3,6 +3,7 @@
  * Pinned host memory, allocated or registered. It is plain memory of the process, which a kernel reaches at the same address,
  * and charged to no device.
  */
+#include "capture.h"
 #include "memory.h"
 #include "model.h"
 #include "stream.h"
@@ -46,6 +47,7 @@ GV_EXPORT CUresult cuMemHostAlloc(void **pp, size_t bytesize, unsigned int Flags
     const unsigned known = CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_WRITECOMBINED;
     if (pp == NULL || bytesize == 0 || Flags & ~known)
         return CUDA_ERROR_INVALID_VALUE;
+    GV_TRY(gv_capture_check_unsafe());
     return allocate(context, bytesize, Flags, pp);
 }
 
@@ -77,6 +79,7 @@ GV_EXPORT CUresult cuMemFreeHost(void *p)
     GV_ENTER_CONTEXT(context);
     if (!is_kind(p, GV_REGION_HOST))
         return CUDA_ERROR_INVALID_VALUE;
+    GV_TRY(gv_capture_check_unsafe());
     GV_TRY(gv_context_synchronise(context));
     return free_kind(p, GV_REGION_HOST, CUDA_ERROR_INVALID_VALUE);
 }
@@ -103,6 +106,7 @@ GV_EXPORT CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int F
         return CUDA_ERROR_INVALID_VALUE;
     if (Flags & CU_MEMHOSTREGISTER_IOMEMORY)
         return CUDA_ERROR_NOT_SUPPORTED; /* memory of other devices: soft ones have no bus to reach it by */
+    GV_TRY(gv_capture_check_unsafe());
     const uint64_t first = (uint64_t)p & ~(uint64_t)(GV_SMALLEST_PAGE - 1);
     const uint64_t end = gv_round_up((uint64_t)p + bytesize, GV_SMALLEST_PAGE);
     if (end <= first || !can_be_pinned(first, end, Flags & CU_MEMHOSTREGISTER_READ_ONLY))
@@ -135,6 +139,7 @@ GV_EXPORT CUresult cuMemHostUnregister(void *p)
         return CUDA_ERROR_INVALID_VALUE;
     if (!is_kind(p, GV_REGION_REGISTERED))
         return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
+    GV_TRY(gv_capture_check_unsafe());
     GV_TRY(gv_context_synchronise(context));
     return free_kind(p, GV_REGION_REGISTERED, CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
 }

@@ -29,10 +29,12 @@ static bool fail_lost(struct gv_context *context, void *unused)
     return true;
 }
 
+void gv_fail_lost_contexts(void) { gv_contexts_each(fail_lost, NULL); }
+
 CUresult gv_inject_call(const char *function)
 {
     if (gv_armed() & GV_ARMED_LOST)
-        gv_contexts_each(fail_lost, NULL);
+        gv_fail_lost_contexts();
     if (!(gv_armed() & GV_ARMED_RULES))
         return CUDA_SUCCESS;
     const struct gv_context *context = gv_thread_context();

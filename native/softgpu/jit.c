@@ -28,6 +28,9 @@ static const char *const compiler_flags[] = {
     "-std=gnu11",
     "-O2",
     "-march=native",
+#ifdef __x86_64__
+    "-mprefer-vector-width=512", /* loops over 32 lanes (kernel_lockstep.h), short and without a scalar rest */
+#endif
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-strict-aliasing",

@@ -18,7 +18,7 @@
 
 /* The loop over the lanes. Lanes do not depend on each other between two waits, or the program has a race; within a lane the
  * order of accesses holds, in vector code too. */
-#define GV_LANES(mask) _Pragma("GCC ivdep") for (uint64_t l = 0; l < 32; l++) if ((uint32_t)(mask) >> l & 1)
+#define GV_LANES _Pragma("GCC ivdep") for (uint64_t l = 0; l < 32; l++)
 
 /* First members of the frame of a group. */
 #define GV_GROUP                                                                                                       \
@@ -96,6 +96,24 @@ GV_INLINE uint32_t gv_shuffle_together(uint32_t *shown, uint32_t kind, uint32_t 
         for (int lane = 0; lane < 16; lane++)
             outside |= ((uint32_t)out[0][lane] & 1) << lane | ((uint32_t)out[1][lane] & 1) << (lane + 16);
         return ~outside;
+    }
+#else
+    if (alive == 0xffffffffu && kind != GV_SHFL_IDX) { /* loops that vectorise: moved, or permuted */
+        const int32_t distance = (int32_t)(b & 31), clamp = (int32_t)(c & 31), segment = (int32_t)(c >> 8 & 31);
+        uint32_t wide[96], inside = 0;
+        __builtin_memcpy(wide + 32, shown, 128);
+        const uint32_t *const from = wide + 32 + (kind == GV_SHFL_UP ? -distance : distance);
+        for (int32_t lane = 0; lane < 32; lane++) {
+            const int32_t last = (lane & segment) | (clamp & ~segment);
+            const int32_t source = kind == GV_SHFL_UP     ? lane - distance
+                                   : kind == GV_SHFL_DOWN ? lane + distance
+                                                          : lane ^ distance;
+            const int in = kind == GV_SHFL_UP ? source >= last : source <= last;
+            const uint32_t value = kind == GV_SHFL_BFLY ? wide[32 + source] : from[lane];
+            shown[lane] = in ? value : wide[32 + lane];
+            inside |= (uint32_t)in << lane;
+        }
+        return inside;
     }
 #endif
     return gv_shuffle_some(shown, kind, b, c, alive);

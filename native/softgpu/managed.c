@@ -3,6 +3,7 @@
  * Managed memory: allocation, properties of its parts, residency. See managed.h.
  */
 #include "managed.h"
+#include "capture.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -229,6 +230,7 @@ GV_EXPORT CUresult cuMemAllocManaged(CUdeviceptr *dptr, size_t bytesize, unsigne
     GV_ENTER_CONTEXT(context);
     if (dptr == NULL || bytesize == 0 || (flags != CU_MEM_ATTACH_GLOBAL && flags != CU_MEM_ATTACH_HOST))
         return CUDA_ERROR_INVALID_VALUE;
+    GV_TRY(gv_capture_check_unsafe());
     const uint64_t size = gv_round_up(bytesize, GV_SMALLEST_PAGE);
     if (size < bytesize || !spend(size))
         return CUDA_ERROR_OUT_OF_MEMORY;

@@ -3,8 +3,11 @@
  * Costs of calls: time that passes although nothing is done. See model.h.
  */
 #include "model.h"
+#include "context.h"
 
 #include <errno.h>
+#include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 enum { SLEEP_FROM_NS = 200000, CREDIT_MOST_NS = 1000000 };
@@ -68,6 +71,23 @@ void gv_model_pin(int device, bool allocate, uint64_t bytes)
     const uint64_t rate = allocate ? model->pin_allocate_us_per_gib : model->pin_register_us_per_gib;
     if (rate != 0)
         gv_model_spend(rate * 1000 * (bytes >> 12) >> 18);
+}
+
+bool gv_model_runs(const char *ptx, char *why, size_t room)
+{
+    const struct gv_context *context = gv_thread_context();
+    const struct gv_profile *profile = context != NULL ? gv_profile_of(context->device) : NULL;
+    const char *target = profile != NULL && profile->multiprocessors != 0 ? strstr(ptx, ".target") : NULL;
+    unsigned wanted;
+    char suffix = '\0';
+    if (target == NULL || sscanf(target + strlen(".target"), " sm_%u%c", &wanted, &suffix) < 1)
+        return true;
+    const unsigned have = profile->major * 10 + profile->minor;
+    if (wanted <= have && (suffix != 'a' || wanted == have)) /* a: for exactly that card */
+        return true;
+    snprintf(why, room, "ptxas fatal : the target sm_%u%.*s is not one of a device of compute capability %u.%u", wanted,
+             suffix == 'a' || suffix == 'f', &suffix, profile->major, profile->minor);
+    return false;
 }
 
 bool gv_model_keep(int device, uint64_t *bytes)

@@ -27,6 +27,10 @@ void gv_model_vmm(int device, enum gv_vmm_call call, uint64_t bytes);
 /* Page-locking of host memory. */
 void gv_model_pin(int device, bool allocate, uint64_t bytes);
 
+/* False, and the reason, when PTX was made for a later card than the one of the calling thread's context. The default
+ * profile, which is no card, runs all. */
+bool gv_model_runs(const char *ptx, char *why, size_t room);
+
 /* A context comes: time passes, and the device has `bytes` less. False: not that much is left. */
 bool gv_model_keep(int device, uint64_t *bytes);
 void gv_model_give_up(int device, uint64_t bytes);

@@ -103,9 +103,9 @@ void gv_library_forget(struct gv_library *library, struct gv_instance *instance)
 
 struct gv_function *gv_function_new(enum gv_kind kind, const struct gv_module *module, uint32_t number,
                                     uint32_t register_limit);
-/* A CUfunction, or a CUkernel cast to one. NULL: neither. */
 /* The profile that questions about a function mean: of its module's device, else of the calling thread's context. */
 const struct gv_profile *gv_function_profile(const struct gv_function *function);
+/* A CUfunction, or a CUkernel cast to one. NULL: neither. */
 struct gv_function *gv_function_of(CUfunction handle);
 CUresult gv_function_instance(struct gv_function *function, struct gv_context *context, struct gv_instance **instance);
 CUresult gv_variable_of(const struct gv_instance *instance, const char *name, CUdeviceptr *address, size_t *bytes);

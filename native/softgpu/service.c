@@ -44,17 +44,18 @@ static bool is_idle(struct gv_context *context, void *unused)
 
 static bool all_idle(void) { return gv_streams_ending() == 0 && gv_contexts_each(is_idle, NULL); }
 
-static CUresult drain(uint32_t timeout_ms, uint64_t caller)
+static CUresult drain(const struct gv_board_checkpoint *request)
 {
     const uint64_t start = gv_board_now_ns();
     const struct timespec look = {0, LOOK_NS};
     uint64_t caller_seen = start;
     while (!gv_calls_quiet() || !all_idle()) {
         const uint64_t now = gv_board_now_ns();
-        if (timeout_ms != 0 && now - start >= timeout_ms * 1000000ull)
+        if (request->timeout_ms != 0 && now - start >= request->timeout_ms * 1000000ull)
             return CUDA_ERROR_NOT_READY;
         if (now - caller_seen >= CALLER_LOOK_NS) {
             caller_seen = now;
+            const uint64_t caller = __atomic_load_n(&request->caller, __ATOMIC_ACQUIRE);
             if (gv_identity(gv_identity_pid(caller)) != caller)
                 return CUDA_ERROR_NOT_READY;
         }
@@ -66,7 +67,7 @@ static CUresult drain(uint32_t timeout_ms, uint64_t caller)
 static CUresult lock_process(struct gv_board_checkpoint *request)
 {
     gv_calls_close();
-    const CUresult result = drain(request->timeout_ms, __atomic_load_n(&request->caller, __ATOMIC_ACQUIRE));
+    const CUresult result = drain(request);
     if (result != CUDA_SUCCESS)
         gv_calls_open();
     return result;

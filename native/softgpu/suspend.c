@@ -51,6 +51,25 @@ CUresult gv_suspend_check(void)
     return managed || shared || events ? CUDA_ERROR_NOT_SUPPORTED : CUDA_SUCCESS;
 }
 
+static bool any_lost(const uint8_t place[GV_BOARD_DEVICES], const struct gv_board_account *accounts)
+{
+    bool lost = false;
+    for (int d = 0; d < gv_driver.device_count; d++) {
+        const bool in_use = accounts != NULL ? accounts[d].private_bytes != 0 || accounts[d].contexts != 0
+                                             : saved.bytes[d] != 0 || saved.contexts[d] != 0;
+        lost = lost || (in_use && __atomic_load_n(&gv_driver.board->devices[place[d]].faults.lost, __ATOMIC_ACQUIRE));
+    }
+    return lost;
+}
+
+/* A device that was reset while the process was away is as good as any. */
+static bool renew(struct gv_context *context, void *unused)
+{
+    (void)unused;
+    context->losses = gv_device_losses(context->device);
+    return true;
+}
+
 struct work {
     CUresult result;
     const uint8_t *place; /* on the way back */
@@ -145,6 +164,12 @@ CUresult gv_suspend(bool *undone)
     struct work work = {CUDA_SUCCESS, NULL};
     *undone = true;
     GV_TRY(gv_suspend_check());
+    gv_fail_lost_contexts();
+    uint8_t stay[GV_BOARD_DEVICES];
+    for (int d = 0; d < GV_BOARD_DEVICES; d++)
+        stay[d] = (uint8_t)d;
+    if (any_lost(stay, gv_driver.board->processes[gv_driver.record].accounts))
+        return CUDA_ERROR_DEVICE_UNAVAILABLE;
     GV_TRY(pace("checkpoint.save", -1, 0));
     pthread_mutex_lock(&gv_memory_lock);
     if (!gv_physical_each(reserve_copy, &work) || !gv_physical_each(save, &work)) {
@@ -241,6 +266,8 @@ CUresult gv_resume(const uint8_t pairs[][2][16], uint32_t pair_count, bool *undo
     struct work work = {CUDA_SUCCESS, NULL};
     *undone = true;
     GV_TRY(read_pairs(pairs, pair_count, moves));
+    if (any_lost(moves, NULL))
+        return CUDA_ERROR_DEVICE_UNAVAILABLE;
     *undone = false;
     GV_TRY(pace("checkpoint.restore", -1, 0));
     if (!gv_board_give_back(gv_driver.board, gv_driver.record, &saved, moves))
@@ -248,6 +275,7 @@ CUresult gv_resume(const uint8_t pairs[][2][16], uint32_t pair_count, bool *undo
     pthread_mutex_lock(&gv_memory_lock);
     for (int d = 0; d < gv_driver.device_count; d++)
         gv_driver.place[d] = moves[gv_driver.place[d]];
+    gv_contexts_each(renew, NULL);
     if (gv_physical_each(put_back, &work))
         gv_physical_each(drop_copy, NULL);
     pthread_mutex_unlock(&gv_memory_lock);

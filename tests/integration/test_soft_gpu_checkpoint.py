@@ -86,6 +86,39 @@ def test_restore_on_another_device(gpu: SoftGpu) -> None:
     assert target.do("work.step() != 0") == "True"
 
 
+def test_a_checkpointed_process_survives_the_reset_of_its_device(gpu: SoftGpu) -> None:
+    target, other = gpu.worker(), gpu.worker()
+    first = target.do("work.step()")
+    caller = Caller(gpu, target)
+    assert caller("lock", "save") == "OK"
+    gpu.fault("lose", 0)
+    assert caller("restore") == "CUDA_ERROR_DEVICE_UNAVAILABLE"
+    assert caller("state") == "CHECKPOINTED"
+    gpu.fault("recover", 0)
+    assert caller("restore", "unlock") == "OK"
+    assert target.do("work.word()") == first
+    assert other.do("work.word()") == "CUDA_ERROR_DEVICE_UNAVAILABLE"
+
+
+def test_memory_of_a_lost_device_cannot_be_saved(gpu: SoftGpu) -> None:
+    target = gpu.worker()
+    caller = Caller(gpu, target)
+    assert caller("lock") == "OK"
+    gpu.fault("lose", 0)
+    assert caller("save") == "CUDA_ERROR_DEVICE_UNAVAILABLE"
+    assert caller("unlock") == "OK"
+    assert target.do("work.word()") == "CUDA_ERROR_DEVICE_UNAVAILABLE"
+
+
+def test_a_process_that_has_started_another_program(gpu: SoftGpu) -> None:
+    target = gpu.worker()
+    caller = Caller(gpu, target)
+    target.say("import os, sys; os.execv(sys.executable, [sys.executable, '-c', 'print(1); input()'])")
+    assert target.hear() == "1"
+    assert caller("state") == "CUDA_ERROR_NOT_INITIALIZED"
+    assert caller("lock") == "CUDA_ERROR_NOT_INITIALIZED"
+
+
 def test_restore_without_room_is_fatal(gpu: SoftGpu) -> None:
     target, hungry = gpu.worker(), gpu.worker()
     caller = Caller(gpu, target)
@@ -159,6 +192,7 @@ def test_a_stopped_process(gpu: SoftGpu) -> None:
     target = gpu.worker()
     caller = Caller(gpu, target)
     os.kill(target.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, target.pid, os.WSTOPPED)
     try:
         assert caller("lock(200)") == "CUDA_ERROR_NOT_READY"
     finally:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Eight threads with four streams each do, at random, what programs do: launches, copies, fills, allocations of three kinds,
- * events between streams, host functions, streams and modules that come and go. Every buffer holds one value in all its words,
+ * events between streams, host functions, graphs, streams and modules that come and go. Every buffer holds one value in all its words,
  * and the value that must be there is known when the work is given. Also built with sanitizers (tests/project/test_native.py).
  *
  *     stress [ROUNDS] [SEED]     defaults 4000, 1; the same seed gives each thread the same work
@@ -234,6 +234,43 @@ static void copy_out_now(struct worker *w, struct lane *lane)
     look(words, buffer->value);
 }
 
+static CUgraphNode add_node(struct worker *w, CUgraph graph, const CUgraphNode *after, CUdeviceptr *to,
+                            CUdeviceptr *from, uint32_t *value)
+{
+    uint32_t words = WORDS;
+    void *arguments[] = {to, from, value, &words};
+    CUDA_KERNEL_NODE_PARAMS params;
+    CUgraphNode node;
+    memset(&params, 0, sizeof params);
+    params.func = w->add;
+    params.gridDimX = (WORDS + 127) / 128;
+    params.blockDimX = 128;
+    params.gridDimY = params.gridDimZ = params.blockDimY = params.blockDimZ = 1;
+    params.kernelParams = arguments;
+    OK(cuGraphAddKernelNode(&node, graph, after, after != NULL, &params));
+    return node;
+}
+
+/* Two kernels one after the other, a few times; the graph goes while its launches may be pending. */
+static void run_graph(struct worker *w, struct lane *lane)
+{
+    struct buffer *one = &lane->buffers[0], *two = &lane->buffers[1];
+    uint32_t there = dice(w, 1000), back = dice(w, 1000);
+    CUgraph graph;
+    CUgraphExec ready;
+    OK(cuGraphCreate(&graph, 0));
+    const CUgraphNode first = add_node(w, graph, NULL, &two->at, &one->at, &there);
+    add_node(w, graph, &first, &one->at, &two->at, &back);
+    OK(cuGraphInstantiate(&ready, graph, 0));
+    OK(cuGraphDestroy(graph));
+    for (uint32_t n = 1 + dice(w, 3); n > 0; n--) {
+        OK(cuGraphLaunch(ready, lane->stream));
+        two->value = one->value + there;
+        one->value = two->value + back;
+    }
+    OK(cuGraphExecDestroy(ready));
+}
+
 static void step(struct worker *w)
 {
     struct lane *lane = any_lane(w);
@@ -258,8 +295,10 @@ static void step(struct worker *w)
     } else if (what < 88) {
         drop_buffer(lane, buffer);
         make_buffer(w, lane, buffer);
-    } else if (what < 92) {
+    } else if (what < 90) {
         change_stream(w, lane);
+    } else if (what < 93) {
+        run_graph(w, lane);
     } else if (what < 97) {
         ask(w, lane);
     } else if (what < 98) {

@@ -22,7 +22,16 @@ from gpuvirt.softgpu.translate import translate as translate_here
 ROOT = Path(__file__).resolve().parents[4]
 PACKAGE = ROOT / "gpuvirt" / "softgpu"
 INCLUDE = ROOT / "native" / "softgpu"
-FLAGS = ["-shared", "-fPIC", "-O2", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"]
+FLAGS = [
+    "-shared",
+    "-fPIC",
+    "-O2",
+    "-march=native",
+    "-fwrapv",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-strict-aliasing",
+]
 CACHE = Path(
     os.environ.get("GPUVIRT_TEST_CACHE", Path(tempfile.gettempdir()) / f"gpuvirt-translator-tests-{os.getuid()}")
 )

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from launcher import Module
 
-PROGRAMS = 24
+PROGRAMS = [*range(12), 306, 308, 311]  # the last three have found errors
 SHAPES = [(1, 1), (7, 1), (32, 1), (70, 1), (96, 1), (32, 3), (16, 8), (5, 9), (64, 2)]
 HEADER = ".version 8.0\n.target sm_80\n.address_size 64\n"
 
@@ -243,7 +243,7 @@ ret;
 
 @pytest.fixture(scope="module")
 def texts() -> str:
-    return HEADER + "".join(kernel(seed) for seed in range(PROGRAMS))
+    return HEADER + "".join(kernel(seed) for seed in PROGRAMS)
 
 
 @pytest.fixture(scope="module")
@@ -257,11 +257,11 @@ def one_by_one(texts: str) -> Module:
 
 
 def test_the_programs_are_of_both_kinds(together: Module, one_by_one: Module) -> None:
-    assert together.c_text.count("_group(const struct gv_block *B, struct") >= PROGRAMS * 3 // 4
+    assert together.c_text.count("_group(const struct gv_block *B, struct") >= len(PROGRAMS) * 3 // 4
     assert one_by_one.c_text.count("_group(") == 0
 
 
-@pytest.mark.parametrize("seed", range(PROGRAMS))
+@pytest.mark.parametrize("seed", PROGRAMS)
 def test_side_by_side_is_one_by_one(together: Module, one_by_one: Module, seed: int) -> None:
     different = set()
     for shape in SHAPES:
