@@ -188,3 +188,11 @@ def test_copies_between_devices(two_devices: Any, context: Any, driver_call: Cal
     driver_call(cu.cuDevicePrimaryCtxRelease, second)
     link = cu.CUdevice_P2PAttribute.CU_DEVICE_P2P_ATTRIBUTE_ACCESS_SUPPORTED
     assert driver_call(cu.cuDeviceGetP2PAttribute, link, first, second) in (0, 1)
+
+
+def test_atomic_operations_on_other_memory(context: Any, driver_call: Call, driver_result: Call) -> None:
+    kind = cu.CUatomicOperation
+    told = driver_call(cu.cuDeviceGetHostAtomicCapabilities, [kind.CU_ATOMIC_OPERATION_INTEGER_ADD], 1, 0)
+    assert len(told if isinstance(told, (list, tuple)) else [told]) == 1
+    operations = [kind.CU_ATOMIC_OPERATION_CAS]
+    assert driver_result(cu.cuDeviceGetP2PAtomicCapabilities, operations, 1, 0, 0) == "INVALID_DEVICE"
