@@ -119,13 +119,17 @@ static double share_of(const char *name, struct load first, struct load second)
     return share;
 }
 
-static void expect(const char *name, double share, double low, double high)
+/* Three attempts: on a machine with much else to do, a process may get no processor to fill its queue. */
+static void expect_share(const char *name, double low, double high, struct load first, struct load second)
 {
-    if (share < low || share > high)
-        FAIL("%s: the first has %.2f %% of the engine, expected %.0f to %.0f", name, share, low, high);
+    double share = 0;
+    for (int attempt = 0; attempt < 3; attempt++) {
+        share = share_of(name, first, second);
+        if (share >= low && share <= high)
+            return;
+    }
+    FAIL("%s: the first has %.2f %% of the engine, expected %.0f to %.0f", name, share, low, high);
 }
-
-#define SHARE(low, high, name, ...) expect(name, share_of(name, __VA_ARGS__), low, high)
 
 /* Two contexts of one process: blocks finished in each. */
 static CUdeviceptr counters[2];
@@ -195,11 +199,11 @@ int main(void)
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     const struct load many_blocks = {100000, 1000, false}, long_blocks = {5000000, 100, false};
     const struct load short_kernels = {100000, 1, false}, short_with_wait = {100000, 1, true};
-    SHARE(48, 52, "equal kernels of many blocks", many_blocks, many_blocks);
-    SHARE(42, 58, "equal kernels of one short block, queued", short_kernels, short_kernels);
-    SHARE(47, 53, "blocks of 5 ms against blocks of 0.1 ms", long_blocks, many_blocks);
-    SHARE(45, 65, "long kernels against short ones, queued", many_blocks, short_kernels);
-    SHARE(88, 99, "long kernels against short ones with waits", many_blocks, short_with_wait);
+    expect_share("equal kernels of many blocks", 48, 52, many_blocks, many_blocks);
+    expect_share("equal kernels of one short block, queued", 46, 54, short_kernels, short_kernels);
+    expect_share("blocks of 5 ms against blocks of 0.1 ms", 47, 53, long_blocks, many_blocks);
+    expect_share("long kernels against short ones, queued", 45, 65, many_blocks, short_kernels);
+    expect_share("long kernels against short ones with waits", 88, 99, many_blocks, short_with_wait);
     const pid_t child = fork();
     if (child == 0) {
         shared->ready = 0;
