@@ -8,7 +8,7 @@
 #include <pthread.h>
 
 enum { SLOTS = 16 };
-#define DEBT_MOST_NS 64000000ull /* so that nobody pays for ever for one endless block */
+#define DEBT_MOST_NS 500000000ull /* so that nobody pays for ever for one endless block */
 
 /* A context. Slots are found by address and used again when nothing runs or waits in them. */
 struct slot {

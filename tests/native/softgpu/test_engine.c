@@ -119,11 +119,11 @@ static double share_of(const char *name, struct load first, struct load second)
     return share;
 }
 
-/* A machine that is busy with other things may keep one of the two from its engine for a while: three tries. */
-static void expect(const char *name, double low, double high, struct load first, struct load second)
+/* Three attempts: on a machine with much else to do, a process may get no processor to fill its queue. */
+static void expect_share(const char *name, double low, double high, struct load first, struct load second)
 {
     double share = 0;
-    for (int tries = 0; tries < 3; tries++) {
+    for (int attempt = 0; attempt < 3; attempt++) {
         share = share_of(name, first, second);
         if (share >= low && share <= high)
             return;
@@ -199,11 +199,11 @@ int main(void)
     shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     const struct load many_blocks = {100000, 1000, false}, long_blocks = {5000000, 100, false};
     const struct load short_kernels = {100000, 1, false}, short_with_wait = {100000, 1, true};
-    expect("equal kernels of many blocks", 48, 52, many_blocks, many_blocks);
-    expect("equal kernels of one short block, queued", 42, 58, short_kernels, short_kernels);
-    expect("blocks of 5 ms against blocks of 0.1 ms", 44, 56, long_blocks, many_blocks);
-    expect("long kernels against short ones, queued", 45, 65, many_blocks, short_kernels);
-    expect("long kernels against short ones with waits", 88, 99, many_blocks, short_with_wait);
+    expect_share("equal kernels of many blocks", 48, 52, many_blocks, many_blocks);
+    expect_share("equal kernels of one short block, queued", 46, 54, short_kernels, short_kernels);
+    expect_share("blocks of 5 ms against blocks of 0.1 ms", 44, 56, long_blocks, many_blocks);
+    expect_share("long kernels against short ones, queued", 45, 65, many_blocks, short_kernels);
+    expect_share("long kernels against short ones with waits", 88, 99, many_blocks, short_with_wait);
     const pid_t child = fork();
     if (child == 0) {
         shared->ready = 0;
