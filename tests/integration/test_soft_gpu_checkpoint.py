@@ -64,6 +64,33 @@ def test_a_checkpointed_process_holds_nothing_of_the_device(gpu: SoftGpu) -> Non
     assert target.do("work.word()") == first
 
 
+def test_graphs_live_on(gpu: SoftGpu) -> None:
+    target, reference = gpu.worker(), gpu.worker()
+    for worker in (target, reference):
+        assert worker.do("work.record()") == "None"
+    caller = Caller(gpu, target)
+    for _ in range(3):
+        assert target.do("work.play()") == reference.do("work.play()")
+        assert caller("lock", "save", "restore", "unlock") == "OK"
+    assert target.do("work.play()") == reference.do("work.play()")
+
+
+def test_custom_storage_is_not_supported(gpu: SoftGpu) -> None:
+    target = gpu.worker()
+    caller = Caller(gpu, target)
+    assert caller("lock") == "OK"
+    caller.worker.do(
+        "import ctypes; args = (ctypes.c_void_p * 8)(ctypes.addressof(ctypes.c_void_p())); "
+        "driver = ctypes.CDLL('libcuda.so.1')"
+    )
+    answer = f"cu.CUresult(driver.cuCheckpointProcessCheckpoint({target.pid}, args)).name"
+    assert caller.worker.do(answer) == "CUDA_ERROR_NOT_SUPPORTED"
+    assert (
+        caller.worker.do("cu.CUresult(driver.cuCheckpointOperationComplete(None)).name") == "CUDA_ERROR_NOT_SUPPORTED"
+    )
+    assert caller("unlock") == "OK"
+
+
 def test_restore_on_another_device(gpu: SoftGpu) -> None:
     target = gpu.worker()
     first = target.do("work.step()")

@@ -63,6 +63,18 @@ class Work:
         call(cu.cuStreamSynchronize, self.stream)
         return self.word()
 
+    def record(self) -> None:
+        """A graph of one kernel."""
+        call(cu.cuStreamBeginCapture, self.stream, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_GLOBAL)
+        self.launch()
+        self.graph = call(cu.cuGraphInstantiate, call(cu.cuStreamEndCapture, self.stream), 0)
+
+    def play(self) -> int:
+        """One launch of the graph, waited for; the first word."""
+        call(cu.cuGraphLaunch, self.graph, self.stream)
+        call(cu.cuStreamSynchronize, self.stream)
+        return self.word()
+
     def word(self) -> int:
         word = (ctypes.c_uint * 1)()
         call(cu.cuMemcpyDtoH, ctypes.addressof(word), self.memory, 4)
