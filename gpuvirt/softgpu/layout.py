@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from .inline import callee, inline_calls, waits, yielding_functions
+from .indirect import resolve_pointers
+from .inline import callee, inline_calls, yielding_functions
 from .special import RESERVED
 from .syntax import Function, Instruction, Module, Operand, PtxError, Variable
 
@@ -44,6 +45,7 @@ class Layout:
         self.functions: list[Function] = []  # those that become C functions
         self.function_index: dict[int, int] = {}
         self.pointed: set[int] = set()  # ids of functions whose address is taken
+        self.inlined: set[int] = set()  # ids of those in `functions` that are copied into all callers
         self.signatures: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
         self._prefix: dict[int, int] = {}  # id(shared variable) -> offset, for those that C functions use
         self._prefix_bytes = 0
@@ -62,8 +64,9 @@ class Layout:
                 elif symbol.space in ("global", "const"):
                     self._add_global(symbol)
         defined = [function for function in functions if function.defined]
-        yielding = yielding_functions(defined)
         self._take_addresses(defined, modules)
+        waiting = resolve_pointers(defined, self.pointed)
+        yielding = yielding_functions(defined)
         self.kernels = [inline_calls(f, yielding) for f in defined if f.is_entry]
         reached: dict[int, Function] = {}
         for kernel in self.kernels:
@@ -72,13 +75,9 @@ class Layout:
             if id(function) in self.pointed:
                 reached[id(function)] = function
                 self._reach(function, reached)
-        waiting = yielding_functions(defined, waits)
         for function in reached.values():
             if function.name in waiting:
-                raise PtxError(
-                    function.line,
-                    f"'{function.name}' has a barrier and its address is taken: not supported by the soft GPU",
-                )
+                self.inlined.add(id(function))  # has an address, but no C function
             self.function_index[id(function)] = len(self.functions)
             self.functions.append(function)
         for function in self.functions + self.kernels:

@@ -16,7 +16,8 @@ def emit_program(modules: list[Module], general: bool = False) -> str:
     layout = Layout(modules)
     bodies: list[str] = []
     for number, function in enumerate(layout.functions):
-        bodies += _function(layout, function, number)
+        if id(function) not in layout.inlined:
+            bodies += _function(layout, function, number)
     kernels: list[str] = []
     for number, kernel in enumerate(layout.kernels):
         lines, entry = _kernel(layout, kernel, number, general)
@@ -47,7 +48,7 @@ def _function_table(layout: Layout) -> list[str]:
     if count:
         entries = []
         for number, function in enumerate(layout.functions):
-            pointed = id(function) in layout.pointed
+            pointed = id(function) in layout.pointed and id(function) not in layout.inlined
             code = f"(void (*)(void))gv_f{number}" if pointed else "NULL"
             entries.append(f"{{{code}, {layout.signature(function.prototype().signature())}}}")
         lines.append(f"static const struct gv_function gv_functions[{count}] = {{{', '.join(entries)}}};")

@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -87,6 +88,7 @@ class Mode:
         self.host = host
         self.limit = limit
         self.excluded = exclusions()
+        self.stopped = False  # by the user
 
     def _once(self, file: Path, report: Path, skip: Path, output: Path) -> str:
         """Runs what is left of a file; returns why the process did not end by itself, or ""."""
@@ -119,6 +121,9 @@ class Mode:
                 now = report.stat().st_size if report.exists() else 0
                 if now != size:
                     size, changed = now, time.monotonic()
+                if self.stopped:
+                    reason = "interrupted"
+                    break
                 if time.monotonic() - changed > self.limit:
                     reason = f"took longer than {self.limit:.0f} s"
                     break
@@ -144,7 +149,7 @@ class Mode:
                 break
             lines = [*output.read_text(errors="replace").splitlines()[-10:], reason]
             verdicts[running or f"{name}::(start)"] = Verdict("failed", lines)
-            if not running:
+            if not running or self.stopped:
                 break
         else:
             verdicts[f"{name}::(rest)"] = Verdict("failed", [f"given up after {CRASHES} crashes"])
@@ -155,7 +160,7 @@ class Mode:
         everything: Verdicts = {}
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             tasks = {pool.submit(self._timed, file): file for file in files}
-            for number, task in enumerate(concurrent.futures.as_completed(tasks), 1):
+            for number, task in enumerate(self._completed(pool, tasks), 1):
                 verdicts, seconds = task.result()
                 counts = collections.Counter(v.verdict for v in verdicts.values())
                 text = ", ".join(f"{counts[word]} {word}" for word in ("passed", "skipped", "failed") if counts[word])
@@ -163,6 +168,17 @@ class Mode:
                 print(f"[{self.name} {number}/{len(files)}] {where}: {text or 'nothing'} ({seconds:.0f} s)", flush=True)
                 everything.update(verdicts)
         return everything
+
+    def _completed(
+        self, pool: concurrent.futures.Executor, tasks: Iterable[concurrent.futures.Future[tuple[Verdicts, float]]]
+    ) -> Iterator[concurrent.futures.Future[tuple[Verdicts, float]]]:
+        """As they end. Ctrl-C ends what runs and starts nothing more."""
+        try:
+            yield from concurrent.futures.as_completed(tasks)
+        except BaseException:
+            self.stopped = True
+            pool.shutdown(cancel_futures=True)
+            raise
 
     def _timed(self, file: Path) -> tuple[Verdicts, float]:
         start = time.monotonic()
@@ -267,4 +283,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

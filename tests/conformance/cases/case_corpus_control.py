@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pytest
 from cuda.bindings import driver as cu
 
 from support.corpus import Corpus
@@ -62,6 +63,17 @@ def test_calls(corpus: Corpus) -> None:
     np.testing.assert_array_equal(out[2], given[(t + 2) % 64])
     np.testing.assert_array_equal(out[3], np.where(given & 1, 7 * t, 7))
     np.testing.assert_array_equal(out[4], (given & 7) + t)
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_functions_that_wait_by_pointer(corpus: Corpus, k: int) -> None:
+    x, out = numbers(64), np.zeros((3, 64), np.int32)
+    corpus.run("meetings", 1, 64, x, out, np.array([k], np.int32).tobytes())
+    odd = [(x[:32] & 1).sum(), (x[32:] & 1).sum()]
+    called = [x + 1, np.roll(x, -1), np.repeat(odd, 32)][k]
+    np.testing.assert_array_equal(out[0], called)
+    np.testing.assert_array_equal(out[1], 2 * called)
+    np.testing.assert_array_equal(out[2], [x, np.full(64, (x & 1).sum()), 5 * x][k])
 
 
 def test_switches(corpus: Corpus) -> None:

@@ -43,6 +43,32 @@ KERNEL void calls(const int *in, int *out)
     free(heap);
 }
 
+// Functions that wait for other threads, called by pointer and as virtual functions. `k` is the same in all threads.
+__device__ __noinline__ int neighbour(int x)
+{
+    __shared__ int shared[64];
+    return rotate(shared, x);
+}
+__device__ __noinline__ int odd_lanes(int x) { return __popc(__ballot_sync(~0u, x & 1)); }
+__device__ function meeting[3] = {plus, neighbour, odd_lanes};
+__device__ __noinline__ int through(int k, int x) { return meeting[k](x) * 2; }
+
+struct counting : base {
+    __device__ int value(int x) const override { return __syncthreads_count(x & 1); }
+};
+
+KERNEL void meetings(const int *in, int *out, int k)
+{
+    const int t = threadIdx.x;
+    out[t] = meeting[k](in[t]);
+    out[64 + t] = through(k, in[t]);
+    base b;
+    counting c;
+    derived d(5);
+    const base *chosen = k == 0 ? &b : k == 1 ? (const base *)&c : &d;
+    out[128 + t] = chosen->value(in[t]);
+}
+
 KERNEL void switches(const int *in, int *out)
 {
     const int t = threadIdx.x, v = in[t];
