@@ -277,6 +277,7 @@ GV_EXPORT CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream)
     GV_TRY(stream->flags & GV_STREAM_LEGACY || gv_stream_captures(stream) ? gv_capture_check_stream(stream)
                                                                           : CUDA_SUCCESS);
     struct gv_plan *plan = exec->plan;
+    GV_TRY(gv_plan_state(plan));
     struct graph_operation *launch = calloc(1, sizeof *launch + plan->armed * sizeof(struct gv_operation *));
     if (launch == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;

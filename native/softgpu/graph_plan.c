@@ -276,3 +276,27 @@ bool gv_plan_each(const struct gv_plan *plan, bool (*visit)(const struct gv_plan
     }
     return true;
 }
+
+static CUresult state_of(const struct gv_operation *work)
+{
+    if (work->context == NULL)
+        return CUDA_SUCCESS;
+    GV_TRY(gv_context_state(work->context));
+    return work->context->id == work->context_id ? CUDA_SUCCESS : CUDA_ERROR_CONTEXT_IS_DESTROYED;
+}
+
+/* Nearly always all nodes are of one context: each is looked at only where that differs from the one before. */
+CUresult gv_plan_state(const struct gv_plan *plan)
+{
+    const struct gv_operation *last = NULL;
+    for (uint32_t i = 0; i < plan->count; i++) {
+        const struct gv_plan_node *node = &plan->nodes[i];
+        if (node->child != NULL)
+            GV_TRY(gv_plan_state(node->child));
+        if (node->work == NULL || (last != NULL && node->work->context_id == last->context_id))
+            continue;
+        last = node->work;
+        GV_TRY(state_of(last));
+    }
+    return CUDA_SUCCESS;
+}

@@ -50,6 +50,8 @@ const struct gv_plan_node *gv_plan_find(const struct gv_plan *plan, const struct
 struct gv_plan_node *gv_plan_change(struct gv_plan **plan, const struct gv_graph_node *node);
 /* Makes it ours alone. */
 bool gv_plan_own(struct gv_plan **plan);
+/* SUCCESS, or why the context of some node can run nothing: failed, destroyed, reset. */
+CUresult gv_plan_state(const struct gv_plan *plan);
 void gv_plan_set_work(struct gv_plan_node *node, struct gv_operation *work); /* takes the reference */
 
 /* Makes the launch's own pieces of work, and gives conditions their first values. */

@@ -70,7 +70,7 @@ static void run_node(const struct gv_plan_node *node, struct gv_stream *stream, 
         return;
     struct gv_operation *work = node->armed != GV_NOT_ARMED ? armed[node->armed] : node->work;
     struct gv_context *context = work->context;
-    if (!work->kind->always && gv_context_state(context) != CUDA_SUCCESS)
+    if (work->context_id != context->id || (!work->kind->always && gv_context_state(context) != CUDA_SUCCESS))
         return;
     const CUresult result = work->kind->run(work, context == stream->context ? stream : context->legacy);
     if (result != CUDA_SUCCESS)

@@ -30,6 +30,7 @@ void gv_operation_made(struct gv_operation *operation, struct gv_context *contex
 {
     atomic_store_explicit(&operation->references, 1, memory_order_relaxed);
     operation->context = context;
+    operation->context_id = context != NULL ? context->id : 0;
     operation->dependency_count = 0;
     operation->dependencies = NULL;
 }

@@ -49,6 +49,7 @@ struct gv_operation {
     const struct gv_operation_kind *kind;
     _Atomic uint32_t references; /* of nodes, executable graphs and launches; 1 after gv_operation_made */
     struct gv_context *context;  /* where it runs */
+    uint64_t context_id;         /* a reset context is another one: work of before never runs in it */
     struct gv_operation *next;
     uint32_t dependency_count;
     struct gv_dependency first;         /* when dependency_count == 1 */

@@ -198,6 +198,9 @@ static void failure(CUstream stream)
     EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuStreamSynchronize(stream));
     CHECK(flags[2] == 0);
     EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuEventSynchronize(event));
+    EXPECT(CUDA_ERROR_LAUNCH_FAILED, cuGraphLaunch(exec, stream));
+    OK(cuDevicePrimaryCtxReset(0)); /* its kernels are gone, and must not run in the new context */
+    EXPECT(CUDA_ERROR_CONTEXT_IS_DESTROYED, cuGraphLaunch(exec, NULL));
     OK(cuGraphExecDestroy(exec));
     OK(cuGraphDestroy(graph));
 }
