@@ -214,7 +214,7 @@ struct gv_board *gv_board_map(void)
     close(fd);
     if (board == NULL || board == MAP_FAILED || board->magic != GV_BOARD_MAGIC || board->version != GV_BOARD_VERSION ||
         board->size != sizeof *board) {
-        gv_log_error("%s is no board of this version; remove it when no program uses it", path);
+        gv_log_error("%s is no board of this version; 'gpuvirt soft-gpu remove' removes it", path);
         return NULL;
     }
     return board;
