@@ -204,6 +204,7 @@ def test_between_contexts(context: Any, device: int, stream: Any) -> None:
     call(cu.cuMemcpyPeer, there, other, device, context, 256)
     assert fetch(there, 64, np.uint32).tolist() == list(range(64))
     call(cu.cuMemsetD32, there, 3, 64)
+    call(cu.cuCtxSynchronize)
     call(cu.cuCtxPopCurrent)
     call(cu.cuMemcpyPeerAsync, device, context, there, other, 256, stream)
     call(cu.cuStreamSynchronize, stream)
