@@ -32,6 +32,8 @@ CUresult gv_copy_classify(struct gv_copy *copy, bool to_host, bool from_host);
 CUresult gv_copy_of_3d(struct gv_copy *copy, const CUDA_MEMCPY3D *parameters);
 /* As work, for a stream or a graph. */
 CUresult gv_copy_make(const struct gv_copy *copy, struct gv_operation **operation);
+/* A copy between contexts is in order with the work of both: waits for all that they have. */
+void gv_copy_settle(CUcontext to, CUcontext from);
 /* In order after the stream's work; `wait`: back when done (copies on the device never wait). */
 CUresult gv_copy_submit(struct gv_copy *copy, struct gv_stream *stream, bool wait);
 

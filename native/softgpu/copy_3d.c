@@ -181,6 +181,8 @@ static CUresult copy_peer(const CUDA_MEMCPY3D_PEER *p, CUstream hStream, bool wa
     if ((p->srcMemoryType != CU_MEMORYTYPE_ARRAY && gv_context_of(p->srcContext) == NULL) ||
         (p->dstMemoryType != CU_MEMORYTYPE_ARRAY && gv_context_of(p->dstContext) == NULL))
         return CUDA_ERROR_INVALID_CONTEXT;
+    if (wait && p->srcMemoryType != CU_MEMORYTYPE_ARRAY && p->dstMemoryType != CU_MEMORYTYPE_ARRAY)
+        gv_copy_settle(p->dstContext, p->srcContext);
     const CUDA_MEMCPY3D all = {.srcXInBytes = p->srcXInBytes,
                                .srcY = p->srcY,
                                .srcZ = p->srcZ,
@@ -210,7 +212,9 @@ static CUresult copy_peer(const CUDA_MEMCPY3D_PEER *p, CUstream hStream, bool wa
 GV_EXPORT CUresult cuMemcpy3DPeer(const CUDA_MEMCPY3D_PEER *pCopy)
 {
     GV_ENTER();
-    return copy_peer(pCopy, NULL, true);
+    GV_TRY(copy_peer(pCopy, NULL, true));
+    GV_NEED_CONTEXT(context);
+    return gv_context_synchronise(context);
 }
 GV_EXPORT CUresult cuMemcpy3DPeerAsync(const CUDA_MEMCPY3D_PEER *pCopy, CUstream hStream)
 {

@@ -77,8 +77,23 @@ GV_EXPORT CUresult cuMemcpyPeerAsync(CUdeviceptr dstDevice, CUcontext dstContext
     return linear(dstDevice, srcDevice, ByteCount, false, false, hStream, false);
 }
 
+/* Documented: serialised with all pending and future work of the three contexts. A real driver does that on the devices, and
+ * returns; ours waits before and after. */
+void gv_copy_settle(CUcontext to, CUcontext from)
+{
+    gv_streams_wait(gv_context_of(to));
+    if (from != to)
+        gv_streams_wait(gv_context_of(from));
+}
+
 GV_EXPORT CUresult cuMemcpyPeer(CUdeviceptr dstDevice, CUcontext dstContext, CUdeviceptr srcDevice,
                                 CUcontext srcContext, size_t ByteCount)
 {
-    return cuMemcpyPeerAsync(dstDevice, dstContext, srcDevice, srcContext, ByteCount, NULL);
+    GV_ENTER();
+    if (gv_context_of(dstContext) == NULL || gv_context_of(srcContext) == NULL)
+        return CUDA_ERROR_INVALID_CONTEXT;
+    gv_copy_settle(dstContext, srcContext);
+    GV_TRY(linear(dstDevice, srcDevice, ByteCount, false, false, NULL, false));
+    GV_NEED_CONTEXT(context);
+    return gv_context_synchronise(context);
 }
