@@ -22,11 +22,12 @@ struct steps_operation {
 /* Pages that lie in the range as a whole read as zeros afterwards: one of the values that "indeterminate" allows. */
 static void discard(const struct gv_managed_range *range)
 {
-    enum gv_region_kind kind;
-    if (!gv_range_known(range->first, 1, &kind)) /* freed since */
-        return;
-    madvise((void *)range->first, range->end - range->first,
-            kind == GV_REGION_POOL_MANAGED ? MADV_REMOVE : MADV_DONTNEED);
+    pthread_mutex_lock(&gv_memory_lock); /* nobody frees it, and another gets the address, in between */
+    const struct gv_region *region = gv_region_find(range->first);
+    if (region != NULL && gv_is_managed_kind(region->kind) && range->end - region->base <= region->bytes)
+        madvise((void *)range->first, range->end - range->first,
+                region->kind == GV_REGION_POOL_MANAGED ? MADV_REMOVE : MADV_DONTNEED);
+    pthread_mutex_unlock(&gv_memory_lock);
 }
 
 static CUresult run_steps(struct gv_operation *operation, struct gv_stream *stream)
