@@ -152,3 +152,15 @@ def test_destroyed_stream_finishes_its_work(gate: Gate) -> None:
     gate.open()
     call(cu.cuCtxSynchronize)
     assert gate.word(2).value == 4
+
+
+def test_attributes_of_a_stream(context: Any) -> None:
+    which = cu.CUstreamAttrID.CU_LAUNCH_ATTRIBUTE_SYNCHRONIZATION_POLICY
+    one, two = call(cu.cuStreamCreate, 0), call(cu.cuStreamCreate, 0)
+    value = cu.CUstreamAttrValue()
+    value.syncPolicy = cu.CUsynchronizationPolicy.CU_SYNC_POLICY_YIELD
+    call(cu.cuStreamSetAttribute, one, which, value)
+    assert call(cu.cuStreamGetAttribute, one, which).syncPolicy == value.syncPolicy
+    assert call(cu.cuStreamGetAttribute, two, which).syncPolicy != value.syncPolicy
+    call(cu.cuStreamCopyAttributes, two, one)
+    assert call(cu.cuStreamGetAttribute, two, which).syncPolicy == value.syncPolicy

@@ -95,6 +95,13 @@ def test_preferences_of_a_function(module: Any) -> None:
     assert native("cuFuncSetCacheConfig")(ctypes.c_void_p(int(add)), ctypes.c_int(77)) == "INVALID_VALUE"
 
 
+def test_shape_as_cuda_1_set_it(module: Any) -> None:
+    add = call(cu.cuModuleGetFunction, module, b"add")
+    call(cu.cuFuncSetBlockShape, add, 8, 8, 1)
+    assert result(cu.cuFuncSetBlockShape, add, 0, 8, 1) == "INVALID_VALUE"
+    call(cu.cuFuncSetSharedSize, add, 1024)
+
+
 def test_loading_mode(context: Any) -> None:
     modes = cu.CUmoduleLoadingMode
     assert call(cu.cuModuleGetLoadingMode) in (modes.CU_MODULE_EAGER_LOADING, modes.CU_MODULE_LAZY_LOADING)
