@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the board of a soft GPU holds, asked in a process of its own: which board it is, is the environment's to say.
 
-As a program (`python -m gpuvirt.cli.softgpu_probe LIBRARY`) it prints one JSON object, or says why not and exits with 1.
+As a program (`python -m gpuvirt.cli.softgpu_probe LIBRARY`) it prints one JSON object, or says why not; exit code 1.
 """
 
 from __future__ import annotations
