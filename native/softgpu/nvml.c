@@ -70,36 +70,40 @@ GV_EXPORT nvmlReturn_t nvmlShutdown(void)
 
 GV_EXPORT const char *nvmlErrorString(nvmlReturn_t result)
 {
-    switch (result) {
-    case NVML_SUCCESS:
-        return "Success";
-    case NVML_ERROR_UNINITIALIZED:
-        return "Uninitialized";
-    case NVML_ERROR_INVALID_ARGUMENT:
-        return "Invalid Argument";
-    case NVML_ERROR_NOT_SUPPORTED:
-        return "Not Supported";
-    case NVML_ERROR_NO_PERMISSION:
-        return "Insufficient Permissions";
-    case NVML_ERROR_NOT_FOUND:
-        return "Not Found";
-    case NVML_ERROR_INSUFFICIENT_SIZE:
-        return "Insufficient Size";
-    case NVML_ERROR_DRIVER_NOT_LOADED:
-        return "Driver Not Loaded";
-    case NVML_ERROR_TIMEOUT:
-        return "Timeout";
-    case NVML_ERROR_LIBRARY_NOT_FOUND:
-        return "NVML Shared Library Not Found";
-    case NVML_ERROR_FUNCTION_NOT_FOUND:
-        return "Function Not Found";
-    case NVML_ERROR_GPU_IS_LOST:
-        return "GPU is lost";
-    case NVML_ERROR_ARGUMENT_VERSION_MISMATCH:
-        return "Argument Version Mismatch";
-    default:
-        return "Unknown Error";
-    }
+    static const char *const words[] = {
+        [NVML_SUCCESS] = "Success",
+        [NVML_ERROR_UNINITIALIZED] = "Uninitialized",
+        [NVML_ERROR_INVALID_ARGUMENT] = "Invalid Argument",
+        [NVML_ERROR_NOT_SUPPORTED] = "Not Supported",
+        [NVML_ERROR_NO_PERMISSION] = "Insufficient Permissions",
+        [NVML_ERROR_ALREADY_INITIALIZED] = "Already Initialized",
+        [NVML_ERROR_NOT_FOUND] = "Not Found",
+        [NVML_ERROR_INSUFFICIENT_SIZE] = "Insufficient Size",
+        [NVML_ERROR_INSUFFICIENT_POWER] = "Insufficient External Power",
+        [NVML_ERROR_DRIVER_NOT_LOADED] = "Driver Not Loaded",
+        [NVML_ERROR_TIMEOUT] = "Timeout",
+        [NVML_ERROR_IRQ_ISSUE] = "Interrupt Request Issue",
+        [NVML_ERROR_LIBRARY_NOT_FOUND] = "NVML Shared Library Not Found",
+        [NVML_ERROR_FUNCTION_NOT_FOUND] = "Function Not Found",
+        [NVML_ERROR_CORRUPTED_INFOROM] = "Corrupted infoROM",
+        [NVML_ERROR_GPU_IS_LOST] = "GPU is lost",
+        [NVML_ERROR_RESET_REQUIRED] = "GPU requires restart",
+        [NVML_ERROR_OPERATING_SYSTEM] = "The operating system has blocked the request.",
+        [NVML_ERROR_LIB_RM_VERSION_MISMATCH] = "RM has detected an NVML/RM version mismatch.",
+        [NVML_ERROR_IN_USE] = "In use by another client",
+        [NVML_ERROR_MEMORY] = "Insufficient Memory",
+        [NVML_ERROR_NO_DATA] = "No data",
+        [NVML_ERROR_VGPU_ECC_NOT_SUPPORTED] = "vGPU Not Supported With ECC Enabled",
+        [NVML_ERROR_INSUFFICIENT_RESOURCES] = "Insufficient Resources",
+        [NVML_ERROR_FREQ_NOT_SUPPORTED] = "Frequency Not Supported",
+        [NVML_ERROR_ARGUMENT_VERSION_MISMATCH] = "Argument Version Mismatch",
+        [NVML_ERROR_DEPRECATED] = "Deprecated",
+        [NVML_ERROR_NOT_READY] = "Not Ready",
+        [NVML_ERROR_GPU_NOT_FOUND] = "No GPUs Found",
+        [NVML_ERROR_INVALID_STATE] = "Invalid State",
+        [NVML_ERROR_RESET_TYPE_NOT_SUPPORTED] = "Reset Type Not Supported",
+    };
+    return (unsigned)result < sizeof words / sizeof *words ? words[result] : "Unknown Error";
 }
 
 /* Copies a text out; the size must fit it, as with the real library. */

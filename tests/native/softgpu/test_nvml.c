@@ -29,6 +29,9 @@ int main(void)
     NVML(nvmlInit());
     NVML(nvmlDeviceGetCount(&count));
     CHECK_EQUAL(count, 1);
+    for (unsigned error = 0; error <= NVML_ERROR_RESET_TYPE_NOT_SUPPORTED; error++)
+        CHECK(strcmp(nvmlErrorString((nvmlReturn_t)error), "Unknown Error") != 0);
+    CHECK(strcmp(nvmlErrorString((nvmlReturn_t)998), "Unknown Error") == 0);
     CHECK_EQUAL(nvmlDeviceGetHandleByIndex(1, &device), NVML_ERROR_INVALID_ARGUMENT);
     NVML(nvmlDeviceGetHandleByIndex(0, &device));
     CHECK_EQUAL(used(), 0);
