@@ -70,6 +70,8 @@ def main(arguments: list[str]) -> int:
         return _fail(f"{error.filename}: {error.strerror}")
     except syntax.PtxError as error:
         return _fail(str(error), 2)
+    except RecursionError:
+        return _fail("line 0: operands, signs or scopes are nested too deeply", 2)
     except Exception as error:  # a bug here must reach the JIT error log as one line, not as a traceback
         return _fail(f"line 0: the translator failed: {type(error).__name__}: {error}".replace("\n", " "), 2)
     return 0

@@ -178,7 +178,7 @@ class _BodyParser:
         if tokens.accept("@"):
             guard_not = tokens.accept("!")
             found = self._lookup(tokens.name())
-            if found is None or found.kind != "reg":
+            if found is None or self.function.registers.get(found.name) != "pred":
                 raise tokens.error("the guard is no predicate register")
             guard = found.name
         line = tokens.line()
@@ -192,6 +192,8 @@ class _BodyParser:
                 raise tokens.error(f"expected ',' or ';' in '{instruction.opcode}', found '{tokens.peek()}'")
             tokens.accept(",")
         if instruction.base in ("bra", "brx"):
+            if len(operands) < (1 if instruction.base == "bra" else 2) or operands[-1].kind != "sym":
+                raise PtxError(line, f"'{instruction.opcode}' needs a label")
             self.targets += [(operand, self.scope, line) for operand in operands if operand.kind == "sym"]
         self.function.body.append(instruction)
 

@@ -82,7 +82,7 @@ def parse_variables(tokens: Tokens, space: str, linkage: str) -> list[Variable]:
     while tokens.peek().startswith("."):
         token = tokens.next()[1:]
         if token == "align":
-            align = tokens.integer()
+            align = _parse_alignment(tokens)
         elif token in TYPE_WIDTHS:
             element = token
         elif token in ("v2", "v4", "v8"):
@@ -117,13 +117,23 @@ def parse_variables(tokens: Tokens, space: str, linkage: str) -> list[Variable]:
     return variables
 
 
+def _parse_alignment(tokens: Tokens) -> int:
+    align = tokens.integer()
+    if align <= 0 or align & (align - 1):
+        raise tokens.error(f"alignment {align} is no power of two")
+    return align
+
+
 def _parse_dimensions(tokens: Tokens, variable: Variable) -> None:
     while tokens.accept("["):
         if tokens.accept("]"):
             variable.unsized = True
             variable.size = 0
         else:
-            variable.size *= tokens.integer()
+            length = tokens.integer()
+            if length < 0:
+                raise tokens.error(f"'{variable.name}' has a negative length")
+            variable.size *= length
             tokens.expect("]")
 
 
@@ -200,7 +210,7 @@ def parse_parameters(tokens: Tokens) -> list[Variable]:
             if token == "reg":
                 space = "reg"
             elif token == "align":
-                align = tokens.integer()
+                align = _parse_alignment(tokens)
             elif token in TYPE_WIDTHS:
                 element = token
             elif token in ("v2", "v4"):

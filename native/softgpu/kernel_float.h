@@ -210,12 +210,12 @@ GV_FN float gv_relu(float value) { return value != value ? value : value > 0.0f 
 GV_MIN_MAX(f32, float, gv_u32, gv_f32, GV_NAN32)
 GV_MIN_MAX(f64, double, gv_u64, gv_f64, GV_NAN64)
 
-/* Float to integer: out of range saturates, NaN gives 0 (C leaves both undefined). double holds every float exactly. */
+/* Float to integer: out of range saturates, NaN gives `nan` (C leaves both undefined). double holds every float exactly. */
 #define GV_TO_INTEGER(name, type, low, high, minimum, maximum)                                                         \
-    GV_FN type name(double value)                                                                                      \
+    GV_FN type name(double value, type nan)                                                                            \
     {                                                                                                                  \
         if (value != value)                                                                                            \
-            return 0;                                                                                                  \
+            return nan;                                                                                                \
         return value <= low ? minimum : value >= high ? maximum : (type)value;                                         \
     }
 GV_TO_INTEGER(gv_to_s8, int8_t, -128.0, 127.0, INT8_MIN, INT8_MAX)

@@ -17,10 +17,12 @@ GV_FN uint64_t gv_mbarrier_pack(uint64_t pending, uint64_t arrivals, int64_t byt
            parity << 63;
 }
 
-/* Arrivals and bytes change by so much; the phase ends when both are at 0. Returns the state before, which is the token. */
+/* Arrivals and bytes change by so much; the phase ends when both are at 0. Returns the state before, which is the token.
+ * volatile: lanes side by side (GV_LANES) may not do this side by side. */
 GV_FN uint64_t gv_mbarrier_update(uint64_t address, uint32_t arrive, uint32_t leave, int64_t more_bytes)
 {
-    uint64_t *at = (uint64_t *)(uintptr_t)address, old = *at;
+    volatile uint64_t *at = (volatile uint64_t *)(uintptr_t)address;
+    const uint64_t old = *at;
     uint64_t pending = (old & GV_MBARRIER_MASK) - arrive, arrivals = (old >> 20 & GV_MBARRIER_MASK) - leave;
     int64_t bytes = ((int64_t)(old << 1) >> 41) + more_bytes;
     uint64_t parity = old >> 63;

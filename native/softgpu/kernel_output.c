@@ -73,9 +73,10 @@ static int convert(char *out, size_t room, char *spec, size_t length, bool is_lo
 #undef EMIT
 }
 
-static size_t format_line(char *out, size_t room, const char *format, const uint8_t *at)
+static size_t format_line(char *out, size_t room, const char *format, const uint8_t *at, int *taken)
 {
     size_t length = 0;
+    *taken = 0;
     while (*format != '\0' && length + 1 < room) {
         if (format[0] != '%' || format[1] == '%') {
             out[length++] = *format;
@@ -99,6 +100,7 @@ static size_t format_line(char *out, size_t room, const char *format, const uint
             continue; /* not a conversion that devices know */
         spec[used++] = *format++;
         spec[used] = '\0';
+        *taken += 1 + star_count;
         const int written = convert(out + length, room - length, spec, used, longs > 0, &at, stars, star_count);
         if (written > 0)
             length += (size_t)written < room - length ? (size_t)written : room - length - 1;
@@ -111,7 +113,8 @@ int gv_output_vprintf(void *sink, const char *format, const void *arguments)
 {
     (void)sink;
     char line[LINE];
-    const size_t length = format_line(line, sizeof line, format, arguments);
+    int taken;
+    const size_t length = format_line(line, sizeof line, format, arguments, &taken);
     pthread_mutex_lock(&lock);
     if (fifo == NULL)
         fifo = malloc(FIFO);
@@ -126,7 +129,7 @@ int gv_output_vprintf(void *sink, const char *format, const void *arguments)
         atomic_store(&something, true);
     }
     pthread_mutex_unlock(&lock);
-    return (int)length;
+    return taken; /* unlike C's: arguments, not characters */
 }
 
 void gv_output_assert(void *sink, const char *message, const char *file, uint32_t line, const char *function)

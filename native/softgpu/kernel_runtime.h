@@ -281,10 +281,11 @@ GV_FN void (*gv_find_function(const struct gv_function *table, uint32_t count, u
         while (!__atomic_compare_exchange_n(gv_at, &old, gv_new, 0, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));              \
         old;                                                                                                           \
     })
-/* The same for memory that only this block sees: its threads take turns. */
+/* The same for memory that only this block sees: its threads take turns. volatile: lanes that are computed side by side
+ * (GV_LANES) may mean the same word, so these updates must not be done side by side. */
 #define GV_PLAIN_UPDATE(type, address, expression)                                                                     \
     ({                                                                                                                 \
-        type *gv_at = (type *)(uintptr_t)(address);                                                                    \
+        volatile type *gv_at = (volatile type *)(uintptr_t)(address);                                                  \
         type old = *gv_at;                                                                                             \
         *gv_at = (type)(expression);                                                                                   \
         old;                                                                                                           \

@@ -83,8 +83,34 @@ void gv_gauge_wait_for(struct gv_gauge *gauge, uint64_t value, uint64_t ns)
     atomic_fetch_sub(&gauge->waiters, 1);
 }
 
+struct start {
+    void *(*run)(void *);
+    void *argument;
+    _Alignas(16) char handler_stack[65536];
+};
+
+/* A kernel may use up the thread's stack, by recursion without end: the handler of that fault needs another one. */
+static void *run_thread(void *argument)
+{
+    struct start *start = argument;
+    const stack_t ours = {.ss_sp = start->handler_stack, .ss_size = sizeof start->handler_stack};
+    const stack_t none = {.ss_flags = SS_DISABLE};
+    stack_t had;
+    const bool changed = sigaltstack(NULL, &had) == 0 && (had.ss_flags & SS_DISABLE) && sigaltstack(&ours, NULL) == 0;
+    void *result = start->run(start->argument);
+    if (changed)
+        sigaltstack(&none, NULL);
+    free(start);
+    return result;
+}
+
 bool gv_start_thread(void *(*run)(void *), void *argument, const char *name)
 {
+    struct start *start = malloc(sizeof *start);
+    if (start == NULL)
+        return false;
+    start->run = run;
+    start->argument = argument;
     sigset_t blocked, old;
     sigfillset(&blocked);
     sigdelset(&blocked, SIGSEGV);
@@ -96,12 +122,14 @@ bool gv_start_thread(void *(*run)(void *), void *argument, const char *name)
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_sigmask(SIG_SETMASK, &blocked, &old);
     pthread_t thread;
-    const int error = pthread_create(&thread, &attributes, run, argument);
+    const int error = pthread_create(&thread, &attributes, run_thread, start);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attributes);
-    if (error == 0)
+    if (error == 0) {
         pthread_setname_np(thread, name);
-    else
+    } else {
+        free(start);
         gv_log_error("cannot start a thread (error %d): limit on threads or memory reached", error);
+    }
     return error == 0;
 }

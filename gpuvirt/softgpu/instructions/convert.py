@@ -72,7 +72,9 @@ def _float_to_integer(e: FunctionEmitter, i: Instruction, to: str, source: str) 
     for mod, function in _TO_INTEGRAL.items():
         if mod in i.mods and mod != "rzi":
             value = f"__builtin_{function}{'' if source == 'f64' else 'f'}({value})"
-    e.assign(d, to, f"gv_to_{'s' if is_signed(to) else 'u'}{width(to)}({value})")
+    bits = width(to)
+    nan = f"({C_TYPES[to]})(1ull << {bits - 1})" if source == "f64" or bits == 64 else "0"
+    e.assign(d, to, f"gv_to_{'s' if is_signed(to) else 'u'}{bits}({value}, {nan})")
 
 
 def _integer_to_float(e: FunctionEmitter, i: Instruction, to: str, source: str) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from cuda.bindings import driver as cu
 
+from support.driver_calls import compile_ptx
+
 Call = Callable[..., Any]
 
 
@@ -98,6 +100,21 @@ def test_function_attributes(context: Any, kernel: Call, driver_call: Call) -> N
     grid, block = driver_call(cu.cuOccupancyMaxPotentialBlockSize, function, None, 0, 0)
     assert grid >= 1
     assert 32 <= block <= 1024
+
+
+def test_printf_returns_how_many_arguments_it_took(context: Any, driver_call: Call) -> None:
+    source = b"""extern "C" __global__ void say(int *to) {
+        to[0] = printf("%d %s %f %%\\n", 1, "two", 3.0);
+        to[1] = printf("nothing\\n");
+        to[2] = printf("%*d\\n", 5, 6);
+    }"""
+    function = driver_call(cu.cuModuleGetFunction, driver_call(cu.cuModuleLoadData, compile_ptx(source)), b"say")
+    to = int(driver_call(cu.cuMemAlloc, 12))
+    arguments = ((to,), (ctypes.c_void_p,))
+    driver_call(cu.cuLaunchKernel, function, 1, 1, 1, 1, 1, 1, 0, 0, arguments, 0)
+    taken = np.zeros(3, np.int32)
+    driver_call(cu.cuMemcpyDtoH, taken.ctypes.data, to, 12)
+    assert taken.tolist() == [3, 0, 2]
 
 
 @pytest.mark.parametrize(("name", "expected"), [("store", "ILLEGAL_ADDRESS"), ("trap", "LAUNCH_FAILED")])

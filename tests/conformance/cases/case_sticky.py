@@ -16,6 +16,14 @@ SOURCE = b"""
 extern "C" __global__ void misaligned(char *to) { *(int *)(to + 1) = 1; }
 extern "C" __global__ void store(unsigned *to, unsigned value) { *to = value; }
 extern "C" __global__ void assertion(int *to) { if (*to == 0) __trap(); *to = 2; }
+extern "C" __global__ void deep(int *to, int n) {
+    struct Again { __device__ static int f(int *to, int n) {
+        volatile int own[64];
+        own[n & 63] = n;
+        return n == *to ? n : f(to, n + 1) + own[n & 63];
+    } };
+    *to = Again::f(to, n);
+}
 extern "C" __global__ void beyond(int *to, long long far) { to[far] = 1; }
 """
 ILLEGAL = ((64, 1), (ctypes.c_void_p, ctypes.c_uint32))
@@ -136,3 +144,10 @@ def test_later_work_of_other_streams_does_not_run(gate: Any, text: bytes) -> Non
     function = gate._store
     assert result(cu.cuLaunchKernel, function, 1, 1, 1, 1, 1, 1, 0, stream, arguments, 0) == "ILLEGAL_ADDRESS"
     assert gate.word(2).value == 0
+
+
+def test_recursion_without_end_is_an_error_and_not_the_end(context: Any, text: bytes) -> None:
+    pointer = call(cu.cuMemAlloc, 64)
+    call(cu.cuMemsetD32, pointer, 0, 16)
+    launch(text, b"deep", ((pointer, 1), (ctypes.c_void_p, ctypes.c_int)))
+    assert result(cu.cuCtxSynchronize) in ("ILLEGAL_ADDRESS", "HARDWARE_STACK_ERROR", "LAUNCH_FAILED")

@@ -27,6 +27,7 @@ FLAGS = [
     "-fPIC",
     "-O2",
     "-march=native",
+    "-mprefer-vector-width=512",  # as the driver: lanes side by side
     "-fwrapv",
     "-ffp-contract=off",
     "-fno-math-errno",

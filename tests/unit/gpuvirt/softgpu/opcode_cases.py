@@ -87,10 +87,13 @@ def _bfind(a: int, n: int, signed: bool) -> int:
 
 
 def _to_integer(low: int, high: int, rounding: Callable[[float], float]) -> Callable[[float], int]:
+    """NaN gives 0 from a narrow float to a narrow integer, else the highest bit alone (PTX ISA, cvt)."""
+
     def convert(a: float) -> int:
+        wide = isinstance(a, np.float64) or high >= 2**63 - 1
         a = float(a)
         if a != a:
-            return 0
+            return (low or (high + 1) // 2) if wide else 0
         if math.isinf(a):
             return high if a > 0 else low
         return clamp(int(rounding(a)), low, high)
@@ -277,6 +280,10 @@ FLOAT = [
     Case("cvt.rzi.s32.f32 %d, %a;", "f32", "s32", _to_integer(-(2**31), 2**31 - 1, math.trunc)),
     Case("cvt.rni.s32.f32 %d, %a;", "f32", "s32", _to_integer(-(2**31), 2**31 - 1, round)),
     Case("cvt.rmi.s64.f64 %d, %a;", "f64", "s64", _to_integer(-(2**63), 2**63 - 1, math.floor)),
+    Case("cvt.rzi.s32.f64 %d, %a;", "f64", "s32", _to_integer(-(2**31), 2**31 - 1, math.trunc)),
+    Case("cvt.rmi.u32.f64 %d, %a;", "f64", "u32", _to_integer(0, 2**32 - 1, math.floor)),
+    Case("cvt.rzi.s64.f32 %d, %a;", "f32", "s64", _to_integer(-(2**63), 2**63 - 1, math.trunc)),
+    Case("cvt.rzi.u64.f64 %d, %a;", "f64", "u64", _to_integer(0, 2**64 - 1, math.trunc)),
     Case("cvt.rzi.u32.f32 %d, %a;", "f32", "u32", _to_integer(0, 2**32 - 1, math.trunc)),
     Case("cvt.rpi.u64.f32 %d, %a;", "f32", "u64", _to_integer(0, 2**64 - 1, math.ceil)),
     Case("cvt.rzi.s16.f32 %d, %a;", "f32", "s16", _to_integer(-(2**15), 2**15 - 1, math.trunc)),

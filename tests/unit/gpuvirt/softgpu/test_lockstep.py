@@ -274,3 +274,97 @@ def test_side_by_side_is_one_by_one(together: Module, one_by_one: Module, seed: 
             assert results[0] == results[1], (shape, start)
             different.update(results[0])
     assert len(different) > 100
+
+
+UPDATES = {
+    "add": ("add.u32", "1"),
+    "max": ("max.u32", "%tid.x"),
+    "float": ("add.f32", "0f3F800000"),
+    "inc": ("inc.u32", "99"),
+}
+
+
+@pytest.fixture(scope="module")
+def updates() -> Module:
+    """Between two barriers each thread updates one of few words; lanes meet at the same word."""
+    text = HEADER
+    for name, (operation, value) in UPDATES.items():
+        text += f"""
+.visible .entry {name}(.param .u64 keys, .param .u64 out)
+{{
+.reg .b32 %i, %v, %old;
+.reg .b64 %k, %o, %d, %a, %key, %bins;
+.shared .b32 bins[1024];
+ld.param.u64 %k, [keys];
+ld.param.u64 %o, [out];
+mov.u32 %i, %tid.x;
+mul.wide.u32 %d, %i, 4;
+mov.u64 %bins, bins;
+add.u64 %a, %bins, %d;
+add.u64 %k, %k, %d;
+add.u64 %o, %o, %d;
+mov.u32 %v, 0;
+st.shared.u32 [%a], %v;
+bar.sync 0;
+ld.global.u32 %key, [%k];
+shl.b64 %key, %key, 2;
+add.u64 %key, %bins, %key;
+mov.b32 %v, {value};
+atom.shared.{operation} %old, [%key], %v;
+bar.sync 0;
+ld.shared.u32 %v, [%a];
+st.global.u32 [%o], %v;
+ret;
+}}
+"""
+    module = Module(text)
+    assert module.c_text.count("_group(const struct gv_block *B, struct") == len(UPDATES)
+    return module
+
+
+@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("threads", [32, 33, 256])
+def test_lanes_that_update_the_same_word_all_count(updates: Module, name: str, threads: int) -> None:
+    keys = np.random.default_rng(threads).integers(0, 5, threads).astype(np.uint32)
+    out = np.zeros(threads, np.uint32)
+    assert updates.launch(name, 1, threads, keys, out) == 0
+    expected = np.bincount(keys, minlength=threads)
+    if name == "max":
+        expected = np.zeros(threads, int)
+        np.maximum.at(expected, keys, np.arange(threads))
+    np.testing.assert_array_equal(out.view(np.float32) if name == "float" else out, expected)
+
+
+def test_lanes_that_arrive_at_one_mbarrier_all_count() -> None:
+    module = Module(
+        HEADER
+        + """
+.visible .entry arrive(.param .u64 out)
+{
+.reg .pred %p;
+.reg .b32 %i, %n;
+.reg .b64 %o, %d, %token;
+.shared .align 8 .b64 barrier;
+ld.param.u64 %o, [out];
+mov.u32 %i, %tid.x;
+mov.u32 %n, %ntid.x;
+setp.ne.u32 %p, %i, 0;
+@%p bra READY;
+add.u32 %n, %n, 1;
+mbarrier.init.shared.b64 [barrier], %n;
+READY:
+bar.sync 0;
+mbarrier.arrive.shared.b64 %token, [barrier];
+bar.sync 0;
+mul.wide.u32 %d, %i, 8;
+add.u64 %o, %o, %d;
+ld.shared.b64 %token, [barrier];
+st.global.b64 [%o], %token;
+ret;
+}
+"""
+    )
+    assert module.c_text.count("_group(const struct gv_block *B, struct") == 1
+    out = np.zeros(96, np.uint64)
+    assert module.launch("arrive", 1, 96, out) == 0
+    assert set((out & np.uint64((1 << 20) - 1)).tolist()) == {1}  # what is still missing
