@@ -193,6 +193,22 @@ def test_sizes_that_overflow(device: int, stream: Any) -> None:
     assert not fetch(device, SIZE).any()
 
 
+def test_half_known_is_not_host_memory(context: Any, stream: Any) -> None:
+    """Documented: a range is all registered or allocated, or not at all. What goes beyond is no pageable memory."""
+    device, other = (int(call(cu.cuMemAlloc, 4 << 20)) for _ in range(2))
+    pinned = int(call(cu.cuMemHostAlloc, 1 << 16, 0))
+    beyond = 5 << 20
+    host: Any = np.zeros(beyond, dtype=np.uint8)
+    assert result(cu.cuMemcpy, device, host.ctypes.data, beyond) == "INVALID_VALUE"
+    assert result(cu.cuMemcpy, host.ctypes.data, device, beyond) == "INVALID_VALUE"
+    assert result(cu.cuMemcpyAsync, device, other, beyond, stream) == "INVALID_VALUE"
+    assert result(cu.cuMemcpyAsync, other, host.ctypes.data, 1 << 40, stream) == "INVALID_VALUE"
+    assert result(cu.cuMemcpyHtoD, device, pinned, 1 << 20) == "INVALID_VALUE"
+    assert result(cu.cuMemcpyDtoHAsync, pinned, device, 1 << 20, stream) == "INVALID_VALUE"
+    call(cu.cuStreamSynchronize, stream)
+    call(cu.cuMemFreeHost, pinned)
+
+
 def test_null_is_no_host_memory(device: int, stream: Any) -> None:
     for size in (16, 4096):
         assert native("cuMemcpyHtoD_v2")(device, None, size) == "INVALID_VALUE"
