@@ -36,6 +36,14 @@ static struct record_operation *take_last(struct gv_event *event)
     return (struct record_operation *)last;
 }
 
+static struct gv_dependency after_of(struct gv_event *event)
+{
+    pthread_mutex_lock(&event->lock);
+    const struct gv_dependency after = event->after;
+    pthread_mutex_unlock(&event->lock);
+    return after;
+}
+
 /* Never recorded counts; a record of a destroyed event in the same place does not. */
 static bool is_done(const struct gv_event *event)
 {
@@ -170,7 +178,9 @@ GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsi
         return CUDA_SUCCESS;
     if (event->slot != NULL)
         return gv_event_slot_record(event->slot, stream);
+    pthread_mutex_lock(&event->lock); /* another thread may read it: both members or none */
     event->after = (struct gv_dependency){&stream->completed, atomic_load(&stream->submitted.value)};
+    pthread_mutex_unlock(&event->lock);
     return gv_event_record(event, stream);
 }
 
@@ -189,8 +199,8 @@ GV_EXPORT CUresult cuEventQuery(CUevent hEvent)
     GV_TRY(gv_capture_check_event(event));
     if (event->slot != NULL)
         return gv_event_slot_done(event->slot) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
-    const bool done =
-        is_done(event) && (event->after.gauge == NULL || gv_gauge_reached(event->after.gauge, event->after.value + 1));
+    const struct gv_dependency after = after_of(event);
+    const bool done = is_done(event) && (after.gauge == NULL || gv_gauge_reached(after.gauge, after.value + 1));
     return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
@@ -209,10 +219,11 @@ GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
         gv_gauge_wait(&record->reached, 1);
         gv_operation_release(&record->operation);
     }
-    if (event->after.gauge != NULL) {
+    const struct gv_dependency after = after_of(event);
+    if (after.gauge != NULL) {
         /* The record is an operation of its stream, which is not "not ready" for it any more. */
-        gv_gauge_wait(event->after.gauge, event->after.value + 1);
-        gv_gauge_see(event->after.gauge, event->after.value);
+        gv_gauge_wait(after.gauge, after.value + 1);
+        gv_gauge_see(after.gauge, after.value);
     }
     gv_after_wait();
     return gv_context_state(event->context);
@@ -325,7 +336,8 @@ GV_EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned 
         return CUDA_SUCCESS;
     if (event->slot != NULL)
         return gv_event_slot_wait(event->slot, stream);
-    gv_stream_order(stream, event->after.gauge, event->after.value);
+    const struct gv_dependency after = after_of(event);
+    gv_stream_order(stream, after.gauge, after.value);
     if (!(Flags & CU_EVENT_WAIT_EXTERNAL) && is_done(event))
         return CUDA_SUCCESS;
     struct gv_operation *operation;

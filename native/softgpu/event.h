@@ -18,7 +18,7 @@ struct gv_event {
     uint64_t created_at;                 /* value of `recorded` when created: equal = not recorded yet */
     struct gv_gauge done;                /* never reset */
     _Atomic uint64_t time_ns;            /* of the record `done` */
-    pthread_mutex_t lock;                /* `last`; all zero is unlocked */
+    pthread_mutex_t lock;                /* `last`, `after`; all zero is unlocked */
     struct gv_operation *last;           /* the last record, while the event lives; NULL: none */
     struct gv_captured_record *captured; /* under gv_capture_lock; NULL: last recorded in a stream that ran */
     struct gv_dependency after;          /* what the last record comes after: the stream and its number then */
