@@ -193,6 +193,7 @@ def test_sizes_that_overflow(device: int, stream: Any) -> None:
     assert not fetch(device, SIZE).any()
 
 
+@pytest.mark.differs("shim", reason="allocations of governed memory lie side by side in one mapping")
 def test_half_known_is_not_host_memory(context: Any, stream: Any) -> None:
     """Documented: a range is all registered or allocated, or not at all. What goes beyond is no pageable memory."""
     device, other = (int(call(cu.cuMemAlloc, 4 << 20)) for _ in range(2))
