@@ -296,7 +296,7 @@ GV_EXPORT CUresult cuCtxDestroy_v2(CUcontext ctx)
     struct gv_context *context = gv_context_of(ctx);
     if (context == NULL || context->primary)
         return CUDA_ERROR_INVALID_CONTEXT;
-    if (!atomic_load(&context->alive))
+    if (!atomic_exchange(&context->alive, false)) /* of two threads one destroys it */
         return CUDA_ERROR_CONTEXT_IS_DESTROYED;
     close_context(context);
     if (gv_thread_context() == context)

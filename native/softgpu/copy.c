@@ -84,16 +84,27 @@ static CUresult perform(const struct gv_copy *copy, struct gv_context *context)
     return gv_fault_error(frame.signal);
 }
 
+/* Documented: what is not all known to CUDA must not be known at all; then it is pageable memory. */
+static bool touches_known(uint64_t address, uint64_t bytes)
+{
+    return gv_range_known(address, 1, NULL) || gv_range_known(address + bytes - 1, 1, NULL);
+}
+
 CUresult gv_copy_classify(struct gv_copy *copy, bool to_host, bool from_host)
 {
     enum gv_region_kind kind;
-    const bool to_known = gv_range_known((uint64_t)copy->to, span(copy, copy->to_pitch, copy->to_slice), &kind);
-    if (!to_known && !to_host)
+    uint64_t to_bytes, from_bytes;
+    if (!gv_span(copy->width, copy->height, copy->to_pitch, copy->depth, copy->to_slice, &to_bytes) ||
+        !gv_span(copy->width, copy->height, copy->from_pitch, copy->depth, copy->from_slice, &from_bytes) ||
+        copy->to == NULL || copy->from == NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    const bool to_known = gv_range_known((uint64_t)copy->to, to_bytes, &kind);
+    if (!to_known && (!to_host || touches_known((uint64_t)copy->to, to_bytes)))
         return CUDA_ERROR_INVALID_VALUE;
     copy->to_device = to_known && !gv_is_host_kind(kind);
     copy->to_pageable = !to_known;
-    const bool from_known = gv_range_known((uint64_t)copy->from, span(copy, copy->from_pitch, copy->from_slice), &kind);
-    if (!from_known && !from_host)
+    const bool from_known = gv_range_known((uint64_t)copy->from, from_bytes, &kind);
+    if (!from_known && (!from_host || touches_known((uint64_t)copy->from, from_bytes)))
         return CUDA_ERROR_INVALID_VALUE;
     copy->from_device = from_known && !gv_is_host_kind(kind);
     copy->from_pageable = !from_known;

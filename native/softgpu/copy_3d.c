@@ -38,7 +38,11 @@ static CUresult locate_plain(struct side *side, const struct gv_copy *copy)
     if (base == NULL)
         return CUDA_ERROR_INVALID_VALUE;
     side->is_host = side->type != CU_MEMORYTYPE_DEVICE;
-    side->address = base + side->z * side->slice + side->y * side->pitch + side->x;
+    uint64_t offset;
+    if (!gv_span(side->x, side->y + 1, side->pitch, side->z + 1, side->slice, &offset) ||
+        __builtin_add_overflow((uintptr_t)base, offset, &offset))
+        return CUDA_ERROR_INVALID_VALUE;
+    side->address = (uint8_t *)offset;
     return CUDA_SUCCESS;
 }
 

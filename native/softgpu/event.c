@@ -11,7 +11,45 @@ struct record_operation {
     struct gv_operation operation;
     struct gv_event *event;
     uint64_t number;
+    struct gv_gauge reached; /* 1: by its stream. Who waits for this record must not be let go by a later one */
 };
+
+/* Makes `record` (NULL: none) the last one of the event. */
+static void set_last(struct gv_event *event, struct record_operation *record)
+{
+    struct gv_operation *const old = event->last;
+    event->last = record != NULL ? &record->operation : NULL;
+    if (record != NULL)
+        gv_operation_retain(&record->operation);
+    if (old != NULL)
+        gv_operation_release(old);
+}
+
+/* The record that a wait of now is for, retained; NULL: none since the event was created. */
+static struct record_operation *take_last(struct gv_event *event)
+{
+    pthread_mutex_lock(&event->lock);
+    struct gv_operation *const last = event->last;
+    if (last != NULL)
+        gv_operation_retain(last);
+    pthread_mutex_unlock(&event->lock);
+    return (struct record_operation *)last;
+}
+
+static struct gv_dependency after_of(struct gv_event *event)
+{
+    pthread_mutex_lock(&event->lock);
+    const struct gv_dependency after = event->after;
+    pthread_mutex_unlock(&event->lock);
+    return after;
+}
+
+/* Never recorded counts; a record of a destroyed event in the same place does not. */
+static bool is_done(const struct gv_event *event)
+{
+    const uint64_t recorded = atomic_load(&event->recorded);
+    return recorded == event->created_at || gv_gauge_reached(&event->done, recorded);
+}
 
 static struct gv_event *event_of(CUevent handle) { return gv_is(handle, GV_EVENT) ? (struct gv_event *)handle : NULL; }
 
@@ -33,7 +71,10 @@ GV_EXPORT CUresult cuEventCreate(CUevent *phEvent, unsigned int Flags)
     }
     event->context = context;
     event->flags = Flags;
+    pthread_mutex_lock(&event->lock);
+    set_last(event, NULL); /* a graph may have recorded it after its end */
     event->created_at = atomic_load(&event->recorded);
+    pthread_mutex_unlock(&event->lock);
     event->after = (struct gv_dependency){NULL, 0};
     *phEvent = (CUevent)event;
     return CUDA_SUCCESS;
@@ -47,7 +88,10 @@ GV_EXPORT CUresult cuEventDestroy_v2(CUevent hEvent)
     gv_capture_forget_event((struct gv_event *)hEvent);
     if (((struct gv_event *)hEvent)->slot != NULL)
         gv_event_slot_free(((struct gv_event *)hEvent)->slot);
-    gv_object_free(hEvent, GV_EVENT); /* records and waits in flight hold numbers that stay valid */
+    pthread_mutex_lock(&((struct gv_event *)hEvent)->lock);
+    set_last((struct gv_event *)hEvent, NULL);
+    pthread_mutex_unlock(&((struct gv_event *)hEvent)->lock);
+    gv_object_free(hEvent, GV_EVENT); /* records in flight hold numbers that stay valid, waits hold their record */
     return CUDA_SUCCESS;
 }
 
@@ -57,16 +101,22 @@ GV_EXPORT CUresult cuEventDestroy(CUevent hEvent) { return cuEventDestroy_v2(hEv
 static void arm_record(struct gv_operation *operation)
 {
     struct record_operation *record = (struct record_operation *)operation;
+    pthread_mutex_lock(&record->event->lock);
     record->number = atomic_fetch_add(&record->event->recorded, 1) + 1;
+    set_last(record->event, record);
+    pthread_mutex_unlock(&record->event->lock);
 }
 
 static CUresult run_record(struct gv_operation *operation, struct gv_stream *stream)
 {
     (void)stream;
     struct record_operation *record = (struct record_operation *)operation;
+    pthread_mutex_lock(&record->event->lock); /* records in two streams: the time is that of the later number */
     if (atomic_load(&record->event->done.value) < record->number)
         atomic_store(&record->event->time_ns, gv_board_now_ns());
     gv_gauge_advance(&record->event->done, record->number);
+    pthread_mutex_unlock(&record->event->lock);
+    gv_gauge_advance(&record->reached, 1);
     return CUDA_SUCCESS;
 }
 
@@ -98,6 +148,7 @@ CUresult gv_event_make_record(CUevent handle, struct gv_operation **operation)
     record->operation.kind = &record_kind;
     record->event = event;
     record->number = 0;
+    record->reached = (struct gv_gauge){0};
     *operation = &record->operation;
     return CUDA_SUCCESS;
 }
@@ -127,7 +178,9 @@ GV_EXPORT CUresult cuEventRecordWithFlags(CUevent hEvent, CUstream hStream, unsi
         return CUDA_SUCCESS;
     if (event->slot != NULL)
         return gv_event_slot_record(event->slot, stream);
+    pthread_mutex_lock(&event->lock); /* another thread may read it: both members or none */
     event->after = (struct gv_dependency){&stream->completed, atomic_load(&stream->submitted.value)};
+    pthread_mutex_unlock(&event->lock);
     return gv_event_record(event, stream);
 }
 
@@ -146,8 +199,8 @@ GV_EXPORT CUresult cuEventQuery(CUevent hEvent)
     GV_TRY(gv_capture_check_event(event));
     if (event->slot != NULL)
         return gv_event_slot_done(event->slot) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
-    const bool done = gv_gauge_reached(&event->done, atomic_load(&event->recorded)) &&
-                      (event->after.gauge == NULL || gv_gauge_reached(event->after.gauge, event->after.value + 1));
+    const struct gv_dependency after = after_of(event);
+    const bool done = is_done(event) && (after.gauge == NULL || gv_gauge_reached(after.gauge, after.value + 1));
     return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
@@ -159,14 +212,18 @@ GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
         return CUDA_ERROR_INVALID_HANDLE;
     GV_TRY(gv_context_state(event->context));
     GV_TRY(gv_capture_check_event(event));
+    struct record_operation *const record = take_last(event);
     if (event->slot != NULL)
         gv_event_slot_synchronise(event->slot);
-    else
-        gv_gauge_wait(&event->done, atomic_load(&event->recorded));
-    if (event->after.gauge != NULL) {
+    if (record != NULL) {
+        gv_gauge_wait(&record->reached, 1);
+        gv_operation_release(&record->operation);
+    }
+    const struct gv_dependency after = after_of(event);
+    if (after.gauge != NULL) {
         /* The record is an operation of its stream, which is not "not ready" for it any more. */
-        gv_gauge_wait(event->after.gauge, event->after.value + 1);
-        gv_gauge_see(event->after.gauge, event->after.value);
+        gv_gauge_wait(after.gauge, after.value + 1);
+        gv_gauge_see(after.gauge, after.value);
     }
     gv_after_wait();
     return gv_context_state(event->context);
@@ -185,7 +242,7 @@ static CUresult elapsed(float *pMilliseconds, CUevent hStart, CUevent hEnd)
         GV_TRY(gv_context_state(events[i]->context));
     }
     for (int i = 0; i < 2; i++)
-        if (!gv_gauge_reached(&events[i]->done, atomic_load(&events[i]->recorded)))
+        if (!is_done(events[i]))
             return CUDA_ERROR_NOT_READY;
     *pMilliseconds =
         (float)((double)(int64_t)(atomic_load(&events[1]->time_ns) - atomic_load(&events[0]->time_ns)) / 1e6);
@@ -207,21 +264,29 @@ GV_EXPORT CUresult cuEventElapsedTime_v2(float *pMilliseconds, CUevent hStart, C
 struct wait_operation {
     struct gv_operation operation;
     struct gv_event *event;
-    uint64_t number;
+    struct record_operation *record; /* of the time when it was given to a stream; NULL: none */
 };
 
 static void arm_wait(struct gv_operation *operation)
 {
     struct wait_operation *wait = (struct wait_operation *)operation;
-    wait->number = atomic_load(&wait->event->recorded);
+    wait->record = take_last(wait->event);
 }
 
 static CUresult run_wait(struct gv_operation *operation, struct gv_stream *stream)
 {
     (void)stream;
     struct wait_operation *wait = (struct wait_operation *)operation;
-    gv_gauge_wait(&wait->event->done, wait->number);
+    if (wait->record != NULL)
+        gv_gauge_wait(&wait->record->reached, 1);
     return CUDA_SUCCESS;
+}
+
+static void drop_wait(struct gv_operation *operation)
+{
+    struct record_operation *const record = ((struct wait_operation *)operation)->record;
+    if (record != NULL)
+        gv_operation_release(&record->operation);
 }
 
 static void describe_wait(struct gv_operation *operation, CUgraphNodeParams *params)
@@ -234,6 +299,7 @@ static const struct gv_operation_kind wait_kind = {
     .bytes = sizeof(struct wait_operation),
     .run = run_wait,
     .arm = arm_wait,
+    .drop = drop_wait,
     .describe = describe_wait,
 };
 
@@ -249,7 +315,7 @@ CUresult gv_event_make_wait(CUevent handle, struct gv_operation **operation)
         return CUDA_ERROR_OUT_OF_MEMORY;
     wait->operation.kind = &wait_kind;
     wait->event = event;
-    wait->number = 0;
+    wait->record = NULL;
     *operation = &wait->operation;
     return CUDA_SUCCESS;
 }
@@ -270,8 +336,9 @@ GV_EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned 
         return CUDA_SUCCESS;
     if (event->slot != NULL)
         return gv_event_slot_wait(event->slot, stream);
-    gv_stream_order(stream, event->after.gauge, event->after.value);
-    if (!(Flags & CU_EVENT_WAIT_EXTERNAL) && gv_gauge_reached(&event->done, atomic_load(&event->recorded)))
+    const struct gv_dependency after = after_of(event);
+    gv_stream_order(stream, after.gauge, after.value);
+    if (!(Flags & CU_EVENT_WAIT_EXTERNAL) && is_done(event))
         return CUDA_SUCCESS;
     struct gv_operation *operation;
     GV_TRY(gv_event_make_wait(hEvent, &operation));

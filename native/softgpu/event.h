@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Events: each record gets the next number; `done` is the last record that the stream has reached.
+ * Events: each record gets the next number; `done` is the last record that its stream has reached. Records in two streams may
+ * be reached out of order: who waits holds the record that the wait is for.
  */
 #ifndef GPUVIRT_SOFTGPU_EVENT_H
 #define GPUVIRT_SOFTGPU_EVENT_H
@@ -17,6 +18,8 @@ struct gv_event {
     uint64_t created_at;                 /* value of `recorded` when created: equal = not recorded yet */
     struct gv_gauge done;                /* never reset */
     _Atomic uint64_t time_ns;            /* of the record `done` */
+    pthread_mutex_t lock;                /* `last`, `after`; all zero is unlocked */
+    struct gv_operation *last;           /* the last record, while the event lives; NULL: none */
     struct gv_captured_record *captured; /* under gv_capture_lock; NULL: last recorded in a stream that ran */
     struct gv_dependency after;          /* what the last record comes after: the stream and its number then */
     struct gv_event_slot *slot; /* of several processes: all numbers are there (ipc_event.c). NULL: of this one */

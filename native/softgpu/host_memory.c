@@ -107,6 +107,8 @@ GV_EXPORT CUresult cuMemHostRegister_v2(void *p, size_t bytesize, unsigned int F
     if (Flags & CU_MEMHOSTREGISTER_IOMEMORY)
         return CUDA_ERROR_NOT_SUPPORTED; /* memory of other devices: soft ones have no bus to reach it by */
     GV_TRY(gv_capture_check_unsafe());
+    if (bytesize > UINT64_MAX - GV_SMALLEST_PAGE - (uint64_t)p)
+        return CUDA_ERROR_INVALID_VALUE;
     const uint64_t first = (uint64_t)p & ~(uint64_t)(GV_SMALLEST_PAGE - 1);
     const uint64_t end = gv_round_up((uint64_t)p + bytesize, GV_SMALLEST_PAGE);
     if (end <= first || !can_be_pinned(first, end, Flags & CU_MEMHOSTREGISTER_READ_ONLY))

@@ -118,7 +118,7 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
     GV_TRY(gv_capture_check_unsafe());
     const size_t pitch = gv_round_up(WidthInBytes, 512);
     size_t bytes;
-    if (__builtin_mul_overflow(pitch, Height, &bytes))
+    if (pitch < WidthInBytes || __builtin_mul_overflow(pitch, Height, &bytes))
         return CUDA_ERROR_OUT_OF_MEMORY;
     GV_TRY(gv_device_allocate(context, bytes, GV_REGION_DEVICE, dptr));
     *pPitch = pitch;

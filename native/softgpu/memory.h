@@ -178,6 +178,14 @@ struct gv_mapping;
 bool gv_mapping_at(uint64_t address, uint64_t *base, uint64_t *bytes, int *device, unsigned *access,
                    unsigned *handle_types);
 
+/* Bytes from the first to the last of rows and slices; false when a number cannot say it. None of the counts is 0. */
+static inline bool gv_span(uint64_t width, uint64_t height, uint64_t pitch, uint64_t depth, uint64_t slice,
+                           uint64_t *bytes)
+{
+    uint64_t rows, slices;
+    return !__builtin_mul_overflow(height - 1, pitch, &rows) && !__builtin_mul_overflow(depth - 1, slice, &slices) &&
+           !__builtin_add_overflow(rows, slices, bytes) && !__builtin_add_overflow(*bytes, width, bytes);
+}
 static inline uint64_t gv_round_up(uint64_t value, uint64_t unit) { return (value + unit - 1) / unit * unit; }
 
 #endif

@@ -71,9 +71,12 @@ CUresult gv_fill_make(const CUDA_MEMSET_NODE_PARAMS_v2 *fill, struct gv_operatio
     const unsigned unit = fill->elementSize;
     if (unit != 1 && unit != 2 && unit != 4)
         return CUDA_ERROR_INVALID_VALUE;
-    if (fill->dst % unit != 0 || (fill->height > 1 && (fill->pitch % unit != 0 || fill->pitch < fill->width * unit)))
+    uint64_t row, bytes;
+    if (__builtin_mul_overflow(fill->width, unit, &row) || !gv_span(row, fill->height, fill->pitch, 1, 0, &bytes))
         return CUDA_ERROR_INVALID_VALUE;
-    if (!gv_range_known(fill->dst, (fill->height - 1) * fill->pitch + fill->width * unit, NULL))
+    if (fill->dst % unit != 0 || (fill->height > 1 && (fill->pitch % unit != 0 || fill->pitch < row)))
+        return CUDA_ERROR_INVALID_VALUE;
+    if (!gv_range_known(fill->dst, bytes, NULL))
         return CUDA_ERROR_INVALID_VALUE;
     struct fill_operation *made = malloc(sizeof *made);
     if (made == NULL)

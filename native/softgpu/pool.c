@@ -250,6 +250,7 @@ GV_EXPORT CUresult cuMemFreeAsync(CUdeviceptr dptr, CUstream hStream)
         return gv_capture_free(stream, dptr);
     if (dptr == 0)
         return CUDA_SUCCESS;
+    GV_TRY(gv_stream_number_order(stream));
     CUresult result = CUDA_ERROR_INVALID_VALUE;
     bool plain = false, foreign = false;
     pthread_mutex_lock(&gv_memory_lock);

@@ -79,6 +79,9 @@ struct gv_stream {
 /* stream_order.c: further work of `stream` comes after that; whether it is known to. */
 void gv_stream_order(struct gv_stream *stream, struct gv_gauge *gauge, uint64_t value);
 bool gv_stream_comes_after(struct gv_stream *stream, const struct gv_gauge *gauge, uint64_t value);
+/* Gives the stream a number that comes after what it implicitly waits for, if there is such work: afterwards its `submitted`
+ * stands for that too. */
+CUresult gv_stream_number_order(struct gv_stream *stream);
 
 struct gv_stream *gv_stream_create(struct gv_context *context, unsigned flags, int priority);
 /* The stream meant by a handle: NULL and the two special values depend on context and thread. Checks the sticky error. */

@@ -6,6 +6,8 @@
  */
 #include "stream.h"
 
+#include <stdlib.h>
+
 void gv_stream_order(struct gv_stream *stream, struct gv_gauge *gauge, uint64_t value)
 {
     if (gauge == NULL || gauge == &stream->completed)
@@ -46,4 +48,24 @@ bool gv_stream_comes_after(struct gv_stream *stream, const struct gv_gauge *gaug
         after = stream->after[slot].gauge == gauge && stream->after[slot].value >= value;
     pthread_mutex_unlock(&stream->lock);
     return after;
+}
+
+static CUresult run_nothing(struct gv_operation *operation, struct gv_stream *stream)
+{
+    (void)operation, (void)stream;
+    return CUDA_SUCCESS;
+}
+
+static const struct gv_operation_kind nothing_kind = {.node = GV_NO_NODE, .always = true, .run = run_nothing};
+
+CUresult gv_stream_number_order(struct gv_stream *stream)
+{
+    struct gv_stream *legacy = stream->context->legacy;
+    if (stream->flags & CU_STREAM_NON_BLOCKING || gv_stream_idle(legacy)) /* it looks at all blocking streams */
+        return CUDA_SUCCESS;
+    struct gv_operation *nothing = malloc(sizeof *nothing);
+    if (nothing == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    nothing->kind = &nothing_kind;
+    return gv_stream_submit(stream, nothing);
 }

@@ -168,6 +168,59 @@ def test_wrong_planes(device: int) -> None:
     assert native("cuMemcpy3D_v2")(None) == "INVALID_VALUE"
 
 
+def test_sizes_that_overflow(device: int, stream: Any) -> None:
+    """More than there are addresses: refused, never cut to what is left of the number."""
+    host: Any = np.zeros(4096, dtype=np.uint8)
+    huge = 1 << 63
+    for unit, fill in ((2, "16"), (4, "32")):
+        count = (1 << 64) // unit + 1  # one unit, by 64 bits
+        assert native(f"cuMemsetD{fill}_v2")(device, 1, count) == "INVALID_VALUE"
+        assert native(f"cuMemsetD{fill}Async")(device, 1, count, None) == "INVALID_VALUE"
+        assert native(f"cuMemsetD2D{fill}_v2")(device, 0, 1, count, 1) == "INVALID_VALUE"
+    assert native("cuMemsetD2D8_v2")(device, huge, 1, 16, 3) == "INVALID_VALUE"
+    assert native("cuMemsetD2D8_v2")(device, 256, 1, 16, (1 << 56) + 1) == "INVALID_VALUE"
+    for side in ("src", "dst"):
+        for changes in ({"Depth": (1 << 52) + 1}, {f"{side}Z": 1 << 52}, {f"{side}Y": 1 << 58}):
+            volume = cu.CUDA_MEMCPY3D()
+            plane_of(HOST if side == "dst" else DEVICE, device, 64, 0, 0, volume, "src")
+            plane_of(DEVICE, device, 64, 0, 0, volume, "dst")
+            volume.srcHost, volume.srcHeight, volume.dstHeight = host.ctypes.data, 64, 64
+            volume.WidthInBytes, volume.Height, volume.Depth = 16, 1, 1
+            for name, value in changes.items():
+                setattr(volume, name, value)
+            assert result(cu.cuMemcpy3DAsync, volume, stream) == "INVALID_VALUE", (side, changes)
+    call(cu.cuCtxSynchronize)
+    assert not fetch(device, SIZE).any()
+
+
+@pytest.mark.differs("shim", reason="allocations of governed memory lie side by side in one mapping")
+def test_half_known_is_not_host_memory(context: Any, stream: Any) -> None:
+    """Documented: a range is all registered or allocated, or not at all. What goes beyond is no pageable memory."""
+    device, other = (int(call(cu.cuMemAlloc, 4 << 20)) for _ in range(2))
+    pinned = int(call(cu.cuMemHostAlloc, 1 << 16, 0))
+    beyond = 5 << 20
+    host: Any = np.zeros(beyond, dtype=np.uint8)
+    assert result(cu.cuMemcpy, device, host.ctypes.data, beyond) == "INVALID_VALUE"
+    assert result(cu.cuMemcpy, host.ctypes.data, device, beyond) == "INVALID_VALUE"
+    assert result(cu.cuMemcpyAsync, device, other, beyond, stream) == "INVALID_VALUE"
+    assert result(cu.cuMemcpyAsync, other, host.ctypes.data, 1 << 40, stream) == "INVALID_VALUE"
+    assert result(cu.cuMemcpyHtoD, device, pinned, 1 << 20) == "INVALID_VALUE"
+    assert result(cu.cuMemcpyDtoHAsync, pinned, device, 1 << 20, stream) == "INVALID_VALUE"
+    call(cu.cuStreamSynchronize, stream)
+    call(cu.cuMemFreeHost, pinned)
+
+
+def test_null_is_no_host_memory(device: int, stream: Any) -> None:
+    for size in (16, 4096):
+        assert native("cuMemcpyHtoD_v2")(device, None, size) == "INVALID_VALUE"
+        assert native("cuMemcpyDtoH_v2")(None, device, size) == "INVALID_VALUE"
+        assert result(cu.cuMemcpyHtoDAsync, device, 0, size, stream) == "INVALID_VALUE"
+        assert result(cu.cuMemcpyDtoHAsync, 0, device, size, stream) == "INVALID_VALUE"
+        assert result(cu.cuMemcpy, device, 0, size) == "INVALID_VALUE"
+        assert result(cu.cuMemcpyAsync, 0, device, size, stream) == "INVALID_VALUE"
+    call(cu.cuStreamSynchronize, stream)
+
+
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_part_of_a_volume(device: int, stream: Any, asynchronous: bool) -> None:
     source: Any = np.arange(4 * 6 * 16, dtype=np.uint8).reshape(4, 6, 16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -81,6 +82,25 @@ def test_a_destroyed_event_still_orders(gate: Gate, event: Any, stream: Any) -> 
     assert gate.word(2).value == 2
 
 
+@pytest.mark.parametrize("destroyed", [False, True])
+def test_a_later_record_lets_no_earlier_wait_go(gate: Gate, event: Any, stream: Any, destroyed: bool) -> None:
+    """The later record is reached first, in a stream that has nothing to do."""
+    waits, idle = call(cu.cuStreamCreate, NON_BLOCKING), call(cu.cuStreamCreate, NON_BLOCKING)
+    gate.wait(stream)
+    call(cu.cuEventRecord, event, stream)
+    call(cu.cuStreamWaitEvent, waits, event, 0)
+    if destroyed:
+        call(cu.cuEventDestroy, event)
+        event = call(cu.cuEventCreate, 0)  # perhaps in the same place
+    call(cu.cuEventRecord, event, idle)
+    call(cu.cuEventSynchronize, event)
+    call(cu.cuStreamSynchronize, idle)
+    time.sleep(0.05)
+    assert result(cu.cuStreamQuery, waits) == "NOT_READY"
+    gate.open()
+    call(cu.cuStreamSynchronize, waits)
+
+
 def test_a_chain_through_many_streams(gate: Gate, stream: Any) -> None:
     streams = [stream] + [call(cu.cuStreamCreate, NON_BLOCKING) for _ in range(7)]
     gate.wait(stream)
@@ -155,3 +175,13 @@ def test_wrong_flags(stream: Any, event: Any) -> None:
     assert result(cu.cuEventRecordWithFlags, event, stream, 0x40) == "INVALID_VALUE"
     assert result(cu.cuStreamWaitEvent, stream, event, 0x40) == "INVALID_VALUE"
     call(cu.cuEventRecordWithFlags, event, stream, 0)
+
+
+def test_a_new_event_knows_nothing_of_a_destroyed_one(gate: Gate, event: Any, stream: Any) -> None:
+    gate.wait(stream)
+    call(cu.cuEventRecord, event, stream)
+    call(cu.cuEventDestroy, event)
+    event = call(cu.cuEventCreate, 0)  # perhaps in the same place
+    assert result(cu.cuEventQuery, event) == "SUCCESS"
+    call(cu.cuEventSynchronize, event)
+    gate.open()

@@ -153,3 +153,14 @@ def test_memset_without_a_stream_waits_for_memory_that_the_host_sees(
     driver_call(cu.cuMemsetD8, pointer, 0xAB, size)
     assert ctypes.string_at(address, size).count(b"\xab") == size
     driver_call(cu.cuMemFree if managed else cu.cuMemFreeHost, pointer if managed else address)
+
+
+@pytest.mark.parametrize("less", [1, 256, 511, 512, 4096])
+def test_sizes_at_the_end_of_numbers(less: int, context: Any, driver_result: Call) -> None:
+    size = (1 << 64) - less
+    own = ctypes.create_string_buffer(1 << 16)
+    assert driver_result(cu.cuMemAlloc, size) == "OUT_OF_MEMORY"
+    assert driver_result(cu.cuMemAllocPitch, size, 1, 4) in ("OUT_OF_MEMORY", "INVALID_VALUE")
+    assert driver_result(cu.cuMemAllocPitch, 512, size, 4) in ("OUT_OF_MEMORY", "INVALID_VALUE")
+    assert driver_result(cu.cuMemHostRegister, ctypes.addressof(own), size, 0) in ("OUT_OF_MEMORY", "INVALID_VALUE")
+    assert driver_result(cu.cuMemHostUnregister, ctypes.addressof(own)) == "HOST_MEMORY_NOT_REGISTERED"

@@ -176,6 +176,30 @@ def test_other_stream_uses_freed_memory_after_an_event(
     driver_call(cu.cuMemFreeAsync, second, streams[1])
 
 
+@pytest.mark.parametrize("freed_in_legacy", [True, False])
+def test_a_free_comes_after_the_work_that_its_stream_waits_for(
+    freed_in_legacy: bool, context: Any, streams: list[Any], gate: Any, driver_call: Call
+) -> None:
+    """Freed in a default stream that has no work of its own, but comes after a blocking stream that uses the memory."""
+    legacy, blocking = cu.CUstream(cu.CU_STREAM_LEGACY), driver_call(cu.cuStreamCreate, 0)
+    user, freer = (blocking, legacy) if freed_in_legacy else (legacy, blocking)
+    first = driver_call(cu.cuMemAllocAsync, 4 * MIB, streams[0])
+    driver_call(cu.cuStreamSynchronize, streams[0])
+    hold(user, gate)
+    driver_call(cu.cuMemsetD8Async, first, 7, 4 * MIB, user)
+    driver_call(cu.cuMemFreeAsync, first, freer)
+    second = driver_call(cu.cuMemAllocAsync, 4 * MIB, streams[1])
+    driver_call(cu.cuMemsetD8Async, second, 1, 4 * MIB, streams[1])
+    if int(second) != int(first):  # else it may wait for the gate
+        driver_call(cu.cuStreamSynchronize, streams[1])
+    gate.value = 1
+    driver_call(cu.cuCtxSynchronize)
+    values = bytearray(4 * MIB)
+    driver_call(cu.cuMemcpyDtoH, values, second, 4 * MIB)
+    assert values == b"\1" * (4 * MIB)
+    driver_call(cu.cuMemFreeAsync, second, streams[1])
+
+
 @pytest.mark.parametrize(
     "allowed",
     [1, pytest.param(0, marks=pytest.mark.differs("shim", reason="governed pools use again whatever is free"))],
