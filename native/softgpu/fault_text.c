@@ -233,6 +233,11 @@ bool gv_fault_parse(const char *text, size_t length, struct gv_fault_rule *rule,
                      filter);
             return false;
         }
+    if (is_nvml(pattern) && rule->device >= 0) {
+        snprintf(message, room, "fault rule '%.*s': calls of NVML are of no device; leave device=%d out", (int)length,
+                 text, rule->device);
+        return false;
+    }
     *message = '\0';
     return true;
 }

@@ -75,6 +75,7 @@ static void test_what_is_no_rule(void)
         "kernel.mix:1:rate=1M",
         "kernel.mix:1:corrupt",
         "checkpoint.save:1:corrupt",
+        "nvmlInit:1:hang:device=0",
         "cuInit:1:99999999999999999999",
         "cu01234567890123456789012345678901234567890123456789012345678901234567890123456789:1:hang"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {

@@ -123,6 +123,7 @@ def test_the_device_may_be_left_out(gpuvirt: Cli, board: Path) -> None:
     ("words", "reason"),
     [
         (["add", "cuInit:1:hang:pid=2147483647"], "there is no process 2147483647"),
+        (["add", "cuMemAlloc:1:hang:device=2"], "there is no device 2"),
         (["add", os.fsdecode(b"\xff\xfe:1:hang")], "fault rule"),
         (["add", "ü" * 400 + ":1:hang"], "fault rule"),
         (["add", "ü" * 247 + ":1:hang"], "fault rule"),
