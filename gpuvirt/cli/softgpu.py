@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import secrets
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -162,11 +163,12 @@ def _size(memory: str | None) -> int | None:
     return size
 
 
-def _describe(board: Path, shape: Mapping[str, str] | None = None) -> dict[str, Any]:
-    from gpuvirt.cli.softgpu_probe import describe
+def describe(board: Path, shape: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the board holds; when there is none it is made, with that shape. Raises DriverUnavailable."""
+    from gpuvirt.cli.softgpu_probe import describe as ask
 
     environ = {**_without_gpuvirt(os.environ), **variables(board, shape or {}, os.environ)}
-    return describe(folder() / "libnvidia-ml.so.1", environ)
+    return ask(folder() / "libnvidia-ml.so.1", environ)
 
 
 def _without_gpuvirt(environ: Mapping[str, str]) -> dict[str, str]:
@@ -201,7 +203,7 @@ def create(shape: dict[str, str], board: str | None) -> None:
             f"there is a soft GPU already ({path})",
             "remove it with 'gpuvirt soft-gpu remove', or name another --board",
         )
-    gpus = _describe(path, shape)["devices"]
+    gpus = describe(path, shape)["devices"]
     if not path.exists():
         raise DriverUnavailable(f"the soft GPU did not make its board {path}", "see 'gpuvirt doctor'")
     sizes = dict.fromkeys(format_size(gpu["memory_total"]) for gpu in gpus)
@@ -238,7 +240,7 @@ def show_(board: str | None, output: str) -> None:
     path = board_path(board, os.environ)
     if not path.exists():
         raise GpuvirtError(f"there is no soft GPU yet (no {path})", "make one with 'gpuvirt soft-gpu create'")
-    show(_describe(path)["devices"], output, COLUMNS, WIDE, "no devices")
+    show(describe(path)["devices"], output, COLUMNS, WIDE, "no devices")
 
 
 @command.command("remove")
@@ -292,12 +294,15 @@ def run(shape: dict[str, str], board: str | None, words: tuple[str, ...]) -> int
         )
     own = bool(shape) and board is None
     if own:
-        path = Path(f"/dev/shm/gpuvirt-softgpu-{os.geteuid()}-run-{os.getpid()}")
+        # Not by the pid alone: containers may share the folder, and one that was killed leaves its file there.
+        path = Path(f"/dev/shm/gpuvirt-softgpu-{os.geteuid()}-run-{os.getpid()}-{secrets.token_hex(4)}")
     environ = _without_gpuvirt(os.environ)
     environ.update(variables(path, shape, environ))
     try:
         program = find(words[0], environ)
         sys.stdout.flush()
+        if shape:
+            describe(path, shape)  # made here: the program would only say that there is no driver
         if not own:
             replace_by(program, words, environ)
         return end_like(_run_and_remove(program, words, environ, path))

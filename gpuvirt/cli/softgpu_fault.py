@@ -19,6 +19,8 @@ from gpuvirt.errors import GpuvirtError, UsageError
 from gpuvirt.units import parse_size
 
 ROOM = 65536  # bytes for a list in text
+WORD = 2**32 - 1  # the largest number that the board has room for
+PID_MAX = 2**31 - 1
 RULE_KEYS = ("id", "rule", "calls", "acted")
 EVENT_KEYS = ("number", "time_ns", "device", "type", "data", "pid")
 EVENT_TYPES = {1: "ECC corrected", 2: "ECC uncorrected", 8: "Xid"}
@@ -37,9 +39,9 @@ class FaultBoard:
     def add(self, rule: str) -> int:
         """The id of the new rule. Raises UsageError when it is none, or there are too many."""
         message = ctypes.create_string_buffer(512)
-        number: int = self._library.gv_softgpu_fault_add(rule.encode(), message, ctypes.c_size_t(len(message)))
+        number: int = self._library.gv_softgpu_fault_add(os.fsencode(rule), message, ctypes.c_size_t(len(message)))
         if number == 0:
-            raise UsageError(message.value.decode(), "see 'gpuvirt soft-gpu fault --help'")
+            raise UsageError(_line(message), "see 'gpuvirt soft-gpu fault --help'")
         return number
 
     def clear(self, number: int = 0) -> int:
@@ -55,7 +57,7 @@ class FaultBoard:
             ctypes.c_size_t(len(message)),
         )  # fmt: skip
         if not done:
-            raise UsageError(message.value.decode(), "see 'gpuvirt soft-gpu show'")
+            raise UsageError(_line(message), "see 'gpuvirt soft-gpu show'")
 
     def rules(self) -> list[dict[str, Any]]:
         """Rules with the number of matching calls, and of those that something was done to."""
@@ -70,20 +72,39 @@ class FaultBoard:
     def _lines(self, function: str) -> list[list[str]]:
         text = ctypes.create_string_buffer(ROOM)
         getattr(self._library, function)(text, ctypes.c_size_t(ROOM))
-        return [line.split("\t") for line in text.value.decode().splitlines()]
+        return [line.split("\t") for line in text.value.decode(errors="replace").splitlines()]
+
+
+def _line(message: ctypes.Array[ctypes.c_char]) -> str:
+    """What the library says as one line; it repeats words of the user, and may have cut them anywhere."""
+    return " ".join(message.value.decode(errors="replace").split())
 
 
 def open_board(board: str | None) -> FaultBoard:
-    """The board of the option, the environment, else of the user."""
+    """The board of the option, the environment, else of the user. Raises GpuvirtError when there is none."""
     from gpuvirt.cli import softgpu
 
-    return FaultBoard(softgpu.board_path(board, os.environ), softgpu.folder() / "libnvidia-ml.so.1")
+    path = softgpu.board_path(board, os.environ)
+    faults = FaultBoard(path, softgpu.folder() / "libnvidia-ml.so.1")
+    softgpu.describe(path)  # says what is wrong with the file: here it would look like a board without faults
+    return faults
+
+
+class DeviceFirst(click.Command):
+    """A command whose first argument, the device, may be left out though others follow."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's own, with device 0 put in when there is one argument less than there are places."""
+        places = [parameter for parameter in self.params if isinstance(parameter, click.Argument)]
+        values, _, _ = self.make_parser(ctx).parse_args(list(args))
+        given = [place for place in places if isinstance(values.get(place.name or ""), str)]
+        return super().parse_args(ctx, ["0", *args] if len(given) == len(places) - 1 else args)
 
 
 _board_option = click.option("--board", metavar="PATH", help="File that holds the soft GPU's state.")
-_device = click.argument("device", type=click.IntRange(0), default=0)
+_device = click.argument("device", type=click.IntRange(0, WORD), default=0)
 _uncorrected = click.option("--uncorrected/--corrected", default=True, show_default=True, help="Kind of error.")
-_count = click.option("--count", type=click.IntRange(1), default=1, show_default=True, help="How many.")
+_count = click.option("--count", type=click.IntRange(1, WORD), default=1, show_default=True, help="How many.")
 
 
 @click.group("fault", context_settings={"help_option_names": ["-h", "--help"]})
@@ -131,7 +152,7 @@ def list_(board: str | None, output: str) -> None:
 
 
 @command.command("clear")
-@click.argument("ids", metavar="[ID...]", type=click.IntRange(1), nargs=-1)
+@click.argument("ids", metavar="[ID...]", type=click.IntRange(1, WORD), nargs=-1)
 @_board_option
 def clear(ids: tuple[int, ...], board: str | None) -> None:
     """Remove fault rules, all when no id is given. What hangs by them goes on."""
@@ -157,7 +178,7 @@ def recover(device: int, board: str | None) -> None:
     open_board(board).device(device, "recover")
 
 
-@command.command("withhold")
+@command.command("withhold", cls=DeviceFirst)
 @_device
 @click.argument("size", metavar="SIZE")
 @_board_option
@@ -166,9 +187,9 @@ def withhold(device: int, size: str, board: str | None) -> None:
     open_board(board).device(device, "withhold", parse_size(size) if size != "0" else 0)
 
 
-@command.command("stranger")
+@command.command("stranger", cls=DeviceFirst)
 @_device
-@click.argument("pid", type=click.IntRange(1))
+@click.argument("pid", type=click.IntRange(1, PID_MAX))
 @click.argument("size", metavar="SIZE")
 @_board_option
 def stranger(device: int, pid: int, size: str, board: str | None) -> None:
@@ -176,10 +197,10 @@ def stranger(device: int, pid: int, size: str, board: str | None) -> None:
     open_board(board).device(device, "stranger", pid, parse_size(size) if size != "0" else 0)
 
 
-@command.command("xid")
+@command.command("xid", cls=DeviceFirst)
 @_device
-@click.argument("number", type=click.IntRange(1))
-@click.option("--pid", type=click.IntRange(0), default=0, help="Process to blame.")
+@click.argument("number", type=click.IntRange(1, WORD))
+@click.option("--pid", type=click.IntRange(0, PID_MAX), default=0, help="Process to blame.")
 @_board_option
 def xid(device: int, number: int, pid: int, board: str | None) -> None:
     """Raise Xid NUMBER on DEVICE."""

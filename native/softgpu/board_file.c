@@ -64,6 +64,14 @@ static const char *setting(const char *name)
     return value != NULL && *value != '\0' ? value : NULL;
 }
 
+static bool is_whole(const char *text, int base, long *value)
+{
+    char *end;
+    errno = 0;
+    *value = strtol(text, &end, base);
+    return end != text && *end == '\0' && errno == 0;
+}
+
 /* Its profile, models and memory, as the environment has it. */
 static bool initialise_device(struct gv_board_device *device, int number)
 {
@@ -82,8 +90,9 @@ static bool initialise_device(struct gv_board_device *device, int number)
     const uint64_t bytes =
         (memory != NULL ? gv_board_parse_bytes(memory) : (uint64_t)(full * wish.scale)) & ~(unit - 1);
     if (bytes == 0) {
-        gv_log_error("GPUVIRT_SOFTGPU_MEMORY=%s: must be a size of at least 2M, for example 512M",
-                     memory != NULL ? memory : "");
+        const char *name = memory != NULL ? "MEMORY" : "MEMORY_SCALE", *value = memory != NULL ? memory : scale;
+        gv_log_error("GPUVIRT_SOFTGPU_%s=%s: the device must have at least 2M, for example 512M", name,
+                     value != NULL ? value : "");
         return false;
     }
     if (memory != NULL)
@@ -106,17 +115,23 @@ static bool initialise_device(struct gv_board_device *device, int number)
 static bool initialise_board(struct gv_board *board)
 {
     const char *devices = setting("GPUVIRT_SOFTGPU_DEVICES"), *slice = setting("GPUVIRT_SOFTGPU_SLICE_US");
-    const int count = devices != NULL ? atoi(devices) : gv_model_profiles(setting("GPUVIRT_SOFTGPU_PROFILE"));
+    long count = gv_model_profiles(setting("GPUVIRT_SOFTGPU_PROFILE")), slice_us = 2000;
+    if (devices != NULL && !is_whole(devices, 10, &count))
+        count = 0;
     if (count < 1 || count > GV_BOARD_DEVICES) {
         gv_log_error("GPUVIRT_SOFTGPU_DEVICES=%s: must be 1 to %d", devices != NULL ? devices : "", GV_BOARD_DEVICES);
+        return false;
+    }
+    if (slice != NULL && (!is_whole(slice, 10, &slice_us) || slice_us < 1 || slice_us > 1000000)) {
+        gv_log_error("GPUVIRT_SOFTGPU_SLICE_US=%s: must be 1 to 1000000 microseconds", slice);
         return false;
     }
     board->version = GV_BOARD_VERSION;
     board->size = sizeof *board;
     board->made_ns = gv_board_now_ns();
     board->device_count = (uint32_t)count;
-    board->slice_us = slice != NULL && atoi(slice) > 0 ? (uint32_t)atoi(slice) : 2000;
-    for (int i = 0; i < count; i++)
+    board->slice_us = (uint32_t)slice_us;
+    for (int i = 0; i < (int)count; i++)
         if (!initialise_device(&board->devices[i], i))
             return false;
     pthread_mutexattr_t attributes;
@@ -163,7 +178,12 @@ static bool create_board(const char *path)
 {
     char temporary[PATH_MAX + 32];
     const char *mode_text = setting("GPUVIRT_SOFTGPU_BOARD_MODE");
-    const mode_t mode = mode_text != NULL ? (mode_t)strtoul(mode_text, NULL, 8) & 0666 : 0600;
+    long mode = 0600;
+    if (mode_text != NULL && (!is_whole(mode_text, 8, &mode) || (mode & ~0666l) != 0 || (mode & 0600) != 0600)) {
+        gv_log_error("GPUVIRT_SOFTGPU_BOARD_MODE=%s: must be octal permissions with 0600 in them, for example 0666",
+                     mode_text);
+        return false;
+    }
     const int fd = open_nameless(path, temporary);
     if (fd < 0) {
         gv_log_error("cannot create the board %s: %s; set GPUVIRT_SOFTGPU_BOARD to a path on tmpfs", path,
@@ -176,7 +196,7 @@ static bool create_board(const char *path)
     if (full != 0)
         gv_log_error("cannot create the board %s: %s (it needs %zu KiB)", path, strerror(full),
                      sizeof(struct gv_board) / 1024);
-    if (full == 0 && fchmod(fd, mode) == 0) {
+    if (full == 0 && fchmod(fd, (mode_t)mode) == 0) {
         struct gv_board *board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
         if (board != MAP_FAILED) {
             done = initialise_board(board);
@@ -209,12 +229,19 @@ struct gv_board *gv_board_map(void)
     }
     struct stat status;
     struct gv_board *board = NULL;
+    uint32_t magic = 0;
+    if (pread(fd, &magic, sizeof magic, 0) != (ssize_t)sizeof magic)
+        magic = 0;
     if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_size == (off_t)sizeof *board)
         board = mmap(NULL, sizeof *board, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
+    if (board == NULL && magic != GV_BOARD_MAGIC) {
+        gv_log_error("%s is not the file of a soft GPU; name another with GPUVIRT_SOFTGPU_BOARD or --board", path);
+        return NULL;
+    }
     if (board == NULL || board == MAP_FAILED || board->magic != GV_BOARD_MAGIC || board->version != GV_BOARD_VERSION ||
         board->size != sizeof *board) {
-        gv_log_error("%s is no board of this version; 'gpuvirt soft-gpu remove' removes it", path);
+        gv_log_error("%s is no board of this version; 'gpuvirt soft-gpu remove --board %s' removes it", path, path);
         return NULL;
     }
     return board;

@@ -11,6 +11,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fnmatch.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -100,6 +101,35 @@ static bool is_quantity(const char *text, const struct named *units, size_t coun
     return true;
 }
 
+static const char *const symbols[] = {
+#define GV_SYMBOL(number, name) #name,
+#include "entry_points.inc"
+#undef GV_SYMBOL
+};
+
+/* Beside kernel.NAME. */
+static const char *const places[] = {"copy.to_device", "copy.from_device", "copy.on_device", "checkpoint.save",
+                                     "checkpoint.restore"};
+enum { COPY_PLACES = 3 };
+
+static bool any(const char *pattern, const char *const *list, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (fnmatch(pattern, list[i], 0) == 0)
+            return true;
+    return false;
+}
+
+/* A misspelt rule would never act, and its test would pass. Entry points of NVML and kernels are not known here. */
+static bool can_happen(const char *pattern)
+{
+    if (strncmp(pattern, "kernel.", 7) == 0 || strncmp(pattern, "nvml", 4) == 0)
+        return true;
+    if (strchr(pattern, '.') != NULL)
+        return any(pattern, places, COUNT(places)) || pattern[strcspn(pattern, ".*?[")] != '.';
+    return any(pattern, symbols, COUNT(symbols)) || fnmatch(pattern, "nvmlInit", 0) == 0;
+}
+
 static bool is_nvml(const char *pattern) { return strncmp(pattern, "nvml", 4) == 0; }
 
 static bool parse_when(const char *text, struct gv_fault_rule *rule)
@@ -174,6 +204,13 @@ bool gv_fault_parse(const char *text, size_t length, struct gv_fault_rule *rule,
     if (action == NULL || *pattern == '\0' || strlen(pattern) >= sizeof rule->pattern)
         return false;
     memcpy(rule->pattern, pattern, strlen(pattern));
+    if (!can_happen(pattern)) {
+        snprintf(message, room,
+                 "fault rule '%.*s': there is no '%s'; an entry point of the driver or of NVML, kernel.NAME, "
+                 "copy.to_device, .from_device, .on_device, checkpoint.save or .restore",
+                 (int)length, text, pattern);
+        return false;
+    }
     if (!parse_when(when, rule)) {
         snprintf(message, room, "fault rule '%.*s': WHEN is '%s', must be 3, 3+ or *", (int)length, text, when);
         return false;
@@ -184,12 +221,23 @@ bool gv_fault_parse(const char *text, size_t length, struct gv_fault_rule *rule,
                  (int)length, text, action);
         return false;
     }
+    if ((rule->action == GV_FAULT_RATE && !any(pattern, places, COUNT(places))) ||
+        (rule->action == GV_FAULT_CORRUPT && !any(pattern, places, COPY_PLACES))) {
+        snprintf(message, room, "fault rule '%.*s': %s is for copies; write for example copy.to_device:*:%s",
+                 (int)length, text, action, action);
+        return false;
+    }
     for (const char *filter; (filter = strsep(&rest, ":")) != NULL;)
         if (!parse_filter(filter, rule)) {
             snprintf(message, room, "fault rule '%.*s': unknown filter '%s'; pid=N or device=N", (int)length, text,
                      filter);
             return false;
         }
+    if (is_nvml(pattern) && rule->device >= 0) {
+        snprintf(message, room, "fault rule '%.*s': calls of NVML are of no device; leave device=%d out", (int)length,
+                 text, rule->device);
+        return false;
+    }
     *message = '\0';
     return true;
 }

@@ -36,6 +36,15 @@ int gv_softgpu_fault_add(const char *rule_text, char *message, size_t room)
     struct gv_fault_rule rule;
     if (!gv_fault_parse(rule_text, strlen(rule_text), &rule, message, room))
         return 0;
+    char state;
+    if (rule.pid != 0 && gv_board_start_time(rule.pid, &state) == 0) { /* it would be swept away at once */
+        snprintf(message, room, "fault rule '%s': there is no process %u", rule_text, rule.pid);
+        return 0;
+    }
+    if (board != NULL && rule.device >= (int32_t)board->device_count) {
+        snprintf(message, room, "fault rule '%s': there is no device %d", rule_text, rule.device);
+        return 0;
+    }
     const uint32_t id = board == NULL ? 0 : gv_fault_add(board, &rule);
     if (id == 0)
         snprintf(message, room,

@@ -143,23 +143,31 @@ static bool make_folder(const char *path)
 /* Others could put code into a folder that is not ours alone. */
 static bool find_cache(char *error, size_t room)
 {
-    const char *home = setting("HOME", "/tmp"), *base = getenv("XDG_CACHE_HOME");
+    const char *home = setting("HOME", NULL), *base = getenv("XDG_CACHE_HOME");
     const char *chosen = getenv("GPUVIRT_SOFTGPU_CACHE");
     if (chosen != NULL && *chosen != '\0')
         path_of(places.cache, "%s", chosen);
     else if (base != NULL && *base == '/')
         path_of(places.cache, "%s/gpuvirt/softgpu", base);
-    else
+    else if (home != NULL)
         path_of(places.cache, "%s/.cache/gpuvirt/softgpu", home);
+    else /* a name of its own: the first user without a home shall not take it from the others */
+        path_of(places.cache, "/tmp/gpuvirt-softgpu-cache-%u", (unsigned)geteuid());
     struct stat status;
+    errno = 0;
     if (!make_folder(places.cache) || lstat(places.cache, &status) != 0 || !S_ISDIR(status.st_mode)) {
         snprintf(error, room, "cannot make the cache folder %.900s: %s; set GPUVIRT_SOFTGPU_CACHE", places.cache,
-                 strerror(errno));
+                 strerror(errno == EEXIST ? ENOTDIR : errno));
         return false;
     }
-    if (status.st_uid != geteuid() || (status.st_mode & 022) != 0) {
+    if (status.st_uid != geteuid()) {
+        snprintf(error, room, "the cache folder %.900s belongs to another user; set GPUVIRT_SOFTGPU_CACHE",
+                 places.cache);
+        return false;
+    }
+    if ((status.st_mode & 022) != 0) {
         snprintf(error, room,
-                 "the cache folder %.900s can be written by others; chmod 700 it or set GPUVIRT_SOFTGPU_CACHE",
+                 "the cache folder %.900s can be written by others; chmod 700 it, or set GPUVIRT_SOFTGPU_CACHE",
                  places.cache);
         return false;
     }

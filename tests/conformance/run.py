@@ -46,6 +46,10 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every outcome there")
     options = parser.parse_args()
     targets = options.target or [target for target in TARGETS if target != "real" or real_gpu()]
+    if "real" in targets and not real_gpu():
+        parser.error("there is no NVIDIA GPU here for --target real; name another target, or leave it out")
+    if options.workers < 1:
+        parser.error(f"--workers {options.workers}: give at least 1")
     outcomes: list[Outcome] = []
     with ThreadPoolExecutor(options.workers) as pool:
         tasks = [pool.submit(run_file, target, file) for target in targets for file in options.file or FILES]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.conformance import CASES
+from support.conformance import CASES, real_gpu
 
 MADE = """
 import pytest
@@ -62,3 +62,23 @@ def test_strict(target: str, expected: dict[str, str], tmp_path: Path) -> None:
         assert outcomes["test_refused"][1] == "the shim refuses it"
     if expected["test_repaired"] == "failed":
         assert "was repaired" in outcomes["test_repaired"][1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        pytest.param(
+            ["--target", "real"],
+            "there is no NVIDIA GPU here",
+            marks=pytest.mark.skipif(real_gpu(), reason="a real GPU"),
+        ),
+        (["--workers", "0"], "--workers 0: give at least 1"),
+    ],
+)
+def test_what_cannot_run_is_told_at_once(arguments: list[str], reason: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(CASES.parent / "run.py"), "--file", "case_events.py", *arguments],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert reason in done.stderr.splitlines()[-1] and "Traceback" not in done.stderr

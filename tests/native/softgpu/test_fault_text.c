@@ -66,6 +66,16 @@ static void test_what_is_no_rule(void)
         "cuInit:1:hang:pid=0",
         "cuInit:1:hang:pid=x",
         "cuInit:1:hang:node=1",
+        "cuMemCreat:1:hang",
+        "cuMemoryCreate*:1:hang",
+        "copy.to_devise:1:hang",
+        "kernels.mix:1:hang",
+        "\xff\xfe:1:hang",
+        "cuInit:1:rate=1M",
+        "kernel.mix:1:rate=1M",
+        "kernel.mix:1:corrupt",
+        "checkpoint.save:1:corrupt",
+        "nvmlInit:1:hang:device=0",
         "cuInit:1:99999999999999999999",
         "cu01234567890123456789012345678901234567890123456789012345678901234567890123456789:1:hang"};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {

@@ -89,6 +89,36 @@ static void open_to_others(void)
     CHECK(strstr(text, "chmod 700") != NULL);
 }
 
+static void of_another_user(void)
+{
+    strcat(cache, "/given");
+    CHECK(mkdir(cache, 0700) == 0);
+    if (geteuid() != 0)
+        return; /* it takes root to give something away */
+    CHECK(chown(cache, 65534, 65534) == 0);
+    setenv("GPUVIRT_SOFTGPU_CACHE", cache, 1);
+    EXPECT(CUDA_ERROR_JIT_COMPILER_NOT_FOUND, load(text, sizeof text));
+    CHECK(strstr(text, "belongs to another user") != NULL);
+}
+
+/* The folder is one that users do not take from each other. Here a file is in its place. */
+static void without_a_home(void)
+{
+    char path[64];
+    snprintf(path, sizeof path, "/tmp/gpuvirt-softgpu-cache-%u", (unsigned)geteuid());
+    const int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return; /* somebody uses it */
+    close(fd);
+    unsetenv("HOME");
+    unsetenv("XDG_CACHE_HOME");
+    unsetenv("GPUVIRT_SOFTGPU_CACHE");
+    const CUresult result = load(text, sizeof text);
+    unlink(path);
+    EXPECT(CUDA_ERROR_JIT_COMPILER_NOT_FOUND, result);
+    CHECK(strstr(text, path) != NULL && strstr(text, "Not a directory") != NULL);
+}
+
 /* A Python that refuses to start when it sees what is not for it. */
 static void write_wary_python(const char *path)
 {
@@ -214,9 +244,9 @@ static void cleaned(void)
 
 int main(void)
 {
-    static void (*const cases[])(void) = {cached,        from_the_cache, no_compiler,  no_python,
-                                          no_translator, open_to_others, rude_program, two_at_once,
-                                          compiled_once, taken_over,     cleaned};
+    static void (*const cases[])(void) = {cached,         from_the_cache,  no_compiler,    no_python,    no_translator,
+                                          open_to_others, of_another_user, without_a_home, rude_program, two_at_once,
+                                          compiled_once,  taken_over,      cleaned};
     use_own_board("64M");
     char folder[] = "/tmp/gpuvirt-test-jit-XXXXXX", command[128];
     CHECK(mkdtemp(folder) != NULL);

@@ -180,3 +180,42 @@ def test_run_refuses_a_shape_for_a_gpu_that_has_one(built: Path, board: Path, gp
     assert gpuvirt("soft-gpu", "create", "--memory", "64M", "--board", str(board)).returncode == 0
     done = gpuvirt("soft-gpu", "run", "--memory", "32M", "--board", str(board), "true")
     assert done.returncode == 1 and "has its shape already" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--profile", "h1000"], "there is no profile 'h1000'"),
+        (["--model", "linc"], "'linc' is not understood"),
+        (["--memory-scale", "1e-9"], "GPUVIRT_SOFTGPU_MEMORY_SCALE=1e-09: the device must have at least 2M"),
+    ],
+)
+def test_run_with_a_wrong_shape_starts_nothing(
+    gpuvirt: Cli, built: Path, arguments: list[str], reason: str, tmp_path: Path
+) -> None:
+    witness = tmp_path / "started"
+    done = gpuvirt("soft-gpu", "run", *arguments, "--", "touch", str(witness))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert reason in done.stderr
+    assert not witness.exists()
+
+
+def test_run_never_meets_what_a_killed_one_left(gpuvirt: Cli, built: Path) -> None:
+    script = ["sh", "-c", "echo $GPUVIRT_SOFTGPU_BOARD"]
+    own = [gpuvirt("soft-gpu", "run", "--devices", "2", "--", *script).stdout.strip() for _ in range(2)]
+    assert all(len(path.rsplit("-", 1)[1]) == 8 for path in own) and own[0] != own[1]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BOARD_MODE", "x"), ("BOARD_MODE", "0"), ("BOARD_MODE", "0777"), ("SLICE_US", "x"), ("SLICE_US", "0"),
+        ("DEVICES", "2x"), ("DEVICES", "99"),
+    ],
+)  # fmt: skip
+def test_wrong_variables_are_named(gpuvirt: Cli, board: Path, built: Path, variable: str, value: str) -> None:
+    name = f"GPUVIRT_SOFTGPU_{variable}"
+    done = gpuvirt("soft-gpu", "create", "--board", str(board), environ={name: value})
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert f"{name}={value}: must be" in done.stderr
+    assert not board.exists()

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -72,3 +76,70 @@ def test_devices_and_events(faults: FaultBoard) -> None:
 def test_without_a_board(tmp_path: Path) -> None:
     with pytest.raises(GpuvirtError, match="there is no soft GPU yet"):
         FaultBoard(tmp_path / "none", Path("libnvidia-ml.so.1"))
+
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def board(gpuvirt: Cli, runtime: Path) -> Path:
+    """A soft GPU of two devices."""
+    path = runtime / "board"
+    done = gpuvirt("soft-gpu", "create", "--memory", "64M", "--devices", "2", "--board", str(path))
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def fault(gpuvirt: Cli, board: Path, *words: str) -> str:
+    """What a command that succeeds prints."""
+    done = gpuvirt("soft-gpu", "fault", *words, "--board", str(board))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def refused(gpuvirt: Cli, board: Path, *words: str) -> str:
+    """The one line of a command that fails."""
+    done = gpuvirt("soft-gpu", "fault", *words, "--board", str(board))
+    assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_the_device_may_be_left_out(gpuvirt: Cli, board: Path) -> None:
+    fault(gpuvirt, board, "xid", "79")
+    fault(gpuvirt, board, "xid", "1", "48", "--pid", "7")
+    events = json.loads(fault(gpuvirt, board, "events", "-o", "json"))
+    assert [(e["device"], e["data"], e["pid"]) for e in events] == [(0, 79, 0), (1, 48, 7)]
+    fault(gpuvirt, board, "withhold", "16M")
+    fault(gpuvirt, board, "withhold", "1", "32M")
+    fault(gpuvirt, board, "stranger", "42", "2M")
+    fault(gpuvirt, board, "stranger", "1", "42", "2M")
+    fault(gpuvirt, board, "lose", "1")
+    fault(gpuvirt, board, "recover", "1")
+    assert "missing argument 'NUMBER'" in refused(gpuvirt, board, "xid")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["add", "cuInit:1:hang:pid=2147483647"], "there is no process 2147483647"),
+        (["add", "cuMemAlloc:1:hang:device=2"], "there is no device 2"),
+        (["add", os.fsdecode(b"\xff\xfe:1:hang")], "fault rule"),
+        (["add", "ü" * 400 + ":1:hang"], "fault rule"),
+        (["add", "ü" * 247 + ":1:hang"], "fault rule"),
+        (["xid", "0", "99999999999999999999999"], "is not in the range"),
+        (["xid", "0", "79", "--pid", "99999999999"], "is not in the range"),
+        (["ecc", "--count", "99999999999999999999"], "is not in the range"),
+        (["lose", "4294967296"], "is not in the range"),
+        (["clear", "4294967297"], "is not in the range"),
+    ],
+)
+def test_wrong_words_are_one_line(gpuvirt: Cli, board: Path, words: list[str], reason: str) -> None:
+    assert reason in refused(gpuvirt, board, *words)
+    assert json.loads(fault(gpuvirt, board, "list", "-o", "json")) == []
+
+
+@pytest.mark.parametrize("words", [["list"], ["events"], ["clear"], ["add", "cuInit:1:hang"], ["lose"]])
+def test_what_is_no_board_is_refused(gpuvirt: Cli, tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "letter").write_text("dear reader")
+    assert "is not the file of a soft GPU" in refused(gpuvirt, tmp_path / "letter", *words)
