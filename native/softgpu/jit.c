@@ -15,6 +15,7 @@
 
 #include <cpuid.h>
 #include <dlfcn.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -77,14 +78,27 @@ static void make_key(const struct gv_jit_places *places, const char *const *text
 }
 
 /* NULL when it is not there, not ours, or broken. */
+/* A file that was cut short (a full disk, a copy) would end the process when dlopen touches what is missing. */
+static bool is_whole(int fd, off_t bytes)
+{
+    Elf64_Ehdr header;
+    return pread(fd, &header, sizeof header, 0) == (ssize_t)sizeof header &&
+           memcmp(header.e_ident, ELFMAG, SELFMAG) == 0 && /* the section headers are the end of the file */
+           header.e_shoff <= (uint64_t)bytes &&
+           (uint64_t)header.e_shnum * header.e_shentsize <= (uint64_t)bytes - header.e_shoff;
+}
+
 static void *open_cached(const char *path)
 {
     struct stat status;
-    if (lstat(path, &status) != 0 || !S_ISREG(status.st_mode) || status.st_uid != geteuid() ||
-        (status.st_mode & 022) != 0)
+    const int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
         return NULL;
-    void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (object == NULL)
+    const bool good = fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && status.st_uid == geteuid() &&
+                      (status.st_mode & 022) == 0 && is_whole(fd, status.st_size);
+    close(fd);
+    void *object = good ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    if (good && object == NULL)
         gv_log_detail("%s: %s", path, dlerror());
     return object;
 }

@@ -57,6 +57,14 @@ static void from_the_cache(void)
     CHECK_EQUAL(files_with(".so"), 1);
 }
 
+static void cut_short(void)
+{
+    snprintf(text, sizeof text, "for f in %s/*.so; do truncate -s 5000 $f; done", cache);
+    CHECK(system(text) == 0);
+    OK(load(text, sizeof text));
+    CHECK_EQUAL(files_with(".so"), 1);
+}
+
 static void no_compiler(void)
 {
     setenv("GPUVIRT_SOFTGPU_CC", "no-such-compiler", 1);
@@ -244,9 +252,9 @@ static void cleaned(void)
 
 int main(void)
 {
-    static void (*const cases[])(void) = {cached,         from_the_cache,  no_compiler,    no_python,    no_translator,
-                                          open_to_others, of_another_user, without_a_home, rude_program, two_at_once,
-                                          compiled_once,  taken_over,      cleaned};
+    static void (*const cases[])(void) = {cached,        from_the_cache, cut_short,       no_compiler,    no_python,
+                                          no_translator, open_to_others, of_another_user, without_a_home, rude_program,
+                                          two_at_once,   compiled_once,  taken_over,      cleaned};
     use_own_board("64M");
     char folder[] = "/tmp/gpuvirt-test-jit-XXXXXX", command[128];
     CHECK(mkdtemp(folder) != NULL);
