@@ -155,6 +155,11 @@ static CUresult step(const char *const *arguments, const char *product, const ch
     /* Somebody else took the exit code: the product tells (both steps remove or never make it when they fail). */
     if ((status == 0 || status == -2) && is_there(product))
         return CUDA_SUCCESS;
+    if (status == -1) { /* for want of memory, say */
+        snprintf(log->error, sizeof log->error, "the %s '%s' was killed by a signal", what, arguments[0]);
+        gv_log_error("%s", log->error);
+        return CUDA_ERROR_OPERATING_SYSTEM;
+    }
     char line[512];
     if (refused == CUDA_ERROR_INVALID_PTX && status != 2 && status != -2) { /* it broke down: its last line says why */
         char *last = output + strlen(output);
@@ -166,7 +171,11 @@ static CUresult step(const char *const *arguments, const char *product, const ch
     } else {
         first_line(output, line, sizeof line);
     }
-    snprintf(log->error, sizeof log->error, "%s: %s", what, line[0] != '\0' ? line : "failed without a word");
+    if (line[0] != '\0')
+        snprintf(log->error, sizeof log->error, "%s: %s", what, line);
+    else
+        snprintf(log->error, sizeof log->error, "the %s '%s' failed without a word (exit code %d); set %s to another",
+                 what, arguments[0], status, variable);
     gv_log_error("%s", log->error);
     return refused;
 }

@@ -72,6 +72,26 @@ static void no_compiler(void)
     CHECK(strstr(text, "no-such-compiler") != NULL && strstr(text, "GPUVIRT_SOFTGPU_CC") != NULL);
 }
 
+static void silent_compiler(void)
+{
+    setenv("GPUVIRT_SOFTGPU_CC", "/bin/false", 1);
+    CHECK(load(text, sizeof text) != CUDA_SUCCESS);
+    CHECK(strstr(text, "/bin/false") != NULL && strstr(text, "GPUVIRT_SOFTGPU_CC") != NULL);
+}
+
+static void killed_compiler(void)
+{
+    char compiler[320];
+    snprintf(compiler, sizeof compiler, "%s-killed", cache);
+    FILE *script = fopen(compiler, "w");
+    CHECK(script != NULL);
+    fprintf(script, "#!/bin/sh\nkill -9 $$\n");
+    CHECK(fclose(script) == 0 && chmod(compiler, 0700) == 0);
+    setenv("GPUVIRT_SOFTGPU_CC", compiler, 1);
+    EXPECT(CUDA_ERROR_OPERATING_SYSTEM, load(text, sizeof text));
+    CHECK(strstr(text, "killed by a signal") != NULL);
+}
+
 static void no_python(void)
 {
     setenv("GPUVIRT_SOFTGPU_CC", "gcc", 1); /* another key than before, or the cache would answer */
@@ -252,9 +272,10 @@ static void cleaned(void)
 
 int main(void)
 {
-    static void (*const cases[])(void) = {cached,        from_the_cache, cut_short,       no_compiler,    no_python,
-                                          no_translator, open_to_others, of_another_user, without_a_home, rude_program,
-                                          two_at_once,   compiled_once,  taken_over,      cleaned};
+    static void (*const cases[])(void) = {cached,          from_the_cache,  cut_short,      silent_compiler,
+                                          killed_compiler, no_compiler,     no_python,      no_translator,
+                                          open_to_others,  of_another_user, without_a_home, rude_program,
+                                          two_at_once,     compiled_once,   taken_over,     cleaned};
     use_own_board("64M");
     char folder[] = "/tmp/gpuvirt-test-jit-XXXXXX", command[128];
     CHECK(mkdtemp(folder) != NULL);
