@@ -33,7 +33,7 @@ def busy(machine: Host) -> Program:
 
 
 def output(machine: Host, *command: str) -> str:
-    environ = {**machine.environ(), "COLUMNS": "140", "LINES": "50", "TERM": "dumb"}
+    environ = {**machine.environ(), "COLUMNS": "400", "LINES": "50", "TERM": "dumb"}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
