@@ -8,7 +8,7 @@
  *     WHAT     name of an entry point of the driver or of NVML, or a glob of such: cuMemCreate, cuMem*, nvmlDeviceGet*.
  *              Version suffixes may be left out. With a dot in it, a place inside the device instead:
  *              kernel.NAME (each run), copy.to_device, copy.from_device, copy.on_device (each MiB),
- *              checkpoint.lock, checkpoint.save, checkpoint.restore (once; the latter two also each MiB moved)
+ *              checkpoint.save, checkpoint.restore (once, and for each MiB moved)
  *     WHEN     3: the third matching call; 3+: from the third on; *: every one
  *     ACTION   an error (OUT_OF_MEMORY, CUDA_ERROR_..., NVML_ERROR_..., a number), delay=200ms, hang (until the rule is
  *              removed), kill (SIGKILL here), rate=1G (bytes a second, copies), corrupt (a byte, copies)

@@ -106,27 +106,16 @@ GV_EXPORT const char *nvmlErrorString(nvmlReturn_t result)
     return (unsigned)result < sizeof words / sizeof *words ? words[result] : "Unknown Error";
 }
 
-/* Copies a text out; the size must fit it, as with the real library. */
-static nvmlReturn_t give(const char *text, char *to, unsigned length)
-{
-    if (to == NULL)
-        return NVML_ERROR_INVALID_ARGUMENT;
-    if (strlen(text) + 1 > length)
-        return NVML_ERROR_INSUFFICIENT_SIZE;
-    memcpy(to, text, strlen(text) + 1);
-    return NVML_SUCCESS;
-}
-
 GV_EXPORT nvmlReturn_t nvmlSystemGetDriverVersion(char *version, unsigned int length)
 {
     GV_NVML_ENTER();
-    return gv_nvml_board() == NULL ? NVML_ERROR_UNINITIALIZED : give("595.00-softgpu", version, length);
+    return gv_nvml_board() == NULL ? NVML_ERROR_UNINITIALIZED : gv_nvml_give("595.00-softgpu", version, length);
 }
 
 GV_EXPORT nvmlReturn_t nvmlSystemGetNVMLVersion(char *version, unsigned int length)
 {
     GV_NVML_ENTER();
-    return gv_nvml_board() == NULL ? NVML_ERROR_UNINITIALIZED : give("13.595.00-softgpu", version, length);
+    return gv_nvml_board() == NULL ? NVML_ERROR_UNINITIALIZED : gv_nvml_give("13.595.00-softgpu", version, length);
 }
 
 GV_EXPORT nvmlReturn_t nvmlSystemGetCudaDriverVersion(int *cudaDriverVersion)
@@ -206,7 +195,7 @@ GV_EXPORT nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *uuid, unsign
     GV_NVML_DEVICE(device, number);
     char text[41];
     uuid_text(gv_nvml_board(), number, text);
-    return give(text, uuid, length);
+    return gv_nvml_give(text, uuid, length);
 }
 
 GV_EXPORT nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *device)
