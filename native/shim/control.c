@@ -71,7 +71,8 @@ static struct gv_memory_report report_memory(void)
 static void tell_memory(void)
 {
     const struct gv_memory_report report = report_memory();
-    struct gv_memory message = {.charged_bytes = report.charged, .resident_bytes = report.resident};
+    struct gv_memory message = {
+        .charged_bytes = report.charged, .resident_bytes = report.resident, .native_bytes = report.fixed};
     tell(GV_MEMORY, &message, sizeof message);
 }
 

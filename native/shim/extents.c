@@ -21,6 +21,7 @@ void gv_extents_report(struct gv_memory_report *report)
     pthread_mutex_lock(&gv_memory.lock);
     report->charged = gv_memory_charged();
     report->resident = gv_memory_resident();
+    report->fixed = gv_memory.fixed_bytes;
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
@@ -32,6 +33,7 @@ void gv_extents_publish(void)
     gv_extents_report(&report);
     gv_store64(&gv_client_page()->charged_bytes, report.charged);
     gv_store64(&gv_client_page()->resident_bytes, report.resident);
+    gv_store64(&gv_client_page()->native_bytes, report.fixed);
     if (report.charged != gv_memory.reported && gv_load32(&gv_gate.lease->clients) > 1)
         gv_session_poke(GV_POKE_MEMORY);
 }

@@ -80,9 +80,12 @@ void gv_memory_forget(void)
     pthread_mutex_init(&gv_memory.lock, NULL);
 }
 
-uint64_t gv_memory_charged(void) { return gv_memory.live_extents * gv_memory.extent_bytes; }
+uint64_t gv_memory_charged(void) { return gv_memory.live_extents * gv_memory.extent_bytes + gv_memory.fixed_bytes; }
 
-uint64_t gv_memory_resident(void) { return (gv_memory.held_extents + gv_memory.cache_count) * gv_memory.extent_bytes; }
+uint64_t gv_memory_resident(void)
+{
+    return (gv_memory.held_extents + gv_memory.cache_count) * gv_memory.extent_bytes + gv_memory.fixed_bytes;
+}
 
 /*
  * What this process may charge: the job's quota without what its other processes have, in whole extents. Those are as they last
@@ -149,7 +152,7 @@ CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *
     struct gv_range *const range = gv_ranges_take(region, bytes);
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
     if (range != NULL) {
-        const uint64_t charged = (gv_memory.live_extents + new_extents(range)) * gv_memory.extent_bytes;
+        const uint64_t charged = gv_memory_charged() + new_extents(range) * gv_memory.extent_bytes;
         if (charged <= gv_memory_quota()) {
             range->asked_bytes = bytes;
             range->serial = ++gv_memory.serial;

@@ -43,6 +43,7 @@ struct gv_memory_state {
     uint64_t extent_count, extents_touched;
     uint64_t live_extents; /* in use by the program: what is charged */
     uint64_t held_extents; /* with a physical handle, those that are just being mapped or unmapped included */
+    uint64_t fixed_bytes;  /* memory that does not move (fixed.h): part of what is charged and of what is resident */
     CUmemGenericAllocationHandle *cache; /* physical handles without an address, ready for reuse */
     uint64_t cache_count, cache_room;
     uint64_t allowance; /* bytes that may be resident: the daemon's promise; written by the control thread */
@@ -57,8 +58,8 @@ void gv_memory_forget(void); /* in the child of a fork */
 
 static inline int gv_memory_owns(CUdeviceptr address) { return address - gv_memory.base < gv_memory.bytes; }
 static inline CUdeviceptr gv_extent_address(uint64_t index) { return gv_memory.base + index * gv_memory.extent_bytes; }
-uint64_t gv_memory_charged(void);  /* bytes of extents in use */
-uint64_t gv_memory_resident(void); /* bytes of physical memory, cached handles included */
+uint64_t gv_memory_charged(void);  /* bytes of extents in use and of fixed memory */
+uint64_t gv_memory_resident(void); /* bytes of physical memory, cached handles and fixed memory included */
 uint64_t gv_memory_quota(void);
 
 /* A new range, charged to the quota. CUDA_ERROR_OUT_OF_MEMORY when the quota or the addresses are used up. */
@@ -85,7 +86,7 @@ struct gv_move gv_extents_evict(uint64_t target);
 void gv_extents_release_unused(uint64_t first,
                                uint64_t last); /* any thread: unmaps extents of [first, last] not in use */
 struct gv_memory_report {
-    uint64_t charged, resident; /* bytes */
+    uint64_t charged, resident, fixed; /* bytes; fixed is part of both others */
 };
 void gv_extents_report(struct gv_memory_report *report);
 void gv_extents_publish(void); /* charged and resident bytes to the client page */

@@ -10,6 +10,7 @@
 #include "arena.h"
 #include "contexts.h"
 #include "environment.h"
+#include "fixed.h"
 #include "log.h"
 #include "memory.h"
 #include "pool.h"
@@ -46,6 +47,7 @@ static void forget_in_child(void)
     gv_streams_forget();
     gv_pool_forget();
     gv_memory_forget();
+    gv_fixed_forget();
 }
 
 static CUresult refuse(CUresult code)

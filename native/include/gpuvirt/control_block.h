@@ -40,17 +40,40 @@ struct gv_lease {
     uint32_t flags;                            /* enum gv_lease_flags */
     uint64_t deadline_ns;                      /* end of the present quantum; 0 = none */
     uint64_t heartbeat_ns;                     /* the daemon's loop turned at this time */
-    uint64_t quota_bytes;   /* device memory that this job may charge in all; the daemon may change it */
-    uint32_t window_us;     /* reserved for marks; 0 = no marks */
-    uint32_t clients;       /* processes of the job on this GPU */
-    uint64_t charged_bytes; /* what all of them together have charged, as they reported */
-    uint64_t reserved;
+    uint64_t quota_bytes;        /* device memory that this job may charge in all; the daemon may change it */
+    uint32_t window_us;          /* reserved for marks; 0 = no marks */
+    uint32_t clients;            /* processes of the job on this GPU */
+    uint64_t charged_bytes;      /* what all of them together have charged, as they reported */
+    uint64_t pinned_quota_bytes; /* host memory that each process of this job may pin; 0 = no limit */
 };
 
 enum gv_client_state {
     GV_CLIENT_IDLE = 0,    /* nothing submitted is unfinished, nobody waits at the gate */
     GV_CLIENT_RUNNING = 1, /* work was submitted since the last proof of idleness */
     GV_CLIENT_WAITING = 2, /* a thread waits at the gate */
+};
+
+/*
+ * Device memory that gpuvirt does not move, by the reason. It is charged to the job and stays resident while it lives: fixed
+ * memory. gpuvirt.control.fixed has the words for people.
+ */
+enum gv_fixed_kind {
+    GV_FIXED_ARRAY = 0,     /* CUDA arrays and mipmaps: they have no address that could be kept */
+    GV_FIXED_MANAGED = 1,   /* managed memory: the driver itself moves it */
+    GV_FIXED_GRAPH = 2,     /* memory nodes of graphs: the driver maps it while it launches */
+    GV_FIXED_POOL = 3,      /* pools shared with other processes, or of a kind that only the driver knows */
+    GV_FIXED_EXPORTED = 4,  /* another process or device holds a handle of it */
+    GV_FIXED_IMPORTED = 5,  /* of somebody outside the job */
+    GV_FIXED_EXTERNAL = 6,  /* memory of a graphics or display API */
+    GV_FIXED_MULTICAST = 7, /* bound to a multicast object */
+    GV_FIXED_LIMITS = 8,    /* the device's heap and printf buffer beyond their defaults */
+    GV_FIXED_MAPPING = 9,   /* the program's own mappings that are not plain memory of this device */
+    GV_FIXED_KINDS = 10,
+    GV_FIXED_ROOM = 16, /* entries of the table in the page */
+};
+
+struct gv_fixed_entry {
+    uint64_t bytes, count; /* charged now; pieces that are alive */
 };
 
 /* One page per client (process). The client writes it, the daemon reads it and believes nothing: it copies, then checks. */
@@ -64,9 +87,13 @@ struct gv_client {
     uint64_t waited_ns;                       /* time that threads spent at the gate */
     uint64_t charged_bytes;                   /* device memory charged to the program: extents in use */
     uint64_t resident_bytes;                  /* of these, in device memory now (plus cached free extents) */
-    uint64_t native_bytes;        /* asked of the driver by ways that are not virtualised: cannot be swapped */
-    uint64_t out_bytes, in_bytes; /* swapped so far */
-    uint64_t reserved1[4];
+    uint64_t native_bytes;                    /* fixed memory, all kinds together; part of both charged and resident */
+    uint64_t out_bytes, in_bytes;             /* swapped so far */
+    uint64_t pinned_bytes;                    /* host memory that the program has pinned */
+    uint64_t passed_calls;                    /* calls of class pass-through so far (updated at changes of state) */
+    uint64_t unknown_names; /* names or versions asked for that the shim's headers do not have: ungoverned */
+    uint64_t reserved1;
+    struct gv_fixed_entry fixed[GV_FIXED_ROOM]; /* by enum gv_fixed_kind */
 };
 
 #endif

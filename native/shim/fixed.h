@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Fixed memory: device memory of the program that gpuvirt does not move, and why (enum gv_fixed_kind). It is charged to the
+ * job, counts as resident while it lives, and shows in the client page by kind.
+ *
+ * Order of use: charge before the driver is asked, so that a quota is never found out afterwards; remember under the handle or
+ * address that will be freed; and where the driver refuses, discharge.
+ */
+#ifndef GPUVIRT_SHIM_FIXED_H
+#define GPUVIRT_SHIM_FIXED_H
+
+#include <stdint.h>
+
+#include "cuda_api.h"
+#include "gpuvirt/control_block.h"
+
+/* Charges bytes to the job. CUDA_ERROR_OUT_OF_MEMORY when its quota does not allow them; nothing is charged then. */
+CUresult gv_fixed_charge(enum gv_fixed_kind kind, uint64_t bytes);
+void gv_fixed_discharge(enum gv_fixed_kind kind, uint64_t bytes);
+
+/* Notes that charged bytes belong to a handle or address. 0, or -1 without host memory (nothing noted). O(1). */
+int gv_fixed_remember(enum gv_fixed_kind kind, uint64_t key, uint64_t bytes);
+/* The bytes of what was freed are discharged; returns them, 0 for what is not known. O(1). */
+uint64_t gv_fixed_freed(enum gv_fixed_kind kind, uint64_t key);
+/* The bytes noted for a handle or address, 0 when there is none. */
+uint64_t gv_fixed_find(enum gv_fixed_kind kind, uint64_t key);
+
+void gv_fixed_forget(void); /* in the child of a fork */
+
+#endif
