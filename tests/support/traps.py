@@ -4,8 +4,8 @@
     @trap("cuInit calls back into the wrapper: pthread_once deadlocks", Edit("native/shim/real_driver.c", "old", "new"))
     def test_init_that_comes_back(...): ...
 
-The edit puts the mistake into our source; with it the test must fail. `make traps` does that for each trap in a copy of the
-tree. A test of the suite checks that each `old` is found exactly once, so that the edits do not go stale.
+The edit puts the mistake into our source; with it the test must fail. `make traps` does that for each trap in a copy of
+the tree. A test of the suite checks that each `old` is found exactly once, so that the edits do not go stale.
 """
 
 from __future__ import annotations
