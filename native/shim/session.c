@@ -13,9 +13,11 @@
 #include "fixed.h"
 #include "log.h"
 #include "memory.h"
+#include "passed.h"
 #include "pool.h"
 #include "real_driver.h"
 #include "streams.h"
+#include "unknown.h"
 
 struct gv_session gv_session = {.doorbell = -1};
 static pthread_mutex_t attaching = PTHREAD_MUTEX_INITIALIZER;
@@ -48,6 +50,8 @@ static void forget_in_child(void)
     gv_pool_forget();
     gv_memory_forget();
     gv_fixed_forget();
+    gv_passed_forget();
+    gv_unknown_forget();
 }
 
 static CUresult refuse(CUresult code)
