@@ -36,12 +36,12 @@ static int by_address(const void *left, const void *right)
 
 static void learn(void *library, const char *owner, const char *name)
 {
-    void *address = dlsym(library, name);
-    Dl_info info;
+    void *address = dlsym(library, name), *init = dlsym(library, "cuInit");
+    Dl_info of_symbol, of_library;
     if (address == NULL || known_count == sizeof known / sizeof *known)
         return;
-    /* Without the handle's dependencies: only what lies in that very file. */
-    if (dladdr(address, &info) == 0)
+    /* dlsym also looks into what the library depends on: only what lies in that very file counts. */
+    if (!dladdr(address, &of_symbol) || !dladdr(init, &of_library) || of_symbol.dli_fbase != of_library.dli_fbase)
         return;
     known[known_count].address = address;
     known[known_count].owner = owner;

@@ -8,6 +8,7 @@ proc_rows.inc           GV_ROW(name, version, variant, index): the cuGetProcAddr
 row_types.c             one assertion per row: our symbol has the very type that NVIDIA declares for that version
 shim_forwarders.S       one jump through the real driver's table for each symbol that the shim does not hook (forwarders.py)
 shim_symbols.c          what the shim knows of each symbol: its class, our function, the counter of its calls
+shim_forwarded.inc      GV_FORWARDED(index, symbol): the symbols of shim_forwarders.S, for tests
 unclassified.txt        names of the headers that classes.tsv does not have: they pass through; CMake warns of them
 shim_gates.c            one gated wrapper for each symbol of class `gate` or with needs-memory, but for those by hand
 results.inc             GV_RESULT(name): every CUresult
@@ -32,6 +33,7 @@ from forwarders import (
     PASSED_SHARDS,
     PASSED_SLOTS,
     counters,
+    shim_forwarded,
     shim_forwarders,
     shim_symbols,
     unclassified,
@@ -230,6 +232,7 @@ def generate(
         "results.inc": results(table.text),
         "row_types.c": row_types(rows, include_extensions(extensions(include)[0])),
         "shim_forwarders.S": shim_forwarders(architecture, symbols, index, answered, counted),
+        "shim_forwarded.inc": shim_forwarded(symbols, index, answered),
         "shim_gates.c": shim_gates(gates, index, kinds),
         "shim_symbols.c": shim_symbols(symbols, names, answered, counted),
         "softgpu_missing.c": softgpu_missing(symbols),

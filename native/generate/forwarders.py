@@ -121,6 +121,12 @@ def shim_symbols(symbols: Sequence[Symbol], classes: Mapping[str, str], answered
     return "\n".join([*lines, "};"]) + "\n"
 
 
+def shim_forwarded(symbols: Sequence[Symbol], index: Mapping[str, int], answered: set[str]) -> str:
+    """shim_forwarded.inc: GV_FORWARDED(index, symbol), for tests."""
+    lines = [f"GV_FORWARDED({index[s.name]}, {s.name})" for s in symbols if s.name not in answered]
+    return "\n".join([f"/* {BANNER} */", *lines]) + "\n"
+
+
 def unclassified(symbols: Sequence[Symbol], classes: Mapping[str, str]) -> str:
     """unclassified.txt: names that the headers have and classes.tsv does not, one a line; empty when all is well."""
     return "".join(f"{name}\n" for name in sorted({symbol.base for symbol in symbols} - set(classes)))
