@@ -80,7 +80,10 @@ void gv_memory_forget(void)
     pthread_mutex_init(&gv_memory.lock, NULL);
 }
 
-uint64_t gv_memory_charged(void) { return gv_memory.live_extents * gv_memory.extent_bytes + gv_memory.fixed_bytes; }
+uint64_t gv_memory_charged(void)
+{
+    return gv_memory.live_extents * gv_memory.extent_bytes + gv_memory.fixed_bytes + gv_memory.fixed_wanted;
+}
 
 uint64_t gv_memory_resident(void)
 {
