@@ -23,7 +23,16 @@ SUCCESS, INVALID_VALUE = 0, 1  # CUresult
 FOUND, NOT_FOUND, VERSION_NOT_SUFFICIENT = 0, 1, 2  # CUdriverProcAddressQueryResult
 LEGACY, PER_THREAD = 1, 2  # CUdriverProcAddress_flags
 WRONG_FLAGS = (4, 1 << 40)
-TYPOS = ("cuNoSuchFunction", "cuinit", "cuInit_v2", "cuMemAlloc_v2", "cuLaunchKernel_ptsz", "MemAlloc", "cu", "cuMemAllo")
+TYPOS = (
+    "cuNoSuchFunction",
+    "cuinit",
+    "cuInit_v2",
+    "cuMemAlloc_v2",
+    "cuLaunchKernel_ptsz",
+    "MemAlloc",
+    "cu",
+    "cuMemAllo",
+)
 
 
 def generator(name: str) -> Any:

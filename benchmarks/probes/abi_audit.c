@@ -95,8 +95,7 @@ int main(int argc, char **argv)
     unsigned long long flags;
     printf("version %d\n", version);
     while (scanf("%15s %127s %d %llu %d %d", way, name, &asked, &flags, &with_pointer, &with_status) == 6) {
-        const char *const given =
-            strcmp(name, "(null)") == 0 ? NULL : strcmp(name, "(empty)") == 0 ? "" : name;
+        const char *const given = strcmp(name, "(null)") == 0 ? NULL : strcmp(name, "(empty)") == 0 ? "" : name;
         void *pointer = (void *)UNTOUCHED;
         int status = UNTOUCHED, result = 0;
         if (strcmp(way, "v1") == 0)

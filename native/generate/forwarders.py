@@ -27,7 +27,10 @@ CLASSES = (  # the order is that of enum gv_class in native/shim/symbols.h
     "pass-through",
 )
 COUNTED = ("pass-through", "unclassified")
-PASSED_SHARDS, PASSED_SLOTS = 16, 512  # one shard is a page of 64-bit counters: the address arithmetic below relies on it
+PASSED_SHARDS, PASSED_SLOTS = (
+    16,
+    512,
+)  # one shard is a page of 64-bit counters: the address arithmetic below relies on it
 
 
 def counters(symbols: Sequence[Symbol], classes: Mapping[str, str], answered: set[str]) -> dict[str, int]:
@@ -84,7 +87,11 @@ ARCHITECTURES: dict[str, tuple[Callable[[int, int | None], list[str]], Callable[
 
 
 def shim_forwarders(
-    architecture: str, symbols: Sequence[Symbol], index: Mapping[str, int], answered: set[str], counted: Mapping[str, int]
+    architecture: str,
+    symbols: Sequence[Symbol],
+    index: Mapping[str, int],
+    answered: set[str],
+    counted: Mapping[str, int],
 ) -> str:
     """shim_forwarders.S: what is forwarded, and the tables that the jumps go through."""
     forward, open_stub, comment = ARCHITECTURES[architecture]
@@ -106,7 +113,9 @@ def shim_forwarders(
     return "\n".join([*lines, '    .section .note.GNU-stack,"",%progbits']) + "\n"
 
 
-def shim_symbols(symbols: Sequence[Symbol], classes: Mapping[str, str], answered: set[str], counted: Mapping[str, int]) -> str:
+def shim_symbols(
+    symbols: Sequence[Symbol], classes: Mapping[str, str], answered: set[str], counted: Mapping[str, int]
+) -> str:
     """shim_symbols.c: gv_symbols[]. It includes no header of NVIDIA's: only addresses are taken."""
     ours = [symbol.name for symbol in symbols if symbol.name in answered or symbol.name in counted]
     lines = [f"/* {BANNER} */", '#include "symbols.h"']

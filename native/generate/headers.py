@@ -144,9 +144,7 @@ def read_headers(compiler: str, include: Path, stand_ins: Path) -> Table:
     there, absent = extensions(include)
     text = preprocess(compiler, include, include_extensions(there), stand_ins)
     own = {symbol.name for symbol in parse_symbols(preprocess(compiler, include))}
-    symbols = [
-        symbol if symbol.name in own else replace(symbol, header="extension") for symbol in parse_symbols(text)
-    ]
+    symbols = [symbol if symbol.name in own else replace(symbol, header="extension") for symbol in parse_symbols(text)]
     return Table(text, symbols, pair_rows(text, symbols), absent)
 
 

@@ -16,6 +16,7 @@
 #include "passed.h"
 #include "pool.h"
 #include "real_driver.h"
+#include "room.h"
 #include "streams.h"
 #include "unknown.h"
 
@@ -52,6 +53,7 @@ static void forget_in_child(void)
     gv_fixed_forget();
     gv_passed_forget();
     gv_unknown_forget();
+    gv_room_forget();
 }
 
 static CUresult refuse(CUresult code)

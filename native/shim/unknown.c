@@ -51,8 +51,8 @@ int gv_unknown_next(char *text, size_t size)
     const char *const what = place->kind == GV_UNKNOWN_NAME      ? "the name is"
                              : place->kind == GV_UNKNOWN_VERSION ? "this version is"
                                                                  : "these flags are";
-    snprintf(text, size, "%s (asked at version %d) is not governed: %s not in this shim's headers (CUDA %d.%d)", place->name,
-             place->version, what, GV_HEADER_VERSION / 1000, GV_HEADER_VERSION % 1000 / 10);
+    snprintf(text, size, "%s (asked at version %d) is not governed: %s not in this shim's headers (CUDA %d.%d)",
+             place->name, place->version, what, GV_HEADER_VERSION / 1000, GV_HEADER_VERSION % 1000 / 10);
     return 1;
 }
 

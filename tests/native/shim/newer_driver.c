@@ -61,8 +61,11 @@ static void record(const char *name, int version, cuuint64_t flags)
     FILE *file = path == NULL ? NULL : fopen(path, "a");
     if (file == NULL)
         return;
-    fprintf(file, "%s %d %llu\n", name == NULL ? "(null)" : name[0] == '\0' ? "(empty)" : name, version,
-            (unsigned long long)flags);
+    fprintf(file, "%s %d %llu\n",
+            name == NULL      ? "(null)"
+            : name[0] == '\0' ? "(empty)"
+                              : name,
+            version, (unsigned long long)flags);
     fclose(file);
 }
 
