@@ -90,7 +90,8 @@ def test_many_threads_at_the_first_call(opened: Any) -> None:
         DLSYM,
         "GV_EXPORT void *dlsym(void *handle, const char *name)\n{\n    void *(*real)(void *, const char *) =\n"
         '        (void *(*)(void *, const char *))dlvsym(RTLD_NEXT, "dlsym", "GLIBC_2.34");\n'
-        "    return real(handle, name);\n}\n\n" + DLSYM,
+        '    void *found = real(handle, name);\n    __asm__ volatile(""); /* not a tail call */\n'
+        "    return found;\n}\n\n" + DLSYM,
     ),
 )
 def test_next_symbol(tmp_path: Path) -> None:
