@@ -4,6 +4,7 @@
  */
 #include "capture.h"
 #include "contexts.h"
+#include "fixed.h"
 #include "gate.h"
 #include "memory.h"
 #include "pool.h"
@@ -45,6 +46,13 @@ GV_EXPORT CUresult cuMemAlloc(CUdeviceptr_v1 *dptr, unsigned int bytesize)
     return CUDA_ERROR_NOT_SUPPORTED;
 }
 
+GV_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *dptr, unsigned int *pPitch, unsigned int WidthInBytes,
+                                   unsigned int Height, unsigned int ElementSizeBytes)
+{
+    (void)dptr, (void)pPitch, (void)WidthInBytes, (void)Height, (void)ElementSizeBytes;
+    return CUDA_ERROR_NOT_SUPPORTED;
+}
+
 GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t WidthInBytes, size_t Height,
                                       unsigned int ElementSizeBytes)
 {
@@ -62,8 +70,8 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
 
 GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
-    if (!gv_memory_owns(dptr))
-        return REAL(cuMemFree_v2)(dptr);
+    if (!gv_memory_owns(dptr)) /* managed memory, or nothing that we know: the driver's word counts */
+        return GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));
     struct gv_range *const range = gv_memory_claim(dptr);
     if (range == NULL)
         return CUDA_ERROR_INVALID_VALUE;

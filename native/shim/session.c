@@ -11,6 +11,7 @@
 #include "contexts.h"
 #include "environment.h"
 #include "fixed.h"
+#include "host_memory.h"
 #include "log.h"
 #include "memory.h"
 #include "pool.h"
@@ -49,6 +50,7 @@ static void forget_in_child(void)
     gv_pool_forget();
     gv_memory_forget();
     gv_fixed_forget();
+    gv_host_memory_forget();
     gv_room_forget();
 }
 
