@@ -77,6 +77,7 @@ class Facts(msgspec.Struct):
     socket: Path
     library_folder: Path
     shim: Path
+    nvml_shim: Path | None
     driver: Path
     nvml: Path
     environment: dict[str, str]
@@ -193,10 +194,12 @@ class AdminServer:
                 "GPUVIRT_SOCKET": str(facts.socket),
                 "GPUVIRT_JOB": job.token,
                 "GPUVIRT_DRIVER": str(facts.driver),
+                "GPUVIRT_NVML": str(facts.nvml),
             },
             "preload": str(facts.shim),
             "library_path": str(facts.library_folder),
             "nvml_path": str(facts.nvml),
+            "nvml_preload": str(facts.nvml_shim) if facts.nvml_shim is not None else None,
         }
 
     def _status(self, peer: Process, everything: bool) -> dict[str, Any]:
