@@ -76,6 +76,7 @@ class Hello(Message):
     resident_bytes: int
     device_uuid: bytes
     token: str
+    native_bytes: int = 0
 
 
 @_message(MessageType.WELCOME, "gv_welcome")
@@ -100,6 +101,7 @@ class Refused(Message):
 class Want(Message):
     charged_bytes: int
     resident_bytes: int
+    native_bytes: int = 0
 
 
 @_message(MessageType.IDLE, "gv_idle")
@@ -136,6 +138,7 @@ class Moved(Message):
     moved_bytes: int
     short_bytes: int
     duration_ns: int
+    native_bytes: int = 0
 
 
 @_message(MessageType.RESTORED, "gv_moved")

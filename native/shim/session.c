@@ -15,6 +15,7 @@
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
+#include "room.h"
 #include "streams.h"
 
 struct gv_session gv_session = {.doorbell = -1};
@@ -48,6 +49,7 @@ static void forget_in_child(void)
     gv_pool_forget();
     gv_memory_forget();
     gv_fixed_forget();
+    gv_room_forget();
 }
 
 static CUresult refuse(CUresult code)
