@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HISTORY = 100
 RECENT = 3  # samples of a client's busy time
-TOTALS = ("busy_ns", "submitted", "waited_ns", "out_bytes", "in_bytes")
+TOTALS = ("busy_ns", "submitted", "waited_ns", "out_bytes", "in_bytes", "passed_calls", "unknown_names")
 
 
 @dataclass(slots=True)
@@ -83,6 +83,7 @@ class Job:
     since: float  # wall clock, for people
     members: dict[int, Member] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOTALS, 0))  # of members that ended
+    past: dict[str, dict[str, int]] = field(default_factory=dict)  # the same by the UUID of the GPU
     attached_once: bool = False
     exit: int | None = None
 
@@ -97,8 +98,10 @@ class Job:
     def forget(self, member: Member) -> None:
         """A member ended: keep its counters."""
         del self.members[member.number]
+        past = self.past.setdefault(member.arbiter.device.uuid, dict.fromkeys(TOTALS, 0))
         for name in TOTALS:
             self.totals[name] += int(getattr(member.report, name))
+            past[name] += int(getattr(member.report, name))
 
     def stored(self) -> StoredJob:
         pid, start = (self.root.pid, self.root.start) if self.root else (0, 0)

@@ -10,6 +10,7 @@ from gpuvirt.control import messages
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import Process
 from gpuvirtd.jobs import Job, Member
+from gpuvirtd.memory.quotas import charged_by_others
 from gpuvirtd.namespaces import pid_seen_by
 from gpuvirtd.sessions import INVALID_DEVICE, NOT_PERMITTED, Refusal
 
@@ -48,7 +49,7 @@ def quota_of(host: Host, job: Job, arbiter: Arbiter) -> int:
     """Bytes that the job may charge on this GPU: as in its lease page, or as they would be if it attached now."""
     if job.id in arbiter.pages:
         return arbiter.pages[job.id].quota
-    others = sum(member.facts.charged for other in host.jobs if other is not job for member in other.members.values())
+    others = charged_by_others(host.jobs, job)
     return ledger.published_quota(job.memory, arbiter.gpu.capacity, 0, others, host.policy.host_budget)
 
 
