@@ -161,4 +161,4 @@ def test_every_symbol_is_exported(whole: Any, library: str) -> None:
 def test_nothing_else_is_exported(whole: Any, library: str) -> None:
     """A library in somebody else's process: any other name could shadow one of the program's."""
     extra = elf.exported_symbols(built(library)) - {symbol.name for symbol in whole.symbols}
-    assert extra - {"_init", "_fini"} == set()
+    assert extra - {"_init", "_fini"} == ({"gvSoftWatch"} if library.startswith("softgpu/") else set())  # watch.h
