@@ -27,10 +27,8 @@ CLASSES = (  # the order is that of enum gv_class in native/shim/symbols.h
     "pass-through",
 )
 COUNTED = ("pass-through", "unclassified")
-PASSED_SHARDS, PASSED_SLOTS = (
-    16,
-    512,
-)  # one shard is a page of 64-bit counters: the address arithmetic below relies on it
+# One shard is a page of 64-bit counters: the arithmetic on addresses below relies on it.
+PASSED_SHARDS, PASSED_SLOTS = 16, 512
 
 
 def counters(symbols: Sequence[Symbol], classes: Mapping[str, str], answered: set[str]) -> dict[str, int]:

@@ -372,9 +372,8 @@ static void take_pokes(void)
         tell_memory();
 }
 
-void *gv_control_thread(void *unused)
+void *gv_control_thread(__attribute__((unused)) void *unused)
 {
-    (void)unused;
     for (;;) {
         if (connection < 0)
             attach();

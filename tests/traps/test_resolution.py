@@ -65,12 +65,13 @@ def test_init_that_comes_back(opened: Any) -> None:
 
 @trap(
     "A driver that calls a driver function while it is loaded, on a thread of its own, waits for itself.",
-    Edit(REAL_DRIVER, "            if (called_by_driver(caller))\n                return;\n", ""),
+    Edit(REAL_DRIVER, "must_not_wait = called_by_driver(caller)", "must_not_wait = caller == NULL"),
 )
 def test_look_up_while_loading(opened: Any) -> None:
     seen = opened(1, 0)
     assert (seen["failed"], seen["seen_loads"]) == (0, 1)
     assert (seen["seen_while_loading"], seen["seen_on_a_thread"]) == (NOT_INITIALIZED, NOT_INITIALIZED)
+    assert seen["seen_looking_up"] == NOT_INITIALIZED  # of cuGetProcAddress, which is a function of ours
 
 
 @trap(
@@ -255,6 +256,16 @@ def test_profiler_and_egl_symbols() -> None:
     assert wanted <= elf.exported_symbols(SHIM)
     assert (ask("cuProfilerStart", 4000).owner, ask("cuProfilerStart", 4000).symbol) == ("shim", "cuProfilerStart")
     assert ask("cuGLMapBufferObject", 7000, PER_THREAD).symbol == "cuGLMapBufferObject_v2_ptds"
+
+
+def test_without_a_driver_there_is_one_line_and_no_device(tmp_path: Path) -> None:
+    code = "import ctypes, sys; d = ctypes.CDLL('libcuda.so.1'); d.cuDeviceGet(0, 0); sys.exit(d.cuInit(0))"
+    done = subprocess.run(
+        ["python3", "-c", code], env=plain_environ(LD_PRELOAD=str(SHIM), GPUVIRT_DRIVER=str(tmp_path / "none.so")),
+        capture_output=True, text=True, check=False, timeout=20,
+    )  # fmt: skip
+    assert done.returncode == 100, done.stderr  # CUDA_ERROR_NO_DEVICE
+    assert done.stderr.count("\n") == 1 and "cannot load the CUDA driver" in done.stderr
 
 
 def test_the_shim_in_the_drivers_place_is_no_driver() -> None:
