@@ -32,7 +32,11 @@ static CUresult absent(void) { return CUDA_ERROR_NOT_FOUND; } /* an older driver
 static CUresult no_driver(void) { return CUDA_ERROR_NO_DEVICE; }
 
 static const char *const well_known[] = {
+#ifdef __x86_64__
     "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
+#else
+    "/usr/lib/aarch64-linux-gnu/libcuda.so.1",
+#endif
     "/usr/lib64/libcuda.so.1",
     "/usr/lib/libcuda.so.1",
     "/usr/local/nvidia/lib64/libcuda.so.1",
