@@ -40,3 +40,4 @@ matched = re.match(r"([0-9a-f]+)-", line)
 assert matched is not None
 page = ffi.cast("struct gv_client *", int(matched[1], 16))
 print(f"passed={page.passed_calls} unknown={page.unknown_names}", flush=True)
+time.sleep(1.0)  # the daemon looks too
