@@ -44,12 +44,13 @@ void gv_control_forget(void)
     was_attached = 0;
 }
 
-static void disconnect(const char *why)
+static void disconnect(int error)
 {
     if (connection < 0)
         return;
-    gv_debug("connection to gpuvirtd lost (%s); going on as before and looking for it", why);
-    close(connection);
+    gv_debug("connection to gpuvirtd lost (%s); going on as before and looking for it", strerror(error));
+    if (error != EBADF && error != ENOTSOCK) /* else the program closed it, with all that it did not know */
+        close(connection);
     connection = -1;
 }
 
@@ -57,7 +58,7 @@ static void tell(uint16_t type, void *message, size_t size)
 {
     const int error = connection < 0 ? ENOTCONN : gv_send(connection, type, message, size);
     if (error != 0)
-        disconnect(strerror(error));
+        disconnect(error);
 }
 
 /* What the daemon is about to hear. */
@@ -240,9 +241,9 @@ static void attach(void)
         const int error = try_attach();
         if (error == 0 || gv_session_refused())
             return;
-        if (!was_attached && gv_now_ns() - began > gv_environment()->attach_timeout_ns) {
-            gv_log("cannot reach gpuvirtd on %s: %s; is it running? (gpuvirt doctor)", gv_environment()->socket,
-                   strerror(error));
+        if (!was_attached && (error == EMFILE || gv_now_ns() - began > gv_environment()->attach_timeout_ns)) {
+            gv_log("cannot reach gpuvirtd on %s: %s; %s", gv_environment()->socket, strerror(error),
+                   error == EMFILE ? "close some, or raise ulimit -n" : "is it running? (gpuvirt doctor)");
             gv_session.refusal = CUDA_ERROR_SYSTEM_NOT_READY;
             set_state(GV_SESSION_REFUSED);
             return;
@@ -343,10 +344,8 @@ static void want(void)
     tell(GV_WANT, &message, sizeof message);
 }
 
-/*
- * A program that waits for each launch is idle thousands of times a second, for some microseconds each. Only idleness that
- * lasts is worth a message; meanwhile further pokes cost the program nothing.
- */
+/* A program that waits for each launch is idle thousands of times a second, for some microseconds each. Only idleness that
+ * lasts is worth a message; meanwhile further pokes cost the program nothing. */
 static void tell_idle(void)
 {
     nanosleep(&(struct timespec){0, IDLE_LASTS_NS}, NULL);
@@ -359,7 +358,8 @@ static void tell_idle(void)
 static void take_pokes(void)
 {
     eventfd_t count;
-    eventfd_read(gv_session.doorbell, &count);
+    if (eventfd_read(gv_session.doorbell, &count) != 0 && errno == EBADF)
+        gv_session_renew_doorbell();
     const uint32_t pokes = __atomic_exchange_n(&gv_session.pokes, 0, __ATOMIC_ACQ_REL);
     if (connection < 0)
         return; /* whoever waits pokes again */
@@ -382,14 +382,14 @@ void *gv_control_thread(void *unused)
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
         const int ready = poll(events, 2, TICK_MS);
         follow_lease();
-        if (connection >= 0 && (events[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
+        if (connection >= 0 && events[0].revents != 0) {
             union gv_packet packet;
             int descriptors[GV_DESCRIPTORS_MAX];
             const int received = gv_receive(connection, &packet, descriptors);
             if (received == 1)
                 handle(&packet);
             else if (received < 0)
-                disconnect(strerror(-received));
+                disconnect(-received);
         }
         take_pokes();
         if (ready == 0 && gv_contexts_enter() == CUDA_SUCCESS)
