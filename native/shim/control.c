@@ -325,7 +325,8 @@ static void want(void)
         /* New memory within what the daemon already allows: no need to ask. */
         const struct gv_move move = gv_extents_restore(gv_memory.allowance);
         gv_extents_publish();
-        gv_gate_notify();
+        if (move.status == CUDA_SUCCESS) /* else who waits would ask again at once, and so would we */
+            gv_gate_notify();
         if (move.status == CUDA_SUCCESS && (gv_gate.obstacles & GV_ABSENT_MASK) == 0 && !room_wanted) {
             struct gv_client *const page = gv_session.client;
             gv_store64(&page->in_bytes, page->in_bytes + move.bytes_moved);
