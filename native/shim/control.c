@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
 #include "activity.h"
 #include "arena.h"
@@ -17,9 +16,12 @@
 #include "environment.h"
 #include "log.h"
 #include "memory.h"
+#include "pages.h"
+#include "passed.h"
 #include "real_driver.h"
 #include "room.h"
 #include "session.h"
+#include "unknown.h"
 
 enum {
     TICK_MS = 500,
@@ -120,30 +122,6 @@ static int send_hello(int handle)
     return gv_send(handle, GV_HELLO, &hello, sizeof hello);
 }
 
-/* Puts the daemon's pages where ours are: whoever looks through the old pointers sees the new pages. */
-static int map_pages(int lease, int client)
-{
-    const struct gv_client before = *gv_session.client;
-    if (mmap(gv_session.lease, GV_PAGE_BYTES, PROT_READ, MAP_SHARED | MAP_FIXED, lease, 0) == MAP_FAILED ||
-        mmap(gv_session.client, GV_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, client, 0) == MAP_FAILED)
-        return errno;
-    const struct gv_client *const page = gv_session.client;
-    if (gv_session.lease->magic != GV_LEASE_MAGIC || gv_session.lease->version != GV_PAGE_VERSION ||
-        page->magic != GV_CLIENT_MAGIC || page->version != GV_PAGE_VERSION)
-        return EPROTO;
-    struct gv_client now = before;
-    memcpy(&now, page, offsetof(struct gv_client, state)); /* what the daemon set stays */
-    now.drained_epoch = 0;
-    *gv_session.client = now;
-    return 0;
-}
-
-static void close_gate(void)
-{
-    if (mmap(gv_session.lease, GV_PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
-        gv_debug("cannot close the gate: %s", strerror(errno));
-}
-
 /* Everything given to the GPU so far has finished when this returns. The word must not allow launches any more. */
 static void drain(void)
 {
@@ -164,7 +142,7 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
         return EPROTO;
     int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, gv_memory.extent_bytes);
     if (error == 0)
-        error = map_pages(descriptors[0], descriptors[1]);
+        error = gv_pages_take(descriptors[0], descriptors[1]);
     close(descriptors[0]);
     close(descriptors[1]);
     if (error != 0)
@@ -198,7 +176,7 @@ static void refused(const union gv_packet *packet)
         gv_log("gpuvirtd refuses this process: %s", reason);
     said = 1;
     if (was_attached) {
-        close_gate(); /* a daemon that does not know us may give the GPU to others: wait until it does */
+        gv_pages_close(); /* a daemon that does not know us may give the GPU to others: wait until it does */
         return;
     }
     gv_session.refusal =
@@ -372,6 +350,16 @@ static void take_pokes(void)
         tell_memory();
 }
 
+/* What passes by us: the counts, and once for each unknown name a line for the daemon. Called each turn; mostly some loads. */
+static void tell_passed(void)
+{
+    gv_store64(&gv_session.client->passed_calls, gv_passed_total());
+    gv_store64(&gv_session.client->unknown_names, gv_unknown_count());
+    struct gv_event message = {0};
+    while (connection >= 0 && gv_unknown_next(message.text, sizeof message.text))
+        tell(GV_EVENT, &message, sizeof message);
+}
+
 void *gv_control_thread(void *unused)
 {
     (void)unused;
@@ -380,6 +368,7 @@ void *gv_control_thread(void *unused)
             attach();
         if (connection < 0 && gv_session_refused() && !was_attached)
             return NULL;
+        tell_passed();
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
         const int ready = poll(events, 2, TICK_MS);
         follow_lease();
@@ -393,6 +382,8 @@ void *gv_control_thread(void *unused)
                 disconnect(-received);
         }
         take_pokes();
+        if (ready == 0)
+            gv_passed_report();
         if (ready == 0 && gv_contexts_enter() == CUDA_SUCCESS)
             gv_arena_sweep();
         gv_contexts_leave(); /* whatever of this turn entered one */

@@ -6,20 +6,25 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
 #include "activity.h"
 #include "arena.h"
+#include "capture.h"
 #include "connection.h"
 #include "contexts.h"
 #include "environment.h"
 #include "fixed.h"
+#include "host_memory.h"
 #include "log.h"
+#include "marks.h"
 #include "memory.h"
+#include "pages.h"
+#include "passed.h"
 #include "pool.h"
 #include "real_driver.h"
 #include "room.h"
 #include "streams.h"
+#include "unknown.h"
 
 struct gv_session gv_session = {.doorbell = -1};
 static pthread_mutex_t attaching = PTHREAD_MUTEX_INITIALIZER;
@@ -66,9 +71,14 @@ static void forget_in_child(void)
     gv_arena_forget();
     gv_contexts_forget();
     gv_streams_forget();
+    gv_marks_forget();
+    gv_capture_forget();
     gv_pool_forget();
     gv_memory_forget();
     gv_fixed_forget();
+    gv_passed_forget();
+    gv_unknown_forget();
+    gv_host_memory_forget();
     gv_room_forget();
 }
 
@@ -79,16 +89,10 @@ static CUresult refuse(CUresult code)
     return code;
 }
 
-static int prepare_pages(void)
+static int prepare(void)
 {
-    void *lease = mmap(NULL, GV_PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    void *client = mmap(NULL, GV_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     gv_session.doorbell = gv_out_of_the_way(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-    if (lease == MAP_FAILED || client == MAP_FAILED || gv_session.doorbell < 0)
-        return -1;
-    gv_session.lease = lease;
-    gv_session.client = client;
-    return 0;
+    return gv_session.doorbell < 0 || gv_pages_prepare() != 0 || gv_gate_prepare() != 0 ? -1 : 0;
 }
 
 /* A thread that takes no signal of the program's; faults of its own stay faults. */
@@ -125,7 +129,7 @@ static CUresult begin(CUdevice device)
     if (result != CUDA_SUCCESS)
         return result; /* not refused: the driver's own error, as in a forked child */
     gv_session.device = device;
-    if (gv_session.lease == NULL && (prepare_pages() != 0 || gv_gate_prepare() != 0)) {
+    if (gv_session.lease == NULL && prepare() != 0) {
         gv_log("no memory or descriptors to attach to gpuvirtd");
         return refuse(CUDA_ERROR_OUT_OF_MEMORY);
     }

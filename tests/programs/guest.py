@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A CUDA program without cuda.bindings: it starts fast, and tells what the library did to its process.
 
-    guest.py SCENARIO [ARGUMENT...]
+guest.py SCENARIO [ARGUMENT...]
 """
 
 from __future__ import annotations
