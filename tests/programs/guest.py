@@ -6,15 +6,16 @@ guest.py SCENARIO [ARGUMENT...]
 
 from __future__ import annotations
 
+import _ctypes
+import atexit
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import resource
 import select
 import signal
-import socket
-import stat
 import sys
 import threading
 import time
@@ -24,6 +25,7 @@ from typing import Any
 MIB = 1 << 20
 cu = ctypes.CDLL("libcuda.so.1", use_errno=True)
 libc = ctypes.CDLL(None, use_errno=True)
+math = ctypes.CDLL("libm.so.6")
 
 
 class Failed(Exception):
@@ -84,7 +86,7 @@ def say(text: object) -> None:
     os.write(1, f"{text}\n".encode())
 
 
-# --- what a process can see of itself ----------------------------------------------------------------------------------
+# --- what a process can see of itself --------------------------------------------------------------------------------
 
 
 def descriptors() -> dict[int, str]:
@@ -97,7 +99,8 @@ def descriptors() -> dict[int, str]:
 
 def dispositions() -> dict[str, str]:
     """Blocked, ignored and caught signals, of this thread and its process, as the kernel says."""
-    lines = dict(line.split(":\t") for line in open("/proc/thread-self/status").read().splitlines() if ":\t" in line)
+    with open("/proc/thread-self/status") as file:
+        lines = dict(line.split(":\t", 1) for line in file if ":\t" in line)
     return {key: lines[key].strip() for key in ("SigBlk", "SigIgn", "SigCgt", "Umask")}
 
 
@@ -113,7 +116,6 @@ def environ() -> list[str]:
 
 def state() -> dict[str, Any]:
     """Everything that a library has to leave alone."""
-    rounding = libc.fegetround() if hasattr(libc, "fegetround") else 0
     libc.setlocale.restype = ctypes.c_char_p
     return {
         "environ": environ(),
@@ -121,7 +123,7 @@ def state() -> dict[str, Any]:
         "limits": {name: resource.getrlimit(getattr(resource, name)) for name in dir(resource) if "RLIMIT_" in name},
         "locale": os.fsdecode(libc.setlocale(6, None)),
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
-        "rounding": rounding,
+        "rounding": math.fegetround(),
         "scheduler": (os.sched_getscheduler(0), sorted(os.sched_getaffinity(0))),
         "session": (os.getsid(0), os.getpgid(0)),
         "timers": [signal.getitimer(timer) for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF)],
@@ -140,19 +142,16 @@ def leave_alone() -> None:
     work()
     errno = ctypes.get_errno()
     new = {number: target for number, target in descriptors().items() if opened.get(number) != target}
-    import fcntl
-
     say(json.dumps({
         "before": before,
         "after": state(),
         "errno": errno,
         "lost": [number for number, target in opened.items() if descriptors().get(number) != target],
         "new": [[number, target, fcntl.fcntl(number, fcntl.F_GETFD)] for number, target in new.items()],
-        "lowest": os.open("/dev/null", os.O_RDONLY),
     }))  # fmt: skip
 
 
-# --- forks, execs, ends ------------------------------------------------------------------------------------------------
+# --- forks, execs, ends ----------------------------------------------------------------------------------------------
 
 
 def in_child(function: Callable[[], Any], limit: float = 20.0) -> Any:
@@ -266,7 +265,7 @@ def over(size: str, limit: str) -> None:
     say(f"total {total.value // MIB} answer {answer(allocate, int(size) * MIB)}")
 
 
-def first_call(size: str = "0") -> None:
+def first_call() -> None:
     """Answer of the first call that attaches, of work after it."""
     say(f"attach {answer(attach)} work {answer(work)}")
 
@@ -276,78 +275,104 @@ def two_copies() -> None:
     attach()
     work()
     libc.dlmopen.restype = ctypes.c_void_p
-    handle = libc.dlmopen(ctypes.c_long(-1), b"libcuda.so.1", 2)
+    handle = libc.dlmopen(ctypes.c_long(-1), b"libcuda.so.1", os.RTLD_NOW)
     if not handle:
         libc.dlerror.restype = ctypes.c_char_p
         say(f"no copy: {os.fsdecode(libc.dlerror())}")
         return
-    copy = ctypes.CDLL("copy", handle=handle)
-    say(f"copy {answer(attach, copy)}")
+    say(f"copy {answer(attach, ctypes.CDLL('copy', handle=handle))}")
     say(f"first {answer(work)}")
     say("holds")
     time.sleep(600)
 
 
-def descriptors_closed() -> None:
-    """Closes what it does not know, as daemons do, and works on."""
+def closes_ours() -> None:
+    """Closes descriptors that it does not know, as daemons do, and works on."""
+    plain = descriptors()
     attach()
     work()
-    os.closerange(3, 1024)
-    used = os.times()
+    for number in set(descriptors()) - set(plain):
+        if number >= 48:
+            os.close(number)
+    time.sleep(0.7)
+    before = sum(os.times()[:2])
     time.sleep(0.5)
-    spent = sum(os.times()[:2]) - sum(used[:2])
-    say(f"spent {spent < 0.2} work {answer(work)}")
+    say(f"quiet {sum(os.times()[:2]) - before < 0.2} work {answer(work)}")
 
 
 def few_descriptors(left: str) -> None:
     """So many descriptors are left when it attaches."""
     keep = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     with contextlib.suppress(OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
         while True:
             keep.append(os.open("/dev/null", os.O_RDONLY))
     for _ in range(int(left)):
         os.close(keep.pop())
-    say(f"attach {answer(attach)}")
+    began = time.monotonic()
+    say(f"attach {answer(attach)} soon {time.monotonic() - began < 5}")
 
 
-def interrupted() -> None:
-    """A handler jumps out of a thread that waits at the gate; the next call must work."""
+def frees_slowly() -> None:
+    """One thread frees, which takes the driver long; another allocates meanwhile."""
     attach()
-    pointer = allocate(4096)
-    say("ready")
-    import ctypes.util
+    first, second = allocate(32 * MIB), allocate(32 * MIB)
+    call("cuMemsetD8_v2", first, 1, 32 * MIB)
+    thread = threading.Thread(target=lambda: (current(), call("cuMemFree_v2", first)))
+    thread.start()
+    time.sleep(0.3)
+    longest = 0.0
+    for _ in range(5):
+        began = time.monotonic()
+        allocate(4096)
+        found = ctypes.c_uint64()
+        call("cuMemGetAddressRange_v2", ctypes.byref(found), None, second)
+        longest = max(longest, time.monotonic() - began)
+    say(f"busy {thread.is_alive()} waited {longest > 0.3}")
+    thread.join()
 
+
+def last_words() -> None:
+    """CUDA from atexit, from a thread's last destructor, and after the library was closed."""
+    again = ctypes.CDLL("libcuda.so.1")
+    attach()
     work()
-    say(f"pointer {pointer != 0}")
+    _ctypes.dlclose(again._handle)
+    say(f"closed {answer(work)}")
+    destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
+        lambda _: say(f"destructor {answer(lambda: (current(), work()))}")
+    )
+    key = ctypes.c_uint()
+    libc.pthread_key_create(ctypes.byref(key), destructor)
 
-
-def cancelled() -> None:
-    """Threads that are cancelled while they work: nobody else is held up by it."""
-    attach()
-    identifiers: list[int] = []
-
-    def loop() -> None:
+    def thread() -> None:
         current()
-        identifiers.append(threading.get_ident())
-        while True:
-            work(3 * MIB)
+        libc.pthread_setspecific(key, ctypes.c_void_p(1))
+        work()
 
-    for _ in range(3):
-        threading.Thread(target=loop, daemon=True).start()
-    while len(identifiers) < 3:
-        time.sleep(0.01)
-    say(f"work {answer(work)}")
+    worker = threading.Thread(target=thread)
+    worker.start()
+    worker.join()
+    time.sleep(0.05)
+    atexit.register(lambda: say(f"atexit {answer(work)}"))
 
 
-def kinds() -> None:
-    """What our descriptors are."""
-    plain = descriptors()
+def spawns(count: str) -> None:
+    """Children that use no CUDA, in every way of starting one; then those that do."""
     attach()
-    for number in sorted(set(descriptors()) - set(plain)):
-        mode = os.fstat(number).st_mode
-        say(f"{number} {'socket' if stat.S_ISSOCK(mode) else 'other'} {os.get_inheritable(number)}")
-    assert socket
+    work()
+    for _ in range(int(count)):
+        assert os.system("true") == 0
+        child = os.posix_spawn("/bin/true", ["true"], dict(os.environ))
+        assert os.waitpid(child, 0)[1] == 0
+    sleeper = os.fork()
+    if sleeper == 0:
+        time.sleep(600)
+    say(f"sleeper {sleeper}")
+    child = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, __file__, "first_call"])
+    assert os.waitpid(child, 0)[1] == 0
+    say("holds")
+    time.sleep(600)
 
 
 if __name__ == "__main__":
