@@ -13,6 +13,8 @@
 
 static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
 
+void gv_activity_forget(void) { pthread_mutex_init(&state_lock, NULL); }
+
 /* All counters of the client page are written under state_lock, or by the control thread where extents.c and swap.c say so. */
 static void enter_state(uint32_t state, uint64_t since)
 {

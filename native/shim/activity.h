@@ -20,6 +20,8 @@ struct gv_activity_mark {
     uint64_t submitted[GV_ACTIVITY_THREADS];
 };
 
+void gv_activity_forget(void); /* in the child of a fork */
+
 void gv_activity_sync_begin(struct gv_activity_mark *mark);
 /* After the call: everything (`whole`), or all that was given to `stream`, has finished. */
 void gv_activity_sync_end(const struct gv_activity_mark *mark, CUstream stream, int whole);

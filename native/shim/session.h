@@ -28,6 +28,7 @@ int gv_session_refused(void);
 
 /* Tells the control thread; never blocks. */
 void gv_session_poke(enum gv_poke what);
+void gv_session_ring(void); /* only wakes it */
 
 /* The client page; before WELCOME a private page of the same form. */
 struct gv_client *gv_client_page(void);
@@ -49,5 +50,6 @@ extern struct gv_session gv_session;
 
 void *gv_control_thread(void *unused);
 void gv_control_forget(void);
+void gv_session_renew_doorbell(void); /* control thread: the program has closed it */
 
 #endif
