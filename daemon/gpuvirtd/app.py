@@ -31,6 +31,7 @@ from gpuvirtd.sessions import Sessions
 from gpuvirtd.state import State
 
 SHIM = "libgpuvirt-shim.so"
+NVML_SHIM = "libgpuvirt-nvml.so"
 
 
 class App:
@@ -82,7 +83,8 @@ class App:
             stack.callback(host.close)
             host.recovery.begin()  # first: what its processes have on the devices is no residue
             await host.poll_usage()
-            runtime.link_shim(shim)
+            nvml_shim = find_nvml_shim(shim)
+            runtime.link_shims(shim, nvml_shim)
             client_socket, admin_socket = runtime.listen()
             sessions = Sessions(host, client_socket, self.config.limits.connections_per_user, self.log)
             stack.callback(sessions.close)
@@ -91,6 +93,7 @@ class App:
                 socket=folder / CLIENT_SOCKET,
                 library_folder=runtime.library_folder,
                 shim=shim,
+                nvml_shim=nvml_shim,
                 driver=driver,
                 nvml=nvml,
                 environment=self.config.driver.environment,
@@ -163,3 +166,9 @@ def find_shim() -> Path:
         return library(SHIM)
     except FileNotFoundError as error:
         raise ConfigError(str(error), "install gpuvirt with: pip install .") from None
+
+
+def find_nvml_shim(shim: Path) -> Path | None:
+    """The NVML shim that was built with this shim; without one, jobs see what the driver's NVML says."""
+    path = shim.parent / NVML_SHIM
+    return path if path.exists() else None

@@ -27,6 +27,8 @@ static CUresult allocate(CUdeviceptr *dptr, uint64_t bytes)
         result = gv_gate_lost_context();
     if (result == CUDA_SUCCESS)
         result = gv_contexts_check(context);
+    if (result == CUDA_SUCCESS)
+        result = gv_capture_permits_unsafe();
     if (result != CUDA_SUCCESS)
         return result;
     result = gv_memory_take(bytes, context, NULL, dptr);
@@ -72,14 +74,21 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
     if (!gv_memory_owns(dptr)) /* managed memory, or nothing that we know: the driver's word counts */
         return GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));
+    const CUresult permitted = gv_capture_permits_unsafe();
+    if (permitted != CUDA_SUCCESS)
+        return permitted;
     struct gv_range *const range = gv_memory_claim(dptr);
     if (range == NULL)
         return CUDA_ERROR_INVALID_VALUE;
     /* As the driver's own: nothing that was given to the GPU uses the memory once this returns. A context with a capture
      * under way must not be synchronised: there the memory waits for the end of the capture. */
-    if (gv_anything_captures() && gv_pool_free_after_captures(range) == 0)
-        return CUDA_SUCCESS;
-    const CUresult result = gv_contexts_finish(range->context);
+    CUresult result = gv_contexts_finish(range->context);
+    if (result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) {
+        if (gv_pool_free_after_captures(range) == 0)
+            return CUDA_SUCCESS;
+        gv_memory_readmit(range, range->context, range->pool);
+        return CUDA_ERROR_OUT_OF_MEMORY; /* of the host */
+    }
     if (result == CUDA_ERROR_INVALID_CONTEXT || result == CUDA_ERROR_NOT_INITIALIZED) {
         gv_memory_readmit(range, range->context, range->pool); /* no context: as with the driver, nothing happened */
         return result;

@@ -20,12 +20,15 @@ GV_HOOK(cuCtxCreate_v3)
 GV_HOOK(cuCtxCreate_v4)
 GV_HOOK(cuCtxDestroy)
 GV_HOOK(cuCtxDestroy_v2)
+GV_HOOK(cuCtxAttach)
+GV_HOOK(cuCtxDetach)
 
 /* streams.c: what to drain */
 GV_HOOK(cuStreamCreate)
 GV_HOOK(cuStreamCreateWithPriority)
 GV_HOOK(cuStreamDestroy)
 GV_HOOK(cuStreamDestroy_v2)
+GV_HOOK(cuGreenCtxStreamCreate)
 
 /* capture.c */
 GV_HOOK(cuStreamBeginCapture)
@@ -36,6 +39,8 @@ GV_HOOK(cuStreamBeginCaptureToGraph)
 GV_HOOK(cuStreamBeginCaptureToGraph_ptsz)
 GV_HOOK(cuStreamEndCapture)
 GV_HOOK(cuStreamEndCapture_ptsz)
+GV_HOOK(cuStreamWaitEvent)
+GV_HOOK(cuStreamWaitEvent_ptsz)
 
 /* activity.c: proofs of idleness */
 GV_HOOK(cuCtxSynchronize)
