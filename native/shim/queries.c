@@ -34,9 +34,9 @@ static uint64_t narrow(uint64_t bytes) { return bytes > UINT32_MAX ? UINT32_MAX 
 #define MEMORY_INFO(symbol, type, as)                                                                                  \
     GV_EXPORT CUresult symbol(type *free, type *total)                                                                 \
     {                                                                                                                  \
-        type real_free = 0, real_total = 0;                                                                            \
+        size_t real_free = 0, real_total = 0;                                                                          \
         uint64_t our_free = 0, our_total = 0;                                                                          \
-        CUresult result = REAL(symbol)(free == NULL ? NULL : &real_free, total == NULL ? NULL : &real_total);          \
+        CUresult result = REAL(cuMemGetInfo_v2)(free == NULL ? NULL : &real_free, total == NULL ? NULL : &real_total); \
         if (result == CUDA_SUCCESS)                                                                                    \
             result = memory_info(&our_free, &our_total);                                                               \
         if (result == CUDA_SUCCESS && free != NULL)                                                                    \
