@@ -231,7 +231,8 @@ class Host:
     def heard(self, member: Member, message: messages.Message) -> None:
         """A message of an attached client."""
         if isinstance(message, messages.Event):
-            self.log.info("client_event", job=member.job.id, client=member.number, text=printable(message.text))
+            text = member.job.note(printable(message.text))
+            self.log.info("client_event", job=member.job.id, client=member.number, text=text)
             return
         before = (member.facts.charged, member.facts.native)
         member.arbiter.heard(member, message)
@@ -274,8 +275,7 @@ class Host:
 
     def _forget(self, member: Member, reason: str) -> None:
         """The descriptors of a client and its place in the job; the arbiter is told by the caller."""
-        member.refresh(self.clock.now())
-        member.job.forget(member)
+        member.job.forget(member, self.clock.now())
         self.unwatch(member.process.pidfd)
         session, member.session = member.session, None
         if session is not None:
@@ -354,8 +354,7 @@ class Host:
         from gpuvirtd.status import job_status
 
         ended = {"state": "ended", "reason": exit_reason(job.exit), "ended": time.time()}
-        self.jobs.ended.append(job_status(self, job) | ended)
-        self.jobs.remove(job)
+        self.jobs.remove(job, job_status(self, job) | ended)
         for arbiter in self.arbiters.values():
             arbiter.end(job)
         self.write("remove_job", job.id)
