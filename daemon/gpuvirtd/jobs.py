@@ -106,7 +106,8 @@ class Job:
 
     def forget(self, member: Member, now: int) -> None:
         """A member ended: keep its counters, with what it was busy with at the end."""
-        counters = {name: int(getattr(member.report, name)) for name in TOTALS} | {"busy_ns": member.busy(now)}
+        busy = member.busy(now)  # reads the page, too
+        counters = {name: int(getattr(member.report, name)) for name in TOTALS} | {"busy_ns": busy}
         del self.members[member.number]
         past = self.past.setdefault(member.arbiter.device.uuid, dict.fromkeys(TOTALS, 0))
         for name, count in counters.items():
