@@ -146,6 +146,7 @@ class App:
             reserve=lambda total: share_of("reserve", config.memory.reserve, total),
             host_budget=share_of("host_budget", config.memory.host_budget, host_memory()),
             default_memory=size_of("default_memory", config.memory.default_memory),
+            pinned_per_process=share_of("pinned_per_process", config.memory.pinned_per_process, host_memory()),
             refuse_over_device=config.memory.memory_over_device == "refuse",
             recovery_grace=time("recovery_grace"),
             poll=duration_of(config, "gpus", "poll"),

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "arena.h"
+#include "capture.h"
 #include "contexts.h"
 #include "gate.h"
 #include "log.h"
@@ -149,11 +150,14 @@ static void stop_moving(uint64_t index)
 void gv_extents_release_unused(uint64_t first, uint64_t last)
 {
     uint64_t index;
+    const CUstreamCaptureMode mode =
+        gv_capture_relax(); /* in a thread of the program, who knows what captures beside it */
     while (next_unused(&first, last, &index)) {
         REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);
         put_handle(gv_memory.extents[index].handle, 1);
         stop_moving(index);
     }
+    gv_capture_restore(mode);
     gv_gate_notify(); /* somebody may have taken one into use meanwhile */
 }
 
