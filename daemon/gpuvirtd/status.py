@@ -93,7 +93,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "arena": sum(member.arena.used for member in job.members.values()),
         "held_s": held / SECOND,
         "alone_s": sum(_alone(contender, now) for _, contender in parts) / SECOND,
-        "busy_s": job.sum("busy_ns") / SECOND,
+        "busy_s": (job.totals["busy_ns"] + sum(member.busy(now) for member in job.members.values())) / SECOND,
         "gate_s": job.sum("waited_ns") / SECOND,
         "share": held / everybody if everybody else None,
         "waits": sum(contender.waits for _, contender in parts),

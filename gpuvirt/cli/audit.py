@@ -129,8 +129,9 @@ def judge_loader(listed: Sequence[str], header: elf.Elf, job: environment.Attach
 def judge_end(done: trial.Trial, words: Sequence[str]) -> Finding:
     """How the program ended."""
     said = " / ".join(line.strip() for line in done.said.strip().splitlines()[-3:])
-    facts = {"seconds": round(done.seconds, 2), "exit": done.code, "processes": len(done.processes)}
-    count = f"{len(done.processes)} process{'' if len(done.processes) == 1 else 'es'}"
+    number = len({seen.pid for seen in done.processes})
+    facts = {"seconds": round(done.seconds, 2), "exit": done.code, "processes": number}
+    count = f"{number} process{'' if number == 1 else 'es'}"
     if done.code is None:
         return Finding("trial", OK, f"stopped after {done.seconds:.1f} s; {count} seen", facts=facts)
     if done.code == 0:
@@ -145,9 +146,9 @@ def judge_libraries(processes: Sequence[trial.Seen]) -> Finding:
     found = sorted({path for seen in processes for path in seen.libraries if _CUDA.search(Path(path).name)})
     names = sorted({Path(path).name for path in found})
     if not names:
-        return Finding("libraries", OK, "no library of CUDA or of a framework (or linked statically)")
+        return Finding("loaded", OK, "no library of CUDA or of a framework (or linked statically)")
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return Finding("libraries", OK, ", ".join(names[:8]) + more, facts={"paths": found})
+    return Finding("loaded", OK, ", ".join(names[:8]) + more, facts={"paths": found})
 
 
 def judge_attachment(processes: Sequence[trial.Seen], account: Account) -> Finding:
@@ -230,9 +231,9 @@ def judge_calls(row: Mapping[str, Any]) -> Finding:
     said = f"{passed} calls of the class that passes to the driver"
     fixed = f"; {format_size(int(row['native']))} cannot be moved" if row.get("native") else ""
     if unknown:
-        return Finding("calls", WARN, f"{said}; {unknown} functions asked for that the shim does not know{fixed}",
+        return Finding("passed", WARN, f"{said}; {unknown} functions asked for that the shim does not know{fixed}",
                        "they go to the driver ungoverned: install a gpuvirt built for this CUDA", facts)  # fmt: skip
-    return Finding("calls", OK, f"{said}; every function that was asked for is known{fixed}", facts=facts)
+    return Finding("passed", OK, f"{said}; every function that was asked for is known{fixed}", facts=facts)
 
 
 def judge_events(row: Mapping[str, Any]) -> Iterator[Finding]:

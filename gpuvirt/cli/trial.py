@@ -22,7 +22,7 @@ _TAIL_BYTES = 4000
 
 @dataclass
 class Seen:
-    """One process, as it was seen last."""
+    """One program in one process: after an exec, the same pid is another entry."""
 
     pid: int
     program: str = ""  # its executable
@@ -49,7 +49,7 @@ def run(
     `each` is called after every look with the living pids. Raises OSError when it cannot be started.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # whom it leaves behind, we inherit
-    seen: dict[int, Seen] = {}
+    seen: dict[tuple[int, str], Seen] = {}
     began, wait = time.monotonic(), _LOOK_S
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
@@ -60,7 +60,7 @@ def run(
             while child.poll() is None and time.monotonic() - began < limit_s:
                 alive = descendants(os.getpid())
                 for pid in alive:
-                    look(seen.setdefault(pid, Seen(pid)))
+                    look(pid, seen)
                 each(alive)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(wait)
@@ -90,23 +90,23 @@ def descendants(ancestor: int) -> set[int]:
     return found
 
 
-def look(process: Seen) -> None:
+def look(pid: int, seen: dict[tuple[int, str], Seen]) -> None:
     """Adds what the process has loaded now. One that has ended, or is just between fork and exec, changes nothing."""
-    folder = Path(f"/proc/{process.pid}")
+    folder = Path(f"/proc/{pid}")
     try:
         program = os.readlink(folder / "exe")
         environment = (folder / "environ").read_bytes()
         maps = (folder / "maps").read_text(errors="replace")
     except PermissionError:
-        process.readable = False
         with contextlib.suppress(OSError):
-            process.program = process.program or (folder / "comm").read_text().strip()
+            program = (folder / "comm").read_text().strip()
+            seen.setdefault((pid, program), Seen(pid, program)).readable = False
         return
     except OSError:
         return
     if not maps or not environment or environment == Path("/proc/self/environ").read_bytes():
         return  # ending, or between fork and exec
-    process.program = program
+    process = seen.setdefault((pid, program), Seen(pid, program))
     for entry in environment.split(b"\0"):
         if entry.startswith(b"LD_PRELOAD="):
             process.preload = os.fsdecode(entry.removeprefix(b"LD_PRELOAD="))

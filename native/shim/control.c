@@ -376,6 +376,7 @@ static void take_pokes(void)
 /* What passes by us: the counts, and once for each unknown name a line for the daemon. Called each turn; mostly some loads. */
 static void tell_passed(void)
 {
+    gv_activity_publish();
     gv_store64(&gv_session.client->passed_calls, gv_passed_total());
     gv_store64(&gv_session.client->unknown_names, gv_unknown_count());
     struct gv_event message = {0};
