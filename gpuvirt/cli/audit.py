@@ -34,6 +34,17 @@ _CUDA = re.compile(
 )
 
 
+_TABLES = {  # by the beginning of the UUID
+    "6bd5fb6c": "interface of the CUDA runtime",
+    "a094798c": "hooks for tools",
+    "42d85a81": "thread-local data of tools",
+    "c693336e": "data of the runtime by context",
+    "263e8860": "context checks",
+    "d4082055": "integrity check of the CUDA runtime",
+    "da9151d3": "NVRTC and nvJitLink",
+}
+
+
 @dataclass
 class Account:
     """What the daemon says about the trial job."""
@@ -239,4 +250,12 @@ def judge_calls(row: Mapping[str, Any]) -> Finding:
 def judge_events(row: Mapping[str, Any]) -> Iterator[Finding]:
     """What the shim told the daemon: export tables asked, what could not be virtualised."""
     for text in row.get("events", []):
-        yield Finding("told", WARN, str(text), "see 'What is enforced, and what is not' in the README")
+        if str(text).startswith("undocumented table"):  # the CUDA runtime asks for some: no fault of the program
+            yield Finding("told", OK, table_said(str(text)))
+        else:
+            yield Finding("told", WARN, str(text), "see 'What is enforced, and what is not' in the README")
+
+
+def table_said(text: str) -> str:
+    """The shim's sentence about an undocumented table, with the name that others have given to that table."""
+    return next((f"{text} ({name})" for start, name in _TABLES.items() if start in text), text)

@@ -21,6 +21,7 @@
 #include "real_driver.h"
 #include "room.h"
 #include "session.h"
+#include "tables.h"
 #include "unknown.h"
 
 enum {
@@ -373,14 +374,15 @@ static void take_pokes(void)
         tell_memory();
 }
 
-/* What passes by us: the counts, and once for each unknown name a line for the daemon. Called each turn; mostly some loads. */
+/* What passes by us: the counts, and once for each unknown name or table a line for the daemon. Called each turn; mostly some loads. */
 static void tell_passed(void)
 {
     gv_activity_publish();
     gv_store64(&gv_session.client->passed_calls, gv_passed_total());
     gv_store64(&gv_session.client->unknown_names, gv_unknown_count());
     struct gv_event message = {0};
-    while (connection >= 0 && gv_unknown_next(message.text, sizeof message.text))
+    while (connection >= 0 &&
+           (gv_unknown_next(message.text, sizeof message.text) || gv_table_next(message.text, sizeof message.text)))
         tell(GV_EVENT, &message, sizeof message);
 }
 

@@ -56,6 +56,22 @@ def test_a_program_that_behaves(machine: Host) -> None:
     assert machine.admin.call("status", all=True)["jobs"] == []
 
 
+def test_tables_that_a_program_asks_for(machine: Host) -> None:
+    code = (
+        f"import sys, time, ctypes; sys.path.insert(0, {str(PROGRAMS)!r})\n"
+        "from device import *\n"
+        "open_device()\n"
+        "table, uuid = ctypes.c_void_p(), bytes.fromhex('6bd5fb6c5bf4e74a8987d93912fd9df9')\n"
+        "for _ in range(3): assert ctypes.CDLL('libcuda.so.1').cuGetExportTable(ctypes.byref(table), uuid) != 0\n"
+        "time.sleep(1.2)\n"
+    )
+    status, found = doctor(machine, sys.executable, "-c", code)
+    assert status == 0, found
+    [told] = found["told"]
+    assert told["state"] == "ok" and "6bd5fb6c-5bf4-e74a-8987-d93912fd9df9" in told["message"], found
+    assert "the driver has none (interface of the CUDA runtime)" in told["message"]
+
+
 def test_a_program_that_loses_its_environment(machine: Host) -> None:
     command = f"env -u LD_PRELOAD LD_LIBRARY_PATH={SOFT} {sys.executable} {PROGRAMS / 'mixer.py'} --seconds 1; exit 0"
     code, found = doctor(machine, "sh", "-c", command)

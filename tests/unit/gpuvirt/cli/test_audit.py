@@ -131,6 +131,8 @@ def test_calls(row: Mapping[str, int], state: str) -> None:
 def test_what_the_shim_told() -> None:
     assert [f.message for f in audit.judge_events({"events": ["asked for table x"]})] == ["asked for table x"]
     assert list(audit.judge_events({})) == []
+    [table] = audit.judge_events({"events": ["undocumented table 6bd5fb6c-5bf4 was asked for: passed through"]})
+    assert table.state == OK and table.message.endswith("passed through (interface of the CUDA runtime)")
 
 
 def test_libraries_of_a_process() -> None:
