@@ -74,6 +74,13 @@ void gv_activity_idle(void)
 
 void gv_activity_quiet(void) { enter_idle(); }
 
+void gv_activity_publish(void)
+{
+    pthread_mutex_lock(&state_lock); /* an older sum must not follow a newer one: counters never fall */
+    gv_store64(&gv_client_page()->submitted, gv_gate_submitted());
+    pthread_mutex_unlock(&state_lock);
+}
+
 #define SYNCHRONISE(call, stream, whole)                                                                               \
     struct gv_activity_mark mark;                                                                                      \
     gv_activity_sync_begin(&mark);                                                                                     \

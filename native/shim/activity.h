@@ -34,4 +34,7 @@ void gv_activity_drained(void); /* control thread: all work has finished; no mes
 void gv_activity_look(void);    /* control thread: somebody else came to wait; are we idle already? */
 void gv_activity_quiet(void);   /* as idle, without a message */
 
+/* Control thread, now and then: the count of submissions in the client page is not older than one turn of it. */
+void gv_activity_publish(void);
+
 #endif

@@ -20,6 +20,7 @@
 #include "real_driver.h"
 #include "room.h"
 #include "session.h"
+#include "tables.h"
 #include "unknown.h"
 
 enum {
@@ -349,6 +350,14 @@ static void take_pokes(void)
         tell_memory();
 }
 
+/* Tables that programs asked for, each once. */
+static void tell_tables(void)
+{
+    struct gv_event message = {0};
+    while (connection >= 0 && gv_table_next(message.text, sizeof message.text))
+        tell(GV_EVENT, &message, sizeof message);
+}
+
 void *gv_control_thread(__attribute__((unused)) void *unused)
 {
     for (;;) {
@@ -356,7 +365,9 @@ void *gv_control_thread(__attribute__((unused)) void *unused)
             attach();
         if (connection < 0 && gv_session_refused() && !was_attached)
             return NULL;
+        gv_activity_publish();
         gv_unknown_tell(connection, gv_session.client);
+        tell_tables();
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
         const int ready = poll(events, 2, TICK_MS);
         follow_lease();

@@ -4,6 +4,8 @@
  * of class `gate` (generate/classes.tsv) need no line here: their wrappers are generated. All others are forwarded.
  */
 
+/* tables.c: passed through, and told */
+GV_HOOK(cuGetExportTable)
 /* proc_address.c */
 GV_HOOK(cuGetProcAddress)
 GV_HOOK(cuGetProcAddress_v2)

@@ -24,6 +24,7 @@
 #include "real_driver.h"
 #include "room.h"
 #include "streams.h"
+#include "tables.h"
 #include "unknown.h"
 
 struct gv_session gv_session = {.doorbell = -1};
@@ -77,6 +78,7 @@ static void forget_in_child(void)
     gv_memory_forget();
     gv_fixed_forget();
     gv_passed_forget();
+    gv_tables_forget();
     gv_unknown_forget();
     gv_host_memory_forget();
     gv_room_forget();
