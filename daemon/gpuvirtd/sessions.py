@@ -35,6 +35,7 @@ FROM_CLIENT = (
     messages.Want,
     messages.Idle,
     messages.Drained,
+    messages.Stuck,
     messages.Restored,
     messages.Evicted,
     messages.Memory,

@@ -54,6 +54,8 @@ STREAM_OF = {  # the stream of a gated call that does not take it as a plain par
     "cuLaunchKernelEx": "config == NULL ? NULL : config->hStream",
 }
 RETURNS_FINISHED = ("cuMemcpyDtoH", "cuMemcpyAtoH")  # these return when their stream has finished
+# Work that waits for something which other threads of the job may have to bring about: a drain may not end without them.
+MAY_WAIT = ("cuStreamWaitValue32", "cuStreamWaitValue64", "cuStreamBatchMemOp", "cuWaitExternalSemaphoresAsync")
 VARIANT_NUMBER = {"": 0, "ptds": 1, "ptsz": 2}
 
 
@@ -123,6 +125,11 @@ def stream_expression(symbol: Symbol) -> str:
     return "NULL"
 
 
+def enter(symbol: Symbol) -> list[str]:
+    """What a gated call does before it asks for the lease."""
+    return ["    gv_gate_may_wait();"] if symbol.base in MAY_WAIT else []
+
+
 def leave(symbol: Symbol, kind: Kind) -> str:
     """How a gated call ends: with work submitted, with its stream finished, or without any work."""
     if symbol.base in RETURNS_FINISHED:
@@ -140,6 +147,7 @@ def shim_gates(symbols: list[Symbol], index: dict[str, int], kinds: dict[str, Ki
         lines += [
             f"GV_EXPORT CUresult {symbol.name}({declared})",
             "{",
+            *enter(symbol),
             f"    const struct gv_submission submission = gv_gate_enter({stream_expression(symbol)}, {per_thread});",
             "    if (submission.refused != CUDA_SUCCESS)",
             "        return submission.refused;",

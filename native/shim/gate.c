@@ -258,12 +258,10 @@ void gv_activity_sync_end(const struct gv_activity_mark *mark, CUstream stream, 
         gv_activity_idle();
 }
 
-void gv_activity_drained(void)
+void gv_activity_drained(const struct gv_activity_mark *mark)
 {
-    struct gv_activity_mark mark;
-    gv_activity_sync_begin(&mark);
-    settle(&mark, NULL, 1);
-    gv_activity_quiet();
+    if (settle(mark, NULL, 1) == ALL_FINISHED)
+        gv_activity_quiet();
 }
 
 void gv_activity_look(void)

@@ -52,6 +52,7 @@ struct gv_gate {
         *lease;          /* the job's lease page once attached (the same address ever after), else a closed page */
     uint64_t obstacles;  /* GV_* above; changed with atomic adds and ors by any thread */
     uint32_t lost;       /* the context has a sticky error: the driver refuses everything, so we let all through */
+    uint32_t may_wait;   /* the program has given work that waits for a value: a drain may depend on other threads */
     uint32_t full_fence; /* no membarrier on this kernel: seq_cst in the fast path instead */
 };
 extern struct gv_gate gv_gate;
@@ -107,6 +108,9 @@ static inline void gv_gate_leave(const struct gv_submission *submission)
     /* release: whatever the driver was given is given before the control thread sees 0. */
     __atomic_store_n(&submission->thread->in_launch, 0, __ATOMIC_RELEASE);
 }
+
+/* The program gives work that waits for a value. */
+static inline void gv_gate_may_wait(void) { __atomic_store_n(&gv_gate.may_wait, 1, __ATOMIC_RELAXED); }
 
 /* Takes note of a failed call: errors that last (an illegal address and its kind) lose the context. */
 void gv_gate_failed(CUresult result);
