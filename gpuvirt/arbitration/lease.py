@@ -132,7 +132,7 @@ def _draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         holder.reason = f"does not drain yet: {', '.join(f'client {number}' for number in late)}"
         out.note("warning", "drain_overdue", holder.key, epoch=holder.epoch, clients=str(late))
     if holder.waiting and any(client.stuck and not client.drained for client in holder.clients.values()):
-        # The second time it must wait, and then twice as long each time: a job whose work is only long drains meanwhile.
+        # The second time it must wait, then twice as long each time: a job whose work is only long drains meanwhile.
         patience = gpu.rules.drain_budget << min(holder.given_back - 1, PATIENCE_LIMIT) if holder.given_back else 0
         if now >= gpu.drain_since + patience:
             _give_back(gpu, holder, now, out)
@@ -200,7 +200,8 @@ def _give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     Nobody else was granted anything meanwhile, so all its memory is where it was. The time is charged as ever.
     """
     charge(gpu, holder, now)
-    window = min(gpu.rules.give_back << min(holder.given_back, PATIENCE_LIMIT), max(holder.quantum, gpu.rules.give_back))
+    first = gpu.rules.give_back
+    window = min(first << min(holder.given_back, PATIENCE_LIMIT), max(holder.quantum, first))
     holder.given_back += 1
     holder.reason = ""
     holder.granted_ns = now

@@ -54,7 +54,7 @@ STREAM_OF = {  # the stream of a gated call that does not take it as a plain par
     "cuLaunchKernelEx": "config == NULL ? NULL : config->hStream",
 }
 RETURNS_FINISHED = ("cuMemcpyDtoH", "cuMemcpyAtoH")  # these return when their stream has finished
-# Work that waits for something which other threads of the job may have to bring about: a drain may not end without them.
+# Work that waits for what other threads of the job may have to bring about: a drain may not end without them.
 MAY_WAIT = ("cuStreamWaitValue32", "cuStreamWaitValue64", "cuStreamBatchMemOp", "cuWaitExternalSemaphoresAsync")
 VARIANT_NUMBER = {"": 0, "ptds": 1, "ptsz": 2}
 

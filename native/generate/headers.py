@@ -208,7 +208,8 @@ def nvml_functions(include: Path) -> list[str]:
     path = include / "nvml.h"
     if not path.exists():
         raise HeaderError(f"{path} does not exist: pip install nvidia-nvml-dev, same version as nvidia-cuda-runtime")
-    names = set(re.findall(r"\b(?:nvmlReturn_t|const char\s*\*)\s*DECLDIR\s+(nvml\w+)\s*\(", path.read_text()))
+    form = r"\b(?:nvmlReturn_t\s+DECLDIR|const\s+DECLDIR\s+char\s*\*|const\s+char\s*\*\s*DECLDIR)\s+(nvml\w+)\s*\("
+    names = set(re.findall(form, path.read_text()))
     if len(names) < 300:
         raise HeaderError(f"{path} declares only {len(names)} functions in a form that the generator knows")
     return sorted(names)

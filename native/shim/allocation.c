@@ -4,6 +4,7 @@
  */
 #include "capture.h"
 #include "contexts.h"
+#include "fixed.h"
 #include "gate.h"
 #include "memory.h"
 #include "pool.h"
@@ -47,6 +48,13 @@ GV_EXPORT CUresult cuMemAlloc(CUdeviceptr_v1 *dptr, unsigned int bytesize)
     return CUDA_ERROR_NOT_SUPPORTED;
 }
 
+GV_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *dptr, unsigned int *pPitch, unsigned int WidthInBytes,
+                                   unsigned int Height, unsigned int ElementSizeBytes)
+{
+    (void)dptr, (void)pPitch, (void)WidthInBytes, (void)Height, (void)ElementSizeBytes;
+    return CUDA_ERROR_NOT_SUPPORTED;
+}
+
 GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t WidthInBytes, size_t Height,
                                       unsigned int ElementSizeBytes)
 {
@@ -64,8 +72,8 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
 
 GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
-    if (!gv_memory_owns(dptr))
-        return REAL(cuMemFree_v2)(dptr);
+    if (!gv_memory_owns(dptr)) /* managed memory, or nothing that we know: the driver's word counts */
+        return GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));
     const CUresult permitted = gv_capture_permits_unsafe();
     if (permitted != CUDA_SUCCESS)
         return permitted;

@@ -13,6 +13,7 @@
 #include "drain.h"
 #include "environment.h"
 #include "fixed.h"
+#include "host_memory.h"
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
@@ -59,6 +60,7 @@ static void forget_in_child(void)
     gv_fixed_forget();
     gv_passed_forget();
     gv_unknown_forget();
+    gv_host_memory_forget();
     gv_room_forget();
 }
 
