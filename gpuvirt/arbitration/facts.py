@@ -14,12 +14,13 @@ SECOND = 1_000_000_000
 
 
 class Word(enum.Enum):
-    """State of a lease word (enum gv_lease_state, without what is reserved)."""
+    """State of a lease word (enum gv_lease_state)."""
 
     CLOSED = "closed"
     OPEN = "open"
     GRANTED = "granted"
     DRAIN = "drain"
+    STEP = "step"
 
 
 class Move(enum.Enum):
@@ -113,7 +114,7 @@ class Contender:
 
     @property
     def may_launch(self) -> bool:
-        return self.word in (Word.OPEN, Word.GRANTED)
+        return self.word in (Word.OPEN, Word.GRANTED, Word.STEP)
 
     @property
     def silent(self) -> bool:

@@ -10,6 +10,8 @@ done.
                                        '-- cannot have its memory now: another waiter, later again --^
                                        '-- nobody answers: another waiter ---------------------------^
 
+    DRAIN ----> STEP ----> DRAIN: what is to be drained waits for what the job's threads may not submit (see _give_back)
+
 Level-triggered: it asks what the facts are, never what happened last, so it may be called at any time, any number of
 times, and after any interruption (a death in the middle of anything, a request that failed).
 
@@ -28,7 +30,7 @@ from gpuvirt.arbitration.room import Room, deficit, make_room, needs, send_resto
 
 EPOCH_LIMIT = 1 << 29
 BACKOFF_LIMIT = 5
-PATIENCE_LIMIT = 7
+PATIENCE_LIMIT = 11
 SLOWEST_LINK = 1e9  # bytes/s: no client can say that its link is slower to gain time
 
 
@@ -75,6 +77,9 @@ def _step(gpu: Gpu, now: int, out: Decision) -> bool:
         if holder.word is Word.DRAIN:
             return _draining(gpu, holder, now, out)
         _grow(gpu, holder, now, out)
+        if holder.word is Word.STEP and now < holder.deadline and not holder.must_drain:
+            out.wake(holder.deadline)
+            return False
         return _held(gpu, holder, now, out)
     return _switching(gpu, now, out)
 
@@ -133,7 +138,8 @@ def _draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         out.note("warning", "drain_overdue", holder.key, epoch=holder.epoch, clients=str(late))
     if holder.waiting and any(client.stuck and not client.drained for client in holder.clients.values()):
         # The second time it must wait, then twice as long each time: a job whose work is only long drains meanwhile.
-        patience = gpu.rules.drain_budget << min(holder.given_back - 1, PATIENCE_LIMIT) if holder.given_back else 0
+        times = min(holder.given_back, PATIENCE_LIMIT)
+        patience = gpu.rules.drain_budget // 16 << times if times else 0
         if now >= gpu.drain_since + patience:
             _give_back(gpu, holder, now, out)
             return True
@@ -149,11 +155,14 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         return False
     waiters = rivals(gpu, now, out, without=holder.key)
     if not waiters:
-        if holder.word is Word.GRANTED:
+        if holder.word is not Word.OPEN:
             charge(gpu, holder, now)
             holder.deadline = 0
             gpu.idle_since = None
             _store(gpu, holder, Word.OPEN, out)
+        return False
+    if holder.word is Word.STEP:
+        _drain(gpu, holder, now, out)
         return False
     if holder.word is Word.OPEN:
         charge(gpu, holder, now)
@@ -195,8 +204,9 @@ def _drain(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
 
 
 def _give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
-    """What is on the GPU may wait for what the job's own threads cannot give it: let them, for a moment.
+    """What is on the GPU may wait for what the job's own threads cannot give it: let them, for a moment, in STEP.
 
+    There only streams that have nothing to do get work, so that what waits for itself comes to an end.
     Nobody else was granted anything meanwhile, so all its memory is where it was. The time is charged as ever.
     """
     charge(gpu, holder, now)
@@ -207,7 +217,7 @@ def _give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     holder.granted_ns = now
     holder.deadline = now + window
     _renew(gpu, holder)
-    _store(gpu, holder, Word.GRANTED, out)
+    _store(gpu, holder, Word.STEP, out)
     out.wake(holder.deadline)
     out.note("info", "drain_stuck", holder.key, epoch=holder.epoch, times=holder.given_back, window_ns=window)
 

@@ -283,7 +283,7 @@ static void evict(uint64_t target)
     const uint64_t began = gv_now_ns();
     struct gv_move move = {CUDA_ERROR_ILLEGAL_STATE, 0, 0};
     /* Never unmap under a lease: the daemon may be wrong, the data must not be. */
-    if (!gv_may_launch(gv_load32(&gv_session.lease->word)))
+    if (!gv_holds_lease(gv_load32(&gv_session.lease->word)))
         move = gv_extents_evict(target);
     gv_extents_publish();
     tell_moved(GV_EVICTED, &move, began);
@@ -314,7 +314,7 @@ static void handle(const union gv_packet *packet)
 static void want(void)
 {
     const uint32_t word = gv_load32(&gv_session.lease->word);
-    if (gv_may_launch(word)) {
+    if (gv_holds_lease(word)) {
         const int room_wanted = gv_room_wanted();
         if ((gv_gate.obstacles & GV_ABSENT_MASK) == 0 && !room_wanted)
             return;

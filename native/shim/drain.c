@@ -11,7 +11,7 @@
 
 enum {
     STUCK_MS = 1000,    /* a drain that takes so long may never end */
-    STUCK_SOON_MS = 50, /* the same when the program has had work wait for values */
+    STUCK_SOON_MS = 20, /* the same when the program has had work wait for values */
 };
 
 static uint32_t asked; /* drains begun; futex of the thread; written by the control thread */

@@ -22,6 +22,7 @@ WORDS = {
     Word.OPEN: LeaseState.OPEN,
     Word.GRANTED: LeaseState.GRANTED,
     Word.DRAIN: LeaseState.DRAIN,
+    Word.STEP: LeaseState.STEP,
 }
 
 

@@ -16,7 +16,7 @@
  *                                      <-     shim also gets WAKE (it sleeps in poll, not on the futex)
  *     DRAINED(epoch)                   ->     the daemon stores CLOSED(epoch)
  *     STUCK(epoch)                     ->     or, when that takes long: what runs may wait for what waits at the gate. If the job
- *                                             wants the lease it gets it back for a while, GRANTED with a new epoch
+ *                                             wants the lease it gets it back for a while: STEP, with a new epoch
  *                                      <-     EVICT(target): only sent while the word is CLOSED and drained
  *     EVICTED(status, resident)        ->
  *     MEMORY                           ->     charged bytes changed by much (or the job asks for more than its allowance)

@@ -19,7 +19,7 @@ static CUcontext context;
 static CUdeviceptr flag, words;
 static uint32_t *host, copied[4];
 static CUstream waiting_stream, writing_stream;
-static int wrote, called, read_back;
+static int wrote, called, read_back, added, hold_writer;
 
 static void *symbol(void *library, const char *name)
 {
@@ -40,6 +40,15 @@ static void *read_words(void *unused)
     return NULL;
 }
 
+static void *add_more(void *unused)
+{
+    (void)unused;
+    OK(SHIM(cuCtxSetCurrent)(context));
+    OK(SHIM(cuMemsetD32Async)(words + 64, 1, 4, waiting_stream));
+    __atomic_store_n(&added, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
 static void CUDA_CB note(void *place) { __atomic_store_n((int *)place, 1, __ATOMIC_RELEASE); }
 
 static void *write_flag(void *unused)
@@ -50,6 +59,8 @@ static void *write_flag(void *unused)
     OK(SHIM(cuLaunchHostFunc)(writing_stream, note, &called)); /* never waits */
     OK(SHIM(cuMemAlloc_v2)(&fresh, 8 << 20));                  /* an address; its memory comes with the lease */
     OK(SHIM(cuMemsetD32Async)(fresh, 5, 4, writing_stream));
+    while (__atomic_load_n(&hold_writer, __ATOMIC_ACQUIRE))
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
     OK(SHIM(cuStreamWriteValue32_v2)(writing_stream, flag, 1, 0));
     __atomic_store_n(&wrote, 1, __ATOMIC_RELEASE);
     OK(SHIM(cuStreamSynchronize)(writing_stream));
@@ -110,11 +121,22 @@ int main(int argc, char **argv)
         CHECK(!__atomic_load_n(&wrote, __ATOMIC_ACQUIRE) && !__atomic_load_n(&read_back, __ATOMIC_ACQUIRE));
         CHECK_EQUAL(peer_heard(GV_STUCK), stuck_before + 1);
 
-        peer_grant(GV_LEASE_GRANTED);
+        /* STEP is for streams that have finished: the one that waits gets no more. */
+        pthread_t adder;
+        added = 0;
+        CHECK_EQUAL(pthread_create(&adder, NULL, add_more, NULL), 0);
+        hold_writer = round == 1; /* once: what would happen without the write */
+        peer_grant(round == 2 ? GV_LEASE_GRANTED : GV_LEASE_STEP);
+        if (round == 1) {
+            nanosleep(&(struct timespec){0, 20000000}, NULL);
+            CHECK(!__atomic_load_n(&added, __ATOMIC_ACQUIRE));
+            __atomic_store_n(&hold_writer, 0, __ATOMIC_RELEASE);
+        }
         CHECK(soon(&wrote));
         CHECK(soon(&read_back));
         CHECK_EQUAL(pthread_join(reader, NULL), 0);
         CHECK_EQUAL(pthread_join(writer, NULL), 0);
+        CHECK_EQUAL(pthread_join(adder, NULL), 0);
         CHECK_EQUAL(copied[3], 77 + round);
         peer_revoke();
         peer_grant(GV_LEASE_GRANTED);

@@ -19,6 +19,7 @@ from gpuvirt.arbitration.lease import decide
 
 CAPACITY = 100
 MS = 1_000_000
+LAUNCHING = (Word.OPEN, Word.GRANTED, Word.STEP)
 
 
 @dataclass
@@ -69,10 +70,7 @@ class Leases(RuleBasedStateMachine):
 
     def check_store(self, action: Store) -> None:
         mine = [process for process in self.alive.values() if process.job == action.contender]
-        if action.word in (Word.OPEN, Word.GRANTED) and self.words.get(action.contender) not in (
-            Word.OPEN,
-            Word.GRANTED,
-        ):
+        if action.word in LAUNCHING and self.words.get(action.contender) not in LAUNCHING:
             assert action.epoch > self.last_epoch, "epochs only grow"
             self.last_epoch = action.epoch
             back = (
@@ -130,7 +128,7 @@ class Leases(RuleBasedStateMachine):
     def want(self, process: Process, charged: int) -> None:
         if not self.here(process) or not process.zero_sent:
             return
-        if self.words.get(process.job) in (Word.OPEN, Word.GRANTED):
+        if self.words.get(process.job) in LAUNCHING:
             charged = max(charged, process.resident)
         client = self.client(process)
         process.charged = charged
@@ -168,7 +166,7 @@ class Leases(RuleBasedStateMachine):
         word = self.words.get(process.job, Word.CLOSED)
         if not process.zero_sent:
             process.zero_sent = True
-            process.on_gpu = word in (Word.OPEN, Word.GRANTED)
+            process.on_gpu = word in LAUNCHING
             events.drained(self.gpu, process.number, 0)
         elif word is Word.DRAIN:
             process.on_gpu = False
@@ -293,7 +291,7 @@ class Leases(RuleBasedStateMachine):
                 self.drained(process)
                 if process.zero_sent and self.words.get(process.job, Word.CLOSED) is Word.CLOSED:
                     self.want(process, process.charged)
-            served |= {key for key, word in self.words.items() if word in (Word.OPEN, Word.GRANTED)}
+            served |= {key for key, word in self.words.items() if word in LAUNCHING}
             if served >= wanting:
                 return
             self.now += 50 * MS
