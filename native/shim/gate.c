@@ -17,6 +17,8 @@
 enum {
     WAIT_STEP_NS = 100 * 1000 * 1000, /* longest sleep before everything is looked at again */
     STEP_LOOK_NS = 500 * 1000,        /* the same for a stream that must finish first */
+    FENCE_PAUSE_NS = 20 * 1000,
+    FENCE_PAUSE_MAX_NS = 1000 * 1000,
 };
 
 static const struct gv_lease closed; /* until attached: word 0 = CLOSED */
@@ -222,7 +224,7 @@ void gv_gate_fence(void)
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
     else /* every running thread passes a full barrier: its in_launch is visible, or its next load sees the closed word */
         syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-    for (;;) {
+    for (long pause_ns = FENCE_PAUSE_NS;; pause_ns = pause_ns < FENCE_PAUSE_MAX_NS ? pause_ns * 9 / 8 : pause_ns) {
         int inside = 0;
         pthread_mutex_lock(&registry_lock);
         for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next)
@@ -230,7 +232,7 @@ void gv_gate_fence(void)
         pthread_mutex_unlock(&registry_lock);
         if (!inside)
             return;
-        nanosleep(&(struct timespec){0, 20000}, NULL);
+        nanosleep(&(struct timespec){0, pause_ns}, NULL); /* a call may be blocked in the driver for long */
     }
 }
 

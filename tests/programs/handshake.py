@@ -35,7 +35,10 @@ def follow(context: object, flag: int, words: int, rounds: int, failures: list[s
 
 
 def lead(context: object, flag: int, rounds: int, pause: threading.Event) -> None:
-    """Writes the numbers, each a little later than the one before; now and then with new memory in between."""
+    """Writes the numbers, each a little later than the one before; now and then with new memory in between.
+
+    The memory is not freed: that would wait for all work, also for what waits for this thread.
+    """
     call(cu.cuCtxSetCurrent, context)
     stream = call(cu.cuStreamCreate, cu.CUstream_flags.CU_STREAM_NON_BLOCKING)
     for number in range(1, rounds + 1):
@@ -44,9 +47,6 @@ def lead(context: object, flag: int, rounds: int, pause: threading.Event) -> Non
         if fresh is not None:
             call(cu.cuMemsetD32Async, fresh, number, WORDS, stream)
         call(cu.cuStreamWriteValue32, stream, flag, number, 0)
-        if fresh is not None:
-            call(cu.cuStreamSynchronize, stream)
-            call(cu.cuMemFree, fresh)
 
 
 def main() -> int:
