@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the C and assembler files that follow from NVIDIA's headers (see headers.py). Run by CMake.
 
-    entry_points.py --include DIR --output DIR --compiler CC --hooks native/shim/hooked_functions.h --architecture x86_64
+    entry_points.py --include DIR --output DIR --compiler CC --hooks native/shim/hooked_functions.h
+                    --architecture x86_64
 
 entry_points.inc        GV_SYMBOL(index, symbol): every exported function, both drivers and the shim share the numbering
 proc_rows.inc           GV_ROW(name, version, variant, index): the cuGetProcAddress table, sorted
 row_types.c             one assertion per row: our symbol has the very type that NVIDIA declares for that version
-shim_forwarders.S       one jump through the real driver's table for each symbol that the shim does not hook (forwarders.py)
+shim_forwarders.S       one jump through the real driver's table for each symbol that the shim does not hook
 shim_symbols.c          what the shim knows of each symbol: its class, our function, the counter of its calls
 shim_forwarded.inc      GV_FORWARDED(index, symbol): the symbols of shim_forwarders.S, for tests
 unclassified.txt        names of the headers that classes.tsv does not have: they pass through; CMake warns of them
