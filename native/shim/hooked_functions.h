@@ -49,6 +49,10 @@ GV_HOOK(cuCtxSynchronize)
 GV_HOOK(cuCtxSynchronize_v2)
 GV_HOOK(cuStreamSynchronize)
 GV_HOOK(cuStreamSynchronize_ptsz)
+GV_HOOK(cuStreamQuery)
+GV_HOOK(cuStreamQuery_ptsz)
+GV_HOOK(cuEventQuery)
+GV_HOOK(cuEventSynchronize)
 
 /* allocation.c */
 GV_HOOK(cuMemAlloc)

@@ -12,6 +12,7 @@
 #include "capture.h"
 #include "connection.h"
 #include "contexts.h"
+#include "drain.h"
 #include "environment.h"
 #include "fixed.h"
 #include "host_memory.h"
@@ -65,6 +66,7 @@ static void forget_in_child(void)
     gv_gate_forget();
     gv_activity_forget();
     gv_control_forget();
+    gv_drain_forget();
     if (gv_session.doorbell >= 0)
         close(gv_session.doorbell);
     memset(&gv_session, 0, sizeof gv_session);
@@ -98,7 +100,7 @@ static int prepare(void)
 }
 
 /* A thread that takes no signal of the program's; faults of its own stay faults. */
-static int start_control_thread(void)
+int gv_session_start_thread(void *(*function)(void *))
 {
     sigset_t all, before;
     pthread_attr_t attributes;
@@ -111,7 +113,7 @@ static int start_control_thread(void)
         return -1;
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    const int error = pthread_create(&thread, &attributes, gv_control_thread, NULL);
+    const int error = pthread_create(&thread, &attributes, function, NULL);
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
@@ -138,7 +140,7 @@ static CUresult begin(CUdevice device)
     if (!fork_handler_set && pthread_atfork(NULL, NULL, forget_in_child) == 0)
         fork_handler_set = 1;
     __atomic_store_n(&gv_session.state, GV_SESSION_CONNECTING, __ATOMIC_RELEASE);
-    if (start_control_thread() != 0) {
+    if (gv_session_start_thread(gv_control_thread) != 0) {
         gv_log("cannot start a thread to attach to gpuvirtd");
         return refuse(CUDA_ERROR_OUT_OF_MEMORY);
     }
