@@ -5,6 +5,7 @@
 #include "capture.h"
 #include "contexts.h"
 #include "gate.h"
+#include "graph_memory.h"
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
@@ -64,8 +65,11 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
 
 GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
-    if (!gv_memory_owns(dptr))
-        return REAL(cuMemFree_v2)(dptr);
+    if (!gv_memory_owns(dptr)) {
+        const CUresult freed = REAL(cuMemFree_v2)(dptr);
+        gv_graph_memory_look(); /* a graph's, perhaps */
+        return freed;
+    }
     const CUresult permitted = gv_capture_permits_unsafe();
     if (permitted != CUDA_SUCCESS)
         return permitted;

@@ -35,7 +35,10 @@ void gv_extents_publish(void)
     gv_store64(&gv_client_page()->charged_bytes, report.charged);
     gv_store64(&gv_client_page()->resident_bytes, report.resident);
     gv_store64(&gv_client_page()->native_bytes, report.fixed);
-    if (report.charged != gv_memory.reported && gv_load32(&gv_gate.lease->clients) > 1)
+    const uint64_t fixed_change = report.fixed > gv_memory.reported_fixed ? report.fixed - gv_memory.reported_fixed
+                                                                          : gv_memory.reported_fixed - report.fixed;
+    if ((report.charged != gv_memory.reported && gv_load32(&gv_gate.lease->clients) > 1) ||
+        fixed_change >= gv_memory.extent_bytes)
         gv_session_poke(GV_POKE_MEMORY);
 }
 
@@ -90,7 +93,7 @@ static void put_handle(CUmemGenericAllocationHandle handle, int keep)
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
-static uint64_t release_cached(uint64_t bytes_wanted)
+uint64_t gv_extents_release_cached(uint64_t bytes_wanted)
 {
     uint64_t released = 0;
     while (released < bytes_wanted) {
@@ -261,27 +264,31 @@ static CUresult open_access(const struct list *list)
     return CUDA_SUCCESS;
 }
 
-static void set_allowance(uint64_t allowance)
+/* The end of a restore: the allowance counts from now on, unless it came to nothing. */
+static void end_restore(const struct gv_move *move, uint64_t allowance)
 {
     pthread_mutex_lock(&gv_memory.lock);
-    gv_memory.allowance = allowance;
+    if (move->status == CUDA_SUCCESS)
+        gv_memory.allowance = allowance;
+    gv_memory.restoring = 0;
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
 struct gv_move gv_extents_restore(uint64_t allowance)
 {
     struct gv_move move = {CUDA_SUCCESS, 0, 0};
-    set_allowance(allowance);
     const struct list list = collect(ABSENT_ONES, UINT64_MAX);
     if (list.indexes == NULL)
         return (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, 0};
     pthread_mutex_lock(&gv_memory.lock);
+    gv_memory.restoring = 1; /* what follows is counted now and taken later */
     const uint64_t fresh = list.count > gv_memory.cache_count ? list.count - gv_memory.cache_count : 0;
     const uint64_t after = gv_memory_resident() + fresh * gv_memory.extent_bytes;
     pthread_mutex_unlock(&gv_memory.lock);
     if (after > allowance) {
         move = (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, after - allowance};
         settle_absent(&list);
+        end_restore(&move, allowance);
         free(list.indexes);
         return move;
     }
@@ -302,6 +309,7 @@ struct gv_move gv_extents_restore(uint64_t allowance)
             unmap_extent(list.indexes[mapped], 0);
         settle_absent(&list);
     }
+    end_restore(&move, allowance);
     free(list.indexes);
     return move;
 }
@@ -313,13 +321,17 @@ static void release_one(uint64_t index) { unmap_extent(index, 0); }
 struct gv_move gv_extents_evict(uint64_t target)
 {
     struct gv_move move = {CUDA_SUCCESS, 0, 0};
-    set_allowance(target);
+    pthread_mutex_lock(&gv_memory.lock);
+    if (target < gv_memory.fixed_bytes)
+        target = gv_memory.fixed_bytes; /* the answer says what stayed */
+    gv_memory.allowance = target;
+    pthread_mutex_unlock(&gv_memory.lock);
     gv_extents_release_unused(0, gv_memory.extents_touched == 0 ? 0 : gv_memory.extents_touched - 1);
     pthread_mutex_lock(&gv_memory.lock);
     uint64_t resident = gv_memory_resident();
     pthread_mutex_unlock(&gv_memory.lock);
     if (resident > target)
-        resident -= release_cached(resident - target);
+        resident -= gv_extents_release_cached(resident - target);
     if (resident <= target)
         return move;
     const uint64_t wanted = (resident - target + gv_memory.extent_bytes - 1) / gv_memory.extent_bytes;

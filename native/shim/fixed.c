@@ -89,13 +89,9 @@ static void publish(enum gv_fixed_kind kind)
 
 CUresult gv_fixed_charge(enum gv_fixed_kind kind, uint64_t bytes)
 {
-    pthread_mutex_lock(&gv_memory.lock);
-    const int fits = gv_memory_charged() + bytes <= gv_memory_quota();
-    if (fits)
-        gv_memory.fixed_bytes += bytes;
-    pthread_mutex_unlock(&gv_memory.lock);
-    if (!fits)
-        return CUDA_ERROR_OUT_OF_MEMORY;
+    const CUresult result = gv_room_take(bytes);
+    if (result != CUDA_SUCCESS)
+        return result;
     pthread_mutex_lock(&table.lock);
     table.kinds[kind].bytes += bytes;
     table.kinds[kind].count++;
@@ -107,9 +103,7 @@ CUresult gv_fixed_charge(enum gv_fixed_kind kind, uint64_t bytes)
 
 void gv_fixed_discharge(enum gv_fixed_kind kind, uint64_t bytes)
 {
-    pthread_mutex_lock(&gv_memory.lock);
-    gv_memory.fixed_bytes -= bytes;
-    pthread_mutex_unlock(&gv_memory.lock);
+    gv_room_give(bytes);
     pthread_mutex_lock(&table.lock);
     table.kinds[kind].bytes -= bytes;
     table.kinds[kind].count--;
@@ -153,4 +147,14 @@ uint64_t gv_fixed_freed(enum gv_fixed_kind kind, uint64_t key)
     if (bytes != 0)
         gv_fixed_discharge(kind, bytes);
     return bytes;
+}
+
+void gv_fixed_resize(enum gv_fixed_kind kind, uint64_t from, uint64_t to)
+{
+    gv_room_give(from - to); /* a negative gift, when it grew */
+    pthread_mutex_lock(&table.lock);
+    table.kinds[kind].bytes += to - from;
+    publish(kind);
+    pthread_mutex_unlock(&table.lock);
+    gv_extents_publish();
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "gate.h"
+#include "graph_memory.h"
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
@@ -20,6 +21,7 @@ GV_EXPORT CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
     if (result != CUDA_SUCCESS)
         return result;
     gv_pool_reclaim(0);
+    gv_graph_memory_look();
     pthread_mutex_lock(&gv_memory.lock);
     const uint64_t charged = gv_memory_charged();
     pthread_mutex_unlock(&gv_memory.lock);

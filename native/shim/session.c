@@ -12,11 +12,13 @@
 #include "contexts.h"
 #include "environment.h"
 #include "fixed.h"
+#include "graph_memory.h"
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
+#include "room.h"
 #include "streams.h"
 
 struct gv_session gv_session = {.doorbell = -1};
@@ -49,9 +51,11 @@ static void forget_in_child(void)
     gv_streams_forget();
     gv_marks_forget();
     gv_capture_forget();
+    gv_graph_memory_forget();
     gv_pool_forget();
     gv_memory_forget();
     gv_fixed_forget();
+    gv_room_forget();
 }
 
 static CUresult refuse(CUresult code)

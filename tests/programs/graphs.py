@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Graphs of every making, launched again and again over memory that is all in use, scene by scene.
 
-Prints `ready`, `digest SCENE xxxxxxxx` after each scene (all bytes of its memory), `result: OK`, and exits 0; 3 when a CUDA
-call fails (with its name). The same seed gives the same digests wherever and however often it is interrupted.
+Prints `ready`, `digest SCENE xxxxxxxx` after each scene (all bytes of its memory), `result: OK`, and exits 0; 3 when a
+CUDA call fails (with its name). The same seed gives the same digests wherever and however often it is interrupted.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def explicit(stage: Stage) -> None:
 
 
 def memory_nodes(stage: Stage) -> None:
-    """Memory that a graph allocates: used and freed in it, and living on until another graph, or the program, frees it."""
+    """Memory that a graph allocates: freed in it, or living on until another graph, or the program, frees it."""
     stream = stage.streams[0]
     call(cu.cuStreamBeginCapture, stream, RELAXED)
     kept = call(cu.cuMemAllocAsync, PIECE, stream)
