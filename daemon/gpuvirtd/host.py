@@ -35,6 +35,7 @@ class Policy:
     reserve: Callable[[int], int]  # of a device with so many bytes
     host_budget: int
     default_memory: int  # 0: the device
+    pinned_per_process: int  # host memory; 0: any
     refuse_over_device: bool
     recovery_grace: int
     poll: int
@@ -133,6 +134,7 @@ class Host:
         client.restored = charged == 0
         # All that can fail comes before anything is changed.
         lease = arbiter.page_of(job)
+        lease.set_pinned_quota(self.policy.pinned_per_process)
         arena = Arena(arena_size(self.policy.host_budget, total))
         try:
             page = ClientPage()

@@ -58,6 +58,7 @@ class Session:
         self.process = process
         self.member: Member | None = None
         self.leaving = False
+        self.asked = False  # it has asked a QUERY: no client, and its end is no news
         self.stream = PacketStream(server.loop, connection, self._packet, self._closed)
         self._deadline: asyncio.TimerHandle | None = server.loop.call_later(
             HELLO_DEADLINE_S, self.stream.close, "said no HELLO"
@@ -106,6 +107,9 @@ class Session:
                 "install the same version of gpuvirt for both",
             )
         hello = messages.decode(packet)
+        if isinstance(hello, messages.Query):
+            self._query(hello)
+            return
         if not isinstance(hello, messages.Hello):
             raise ProtocolError(f"{type(hello).__name__} before HELLO")
         if self._deadline is not None:
@@ -119,6 +123,14 @@ class Session:
             raise Refusal(NOT_READY, error.message, error.hint) from None
         except OSError as error:  # descriptors or memory of the daemon
             raise Refusal(NOT_READY, f"gpuvirtd cannot take another process: {error.strerror}") from None
+
+    def _query(self, query: messages.Query) -> None:
+        """Answered at once; the connection may ask until the deadline for HELLO."""
+        from gpuvirtd.usage import usage_of
+
+        self.asked = True
+        self.server.count("queries")
+        self.send(usage_of(self.server.host, self.process, query))
 
     def _message(self, packet: bytes) -> None:
         message = messages.decode(packet)
@@ -194,7 +206,7 @@ class Sessions:
         if session.member is not None:
             self.host.hung_up(session.member, session, reason)
         else:
-            if not session.leaving:
+            if not session.leaving and not session.asked:
                 self.log.info("disconnected", pid=session.process.pid, reason=reason)
             session.process.close()
 

@@ -4,6 +4,7 @@
  */
 #include "capture.h"
 #include "contexts.h"
+#include "fixed.h"
 #include "gate.h"
 #include "graph_memory.h"
 #include "memory.h"
@@ -48,6 +49,13 @@ GV_EXPORT CUresult cuMemAlloc(CUdeviceptr_v1 *dptr, unsigned int bytesize)
     return CUDA_ERROR_NOT_SUPPORTED;
 }
 
+GV_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *dptr, unsigned int *pPitch, unsigned int WidthInBytes,
+                                   unsigned int Height, unsigned int ElementSizeBytes)
+{
+    (void)dptr, (void)pPitch, (void)WidthInBytes, (void)Height, (void)ElementSizeBytes;
+    return CUDA_ERROR_NOT_SUPPORTED;
+}
+
 GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t WidthInBytes, size_t Height,
                                       unsigned int ElementSizeBytes)
 {
@@ -65,9 +73,9 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
 
 GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
-    if (!gv_memory_owns(dptr)) {
-        const CUresult freed = REAL(cuMemFree_v2)(dptr);
-        gv_graph_memory_look(); /* a graph's, perhaps */
+    if (!gv_memory_owns(dptr)) { /* managed memory, a graph's, or nothing that we know: the driver's word counts */
+        const CUresult freed = GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));
+        gv_graph_memory_look();
         return freed;
     }
     const CUresult permitted = gv_capture_permits_unsafe();

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "capture.h"
+#include "fixed.h"
 #include "gate.h"
+#include "host_memory.h"
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
@@ -259,6 +261,8 @@ static void end_end(CUcontext context, struct waiting *waiting, int gone, int li
         gv_marks_context_ended(context);
         gv_capture_context_ended(context);
         gv_memory_give_context(context);
+        gv_fixed_context_ended(context);
+        gv_host_memory_context_ended(context);
         __atomic_store_n(&gv_gate.lost, 0, __ATOMIC_RELAXED);
     }
     pthread_mutex_lock(&lock);

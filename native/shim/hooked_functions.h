@@ -65,9 +65,34 @@ GV_HOOK(cuStreamSynchronize_ptsz)
 /* allocation.c */
 GV_HOOK(cuMemAlloc)
 GV_HOOK(cuMemAlloc_v2)
+GV_HOOK(cuMemAllocPitch)
 GV_HOOK(cuMemAllocPitch_v2)
 GV_HOOK(cuMemFree)
 GV_HOOK(cuMemFree_v2)
+
+/* arrays.c, foreign.c: memory that stays */
+GV_HOOK(cuArrayCreate)
+GV_HOOK(cuArrayCreate_v2)
+GV_HOOK(cuArray3DCreate)
+GV_HOOK(cuArray3DCreate_v2)
+GV_HOOK(cuArrayDestroy)
+GV_HOOK(cuMipmappedArrayCreate)
+GV_HOOK(cuMipmappedArrayDestroy)
+GV_HOOK(cuMemAllocManaged)
+GV_HOOK(cuImportExternalMemory)
+GV_HOOK(cuDestroyExternalMemory)
+GV_HOOK(cuMulticastBindAddr)
+GV_HOOK(cuMulticastBindAddr_v2)
+GV_HOOK(cuCtxSetLimit)
+
+/* host_memory.c: the budget for pinned memory */
+GV_HOOK(cuMemAllocHost)
+GV_HOOK(cuMemAllocHost_v2)
+GV_HOOK(cuMemHostAlloc)
+GV_HOOK(cuMemFreeHost)
+GV_HOOK(cuMemHostRegister)
+GV_HOOK(cuMemHostRegister_v2)
+GV_HOOK(cuMemHostUnregister)
 
 /* pool.c */
 GV_HOOK(cuMemAllocAsync)

@@ -13,13 +13,16 @@
 #include "environment.h"
 #include "fixed.h"
 #include "graph_memory.h"
+#include "host_memory.h"
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
+#include "passed.h"
 #include "pool.h"
 #include "real_driver.h"
 #include "room.h"
 #include "streams.h"
+#include "unknown.h"
 
 struct gv_session gv_session = {.doorbell = -1};
 static pthread_mutex_t attaching = PTHREAD_MUTEX_INITIALIZER;
@@ -55,6 +58,9 @@ static void forget_in_child(void)
     gv_pool_forget();
     gv_memory_forget();
     gv_fixed_forget();
+    gv_passed_forget();
+    gv_unknown_forget();
+    gv_host_memory_forget();
     gv_room_forget();
 }
 

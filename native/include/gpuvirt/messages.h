@@ -19,6 +19,10 @@
  *     EVICTED(status, resident)        ->
  *     MEMORY                           ->     charged bytes changed by much (or the job asks for more than its allowance)
  *
+ *     any process of a job (the NVML shim)
+ *     QUERY(job token, GPU)            ->     on a connection of its own, in place of HELLO: the process is no client by it
+ *                                      <-     USAGE or REFUSED(reason); then it may ask again, or hang up
+ *
  * Rules
  *  - `allowance` is a promise of the daemon: a client never has more than that resident on the device. EVICT lowers it to its
  *    target at once; RESTORE raises it. A client below its allowance may create extents without asking.
@@ -43,6 +47,7 @@ enum {
     GV_TEXT_BYTES = 192, /* NUL-terminated UTF-8 */
     GV_DEVICES_MAX = 16,
     GV_UUID_BYTES = 16,
+    GV_USAGE_PROCESSES = 64, /* of one job on one GPU, in one answer; those with the most memory */
 };
 
 enum gv_message_type {
@@ -55,12 +60,14 @@ enum gv_message_type {
     GV_EVICTED = 6,
     GV_MEMORY = 7,
     GV_EVENT = 8, /* a line for the log of the daemon: what could not be virtualised, what failed */
+    GV_QUERY = 9, /* what does my job have on this GPU? */
     /* daemon -> shim */
     GV_WELCOME = 65,
     GV_REFUSED = 66,
     GV_RESTORE = 67,
     GV_EVICT = 68,
     GV_WAKE = 69,
+    GV_USAGE = 70,
 };
 
 struct gv_message_header {
@@ -150,6 +157,34 @@ struct gv_memory {
 struct gv_event {
     struct gv_message_header header;
     char text[GV_TEXT_BYTES];
+};
+
+struct gv_query {
+    struct gv_message_header header;
+    uint8_t device_uuid[GV_UUID_BYTES];
+    char token[GV_TOKEN_BYTES];
+};
+
+/* One process of the asking process's job on the GPU that it asked for. Times are of the daemon's CLOCK_MONOTONIC. */
+struct gv_usage_process {
+    uint32_t pid;           /* in the pid namespace of the process that asks; one that it cannot see is left out */
+    uint32_t host_pid;      /* in that of the daemon */
+    uint64_t charged_bytes; /* device memory charged to it */
+    uint64_t peak_bytes;    /* the most of it that the daemon has seen */
+    uint64_t busy_ns;       /* time with work on the GPU, since it attached */
+    uint64_t recent_ns;     /* the same within the last `window_ns` */
+    uint64_t window_ns;     /* some seconds; shorter for a process that has just attached */
+    uint64_t attached_ns;   /* when it attached */
+};
+
+struct gv_usage {
+    struct gv_message_header header;
+    uint32_t generation; /* of the daemon */
+    uint32_t count;      /* entries that follow */
+    uint64_t quota;      /* bytes that the job may charge on this GPU */
+    uint64_t charged;    /* bytes that all its processes have charged there, also those that are left out */
+    uint64_t now_ns;
+    struct gv_usage_process processes[GV_USAGE_PROCESSES];
 };
 
 struct gv_wake {
