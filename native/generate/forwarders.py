@@ -107,9 +107,10 @@ def shim_forwarders(
     lines += ["    .data", "    .balign 8", "    .globl gv_real", "    .hidden gv_real", "    .type gv_real, %object"]
     lines += ["gv_real:", *(f"    .quad .Lopen{slot}" for slot in range(len(symbols)))]
     lines += [f"    .size gv_real, {8 * len(symbols)}"]
-    lines += ["    .bss", "    .balign 4096", "    .globl gv_passed", "    .hidden gv_passed"]
-    size = 8 * PASSED_SHARDS * PASSED_SLOTS
-    lines += ["    .type gv_passed, %object", "gv_passed:", f"    .zero {size}", f"    .size gv_passed, {size}"]
+    if counted:
+        lines += ["    .bss", "    .balign 4096", "    .globl gv_passed", "    .hidden gv_passed"]
+        size = 8 * PASSED_SHARDS * PASSED_SLOTS
+        lines += ["    .type gv_passed, %object", "gv_passed:", f"    .zero {size}", f"    .size gv_passed, {size}"]
     return "\n".join([*lines, '    .section .note.GNU-stack,"",%progbits']) + "\n"
 
 
