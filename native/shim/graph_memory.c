@@ -5,13 +5,12 @@
 #include <stdlib.h>
 
 #include "capture.h"
-#include "fixed.h"
+#include "driver_heap.h"
 #include "gate.h"
 #include "memory.h"
 #include "room.h"
 
 enum { BUCKETS = 256 };
-#define CHUNK (2ull << 20) /* what the driver takes from the device at a time, at least */
 
 /* An executable graph with memory nodes. */
 struct graph {
@@ -21,19 +20,26 @@ struct graph {
     struct graph *next;
 };
 
+static CUresult reserved(const struct gv_driver_heap *heap, cuuint64_t *bytes)
+{
+    (void)heap;
+    return REAL(cuDeviceGetGraphMemAttribute)(gv_memory.device, CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT, bytes);
+}
+
+static struct gv_driver_heap heap = {.kind = GV_FIXED_GRAPH, .reserved = reserved};
+
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct graph *buckets[BUCKETS]; /* under lock */
 static uint64_t graph_count;           /* the same; read without it */
-static uint64_t charged;               /* what the driver had reserved; one piece of fixed memory. As above */
 static uint64_t generation = 1;        /* of trims; under lock */
-static uint64_t looks, latest;         /* settle(): looks begun, and the last one that counted; under lock */
 
 void gv_graph_memory_forget(void)
 {
     pthread_mutex_init(&lock, NULL);
     for (int i = 0; i < BUCKETS; i++)
         buckets[i] = NULL; /* they leak: freeing them is not safe here */
-    graph_count = charged = 0;
+    graph_count = 0;
+    heap.charged = 0;
 }
 
 static struct graph **bucket_of(CUgraphExec executable) { return &buckets[((uintptr_t)executable >> 4) % BUCKETS]; }
@@ -59,57 +65,21 @@ static void mark_launched(CUgraphExec executable)
     pthread_mutex_unlock(&lock);
 }
 
-/* The charge becomes what the driver has reserved now. `taken` was charged for a launch that is over. */
-static void settle(uint64_t taken)
-{
-    cuuint64_t reserved = 0;
-    pthread_mutex_lock(&lock);
-    const uint64_t look = ++looks;
-    pthread_mutex_unlock(&lock);
-    const CUresult result =
-        REAL(cuDeviceGetGraphMemAttribute)(gv_memory.device, CU_GRAPH_MEM_ATTR_RESERVED_MEM_CURRENT, &reserved);
-    pthread_mutex_lock(&lock);
-    const uint64_t before = charged;
-    const int counts = result == CUDA_SUCCESS && look > latest;
-    const uint64_t after = counts ? reserved : before;
-    if (counts)
-        latest = look;
-    const int first = before == 0 && after != 0;
-    if (first && taken == 0) {
-        pthread_mutex_unlock(&lock); /* a launch that is under way has charged it, and is about to look as well */
-        return;
-    }
-    charged = after;
-    pthread_mutex_unlock(&lock);
-    if (taken != 0 && !first)
-        gv_fixed_discharge(GV_FIXED_GRAPH, taken);
-    if (before != 0 && after == 0)
-        gv_fixed_discharge(GV_FIXED_GRAPH, before);
-    else if (first)
-        gv_fixed_resize(GV_FIXED_GRAPH, taken, after);
-    else if (before != after)
-        gv_fixed_resize(GV_FIXED_GRAPH, before, after);
-}
-
 static CUresult trim(CUdevice device)
 {
     const CUresult result = REAL(cuDeviceGraphMemTrim)(device);
     pthread_mutex_lock(&lock);
     generation++;
     pthread_mutex_unlock(&lock);
-    settle(0);
+    gv_driver_heap_settle(&heap, 0);
     return result;
 }
 
-void gv_graph_memory_look(void)
-{
-    if (__atomic_load_n(&charged, __ATOMIC_RELAXED) != 0)
-        settle(0);
-}
+void gv_graph_memory_look(void) { gv_driver_heap_look(&heap); }
 
 void gv_graph_memory_trim(void)
 {
-    if (__atomic_load_n(&charged, __ATOMIC_RELAXED) != 0)
+    if (__atomic_load_n(&heap.charged, __ATOMIC_RELAXED) != 0)
         trim(gv_memory.device);
 }
 
@@ -127,10 +97,10 @@ static void add_node(CUgraphNode node, uint64_t *small, uint64_t *large)
     if (type == CU_GRAPH_NODE_TYPE_MEM_ALLOC && REAL(cuGraphMemAllocNodeGetParams)(node, &params) == CUDA_SUCCESS) {
         if (params.poolProps.location.type != CU_MEM_LOCATION_TYPE_DEVICE)
             return;
-        if (params.bytesize < CHUNK / 2)
+        if (params.bytesize < GV_DRIVER_CHUNK / 2)
             *small += params.bytesize + 512;
         else
-            *large += (params.bytesize + CHUNK - 1) / CHUNK * CHUNK;
+            *large += gv_driver_chunks(params.bytesize);
     } else if (type == CU_GRAPH_NODE_TYPE_GRAPH && REAL(cuGraphChildGraphNodeGetGraph)(node, &child) == CUDA_SUCCESS) {
         *large += footprint(child);
     }
@@ -148,7 +118,7 @@ static uint64_t footprint(CUgraph graph)
         for (size_t i = 0; i < count; i++)
             add_node(nodes[i], &small, &large);
     free(nodes);
-    return large + (small + CHUNK - 1) / CHUNK * CHUNK;
+    return large + gv_driver_chunks(small);
 }
 
 static CUresult note(CUresult result, const CUgraphExec *executable, CUgraph source)
@@ -196,7 +166,8 @@ INSTANTIATE(cuGraphInstantiateWithFlags, (CUgraphExec * phGraphExec, CUgraph hGr
 
 /* With an upload, if the program wants one. */
 static CUresult with_params(CUresult (*instantiate)(CUgraphExec *, CUgraph, CUDA_GRAPH_INSTANTIATE_PARAMS *),
-                            CUgraphExec *executable, CUgraph source, CUDA_GRAPH_INSTANTIATE_PARAMS *params, int per_thread)
+                            CUgraphExec *executable, CUgraph source, CUDA_GRAPH_INSTANTIATE_PARAMS *params,
+                            int per_thread)
 {
     const int uploads = params != NULL && params->flags & CUDA_GRAPH_INSTANTIATE_FLAG_UPLOAD;
     const uint64_t taken = uploads ? footprint(source) : 0;
@@ -215,7 +186,7 @@ static CUresult with_params(CUresult (*instantiate)(CUgraphExec *, CUgraph, CUDA
             gv_gate_failed(result);
     }
     if (taken != 0)
-        settle(taken);
+        gv_driver_heap_settle(&heap, taken);
     return result;
 }
 
@@ -235,7 +206,7 @@ GV_EXPORT CUresult cuGraphInstantiateWithParams_ptsz(CUgraphExec *phGraphExec, C
 static CUresult take(uint64_t bytes)
 {
     CUresult result = gv_fixed_charge(GV_FIXED_GRAPH, bytes);
-    if (result == CUDA_ERROR_OUT_OF_MEMORY && __atomic_load_n(&charged, __ATOMIC_RELAXED) != 0) {
+    if (result == CUDA_ERROR_OUT_OF_MEMORY && __atomic_load_n(&heap.charged, __ATOMIC_RELAXED) != 0) {
         trim(gv_memory.device);
         result = gv_fixed_charge(GV_FIXED_GRAPH, bytes);
     }
@@ -274,7 +245,7 @@ static CUresult submit_with_memory(CUresult (*call)(CUgraphExec, CUstream), CUgr
     if (result == CUDA_SUCCESS)
         mark_launched(executable);
     if (taken != 0)
-        settle(taken);
+        gv_driver_heap_settle(&heap, taken);
     return result;
 }
 

@@ -9,6 +9,7 @@
 #include "graph_memory.h"
 #include "memory.h"
 #include "pool.h"
+#include "pool_native.h"
 #include "real_driver.h"
 #include "session.h"
 
@@ -22,6 +23,7 @@ GV_EXPORT CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
         return result;
     gv_pool_reclaim(0);
     gv_graph_memory_look();
+    gv_pool_natives_look();
     pthread_mutex_lock(&gv_memory.lock);
     const uint64_t charged = gv_memory_charged();
     pthread_mutex_unlock(&gv_memory.lock);

@@ -10,6 +10,7 @@
 #include "arena.h"
 #include "capture.h"
 #include "contexts.h"
+#include "driver_heap.h"
 #include "environment.h"
 #include "fixed.h"
 #include "graph_memory.h"
@@ -55,6 +56,7 @@ static void forget_in_child(void)
     gv_marks_forget();
     gv_capture_forget();
     gv_graph_memory_forget();
+    gv_driver_heap_forget();
     gv_pool_forget();
     gv_memory_forget();
     gv_fixed_forget();

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Graphs and captures of every making, while the GPU is taken away and given back all the time: the same bits as without."""
+"""Graphs and captures of every making, while the GPU is taken away and given back all the time: the same bits."""
 
 from __future__ import annotations
 

@@ -156,10 +156,10 @@ def explicit(stage: Stage) -> None:
     stream, _, other = stage.streams
     calls = [0]
 
-    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    def host(_: Any) -> None:
+    def count(_: Any) -> None:
         calls[0] += 1
 
+    host = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(count)
     child = call(cu.cuGraphCreate, 0)
     inner = call(cu.cuGraphAddKernelNode, child, None, 0, stage.mix_parameters(1))
     copy = copy_parameters(stage.pieces[2], stage.pieces[1], PIECE)
