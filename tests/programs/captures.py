@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One situation each of stream capture, pools and graphs, chosen by name. See the functions.
 
-Prints `ready` when it holds its memory, `result: OK`, and exits 0; 3 when a CUDA call fails (with its name), 4 when a word
-is wrong.
+Prints `ready` when it holds its memory, `result: OK`, and exits 0; 3 when a CUDA call fails (with its name), 4 when
+something is wrong.
 """
 
 from __future__ import annotations

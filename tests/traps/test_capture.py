@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from support.host import Host, Program, host
 from support.traps import Edit, trap
 
@@ -45,9 +43,9 @@ def test_synchronise_in_the_launch_hook() -> None:
 
 
 @trap(
-    "Beside a capture the context is not waited for before its memory leaves: what its stream did before is forgotten.",
-    Edit("native/shim/capture.c", "    gv_marks_before_capture(stream);\n    const CUresult result = begin(", "    const CUresult result = begin("),
-)  # fmt: skip
+    "Beside a capture only what does not capture is waited for: what a capturing stream was given before is forgotten.",
+    Edit("native/shim/marks.c", "    gv_marks_put(stream);\n    /* The legacy stream", "    /* The legacy stream"),
+)
 def test_work_given_before_the_capture() -> None:
     with host(settings=TURNS) as machine:
         beside_a_rival(machine, "work_before")
@@ -98,7 +96,11 @@ def test_reserved_is_not_used() -> None:
 
 @trap(
     "cuMemAllocFromPoolAsync goes to the driver and is not counted.",
-    Edit("native/shim/pool.c", "(gv_stream_captures(stream))", "(1)"),
+    Edit(
+        "native/shim/pool.c",
+        "return pool == NULL ? CUDA_ERROR_INVALID_VALUE : allocate(dptr, bytesize, pool, stream);",
+        "return REAL(cuMemAllocFromPoolAsync##suffix)(dptr, bytesize, pool, hStream);",
+    ),
 )
 def test_from_pool_not_counted() -> None:
     alone("from_pool")
