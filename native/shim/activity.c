@@ -9,6 +9,7 @@
 
 #include "gate.h"
 #include "passed.h"
+#include "pool.h"
 #include "real_driver.h"
 #include "session.h"
 
@@ -86,6 +87,7 @@ void gv_activity_publish(void)
     struct gv_activity_mark mark;                                                                                      \
     gv_activity_sync_begin(&mark);                                                                                     \
     const CUresult result = call;                                                                                      \
+    gv_pool_program_waited();                                                                                          \
     if (result == CUDA_SUCCESS)                                                                                        \
         gv_activity_sync_end(&mark, stream, whole);                                                                    \
     else                                                                                                               \

@@ -15,6 +15,7 @@
 #include "contexts.h"
 #include "drain.h"
 #include "environment.h"
+#include "graph_memory.h"
 #include "log.h"
 #include "memory.h"
 #include "pages.h"
@@ -260,8 +261,10 @@ static void evict(uint64_t target)
     const uint64_t began = gv_now_ns();
     struct gv_move move = {CUDA_ERROR_ILLEGAL_STATE, 0, 0};
     /* Never unmap under a lease: the daemon may be wrong, the data must not be. */
-    if (!gv_holds_lease(gv_load32(&gv_session.lease->word)))
+    if (!gv_holds_lease(gv_load32(&gv_session.lease->word))) {
+        gv_graph_memory_trim();
         move = gv_extents_evict(target);
+    }
     gv_extents_publish();
     tell_moved(GV_EVICTED, &move, began);
 }

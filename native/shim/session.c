@@ -13,8 +13,10 @@
 #include "connection.h"
 #include "contexts.h"
 #include "drain.h"
+#include "driver_heap.h"
 #include "environment.h"
 #include "fixed.h"
+#include "graph_memory.h"
 #include "host_memory.h"
 #include "log.h"
 #include "marks.h"
@@ -76,6 +78,8 @@ static void forget_in_child(void)
     gv_streams_forget();
     gv_marks_forget();
     gv_capture_forget();
+    gv_graph_memory_forget();
+    gv_driver_heap_forget();
     gv_pool_forget();
     gv_memory_forget();
     gv_fixed_forget();
