@@ -1,42 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Physical memory behind the extents: create, map, unmap, keep for reuse; and the two transactions of the control thread,
- * restore and evict. An extent is `moving` while somebody calls the driver for it, and not `mapped` from the first moment on,
- * so that whoever takes it into use meanwhile finds it absent.
+ * Physical memory behind the extents: create, map, unmap, keep for reuse. An extent is `moving` while somebody calls the driver
+ * for it, and not `mapped` from the first moment on, so that whoever takes it into use meanwhile finds it absent.
  */
 #include <stdlib.h>
-#include <string.h>
 
 #include "arena.h"
-#include "contexts.h"
+#include "fixed.h"
 #include "gate.h"
-#include "log.h"
 #include "memory.h"
 #include "real_driver.h"
-#include "session.h"
-#include "swap.h"
-
-void gv_extents_report(struct gv_memory_report *report)
-{
-    pthread_mutex_lock(&gv_memory.lock);
-    report->charged = gv_memory_charged();
-    report->resident = gv_memory_resident();
-    report->fixed = gv_memory.fixed_bytes;
-    pthread_mutex_unlock(&gv_memory.lock);
-}
-
-void gv_extents_publish(void)
-{
-    if (gv_gate.obstacles & GV_UNATTACHED)
-        return;
-    struct gv_memory_report report;
-    gv_extents_report(&report);
-    gv_store64(&gv_client_page()->charged_bytes, report.charged);
-    gv_store64(&gv_client_page()->resident_bytes, report.resident);
-    gv_store64(&gv_client_page()->native_bytes, report.fixed);
-    if (report.charged != gv_memory.reported && gv_load32(&gv_gate.lease->clients) > 1)
-        gv_session_poke(GV_POKE_MEMORY);
-}
 
 /* --- physical handles ----------------------------------------------------------------------------------------------------- */
 
@@ -50,7 +23,11 @@ static CUresult take_handle(CUmemGenericAllocationHandle *handle)
     pthread_mutex_unlock(&gv_memory.lock);
     if (cached)
         return CUDA_SUCCESS;
+    /* Of a kind that can be exported: whether another process will open it is known only when it is too late. */
     const CUmemAllocationProp properties = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+                                            .requestedHandleTypes = gv_memory.shareable
+                                                                        ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
+                                                                        : CU_MEM_HANDLE_TYPE_NONE,
                                             .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gv_memory.device}};
     const CUresult result = REAL(cuMemCreate)(handle, gv_memory.extent_bytes, &properties, 0);
     if (result != CUDA_SUCCESS) {
@@ -89,7 +66,7 @@ static void put_handle(CUmemGenericAllocationHandle handle, int keep)
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
-static uint64_t release_cached(uint64_t bytes_wanted)
+uint64_t gv_extents_release_cached(uint64_t bytes_wanted)
 {
     uint64_t released = 0;
     while (released < bytes_wanted) {
@@ -111,18 +88,18 @@ static uint64_t release_cached(uint64_t bytes_wanted)
 
 /* --- out of use ----------------------------------------------------------------------------------------------------------- */
 
-/* Takes the next extent of [*next, last] that is out of use and still has memory or a slot; marks it moving. */
+/* Takes the next extent of [*next, last] that is out of use and still has memory or a place; marks it moving. */
 static int next_unused(uint64_t *next, uint64_t last, uint64_t *index)
 {
     pthread_mutex_lock(&gv_memory.lock);
     int found = 0;
     for (; *next <= last && !found; (*next)++) {
-        struct gv_extent *const extent = &gv_memory.extents[*next];
+        struct gv_piece *const extent = &gv_memory.extents[*next];
         if (extent->live != 0 || extent->moving)
             continue;
-        if (extent->slot != 0) {
-            gv_arena_drop(extent->slot - 1);
-            extent->slot = 0;
+        if (extent->place != 0) {
+            gv_arena_drop(extent->place - 1);
+            extent->place = 0;
             extent->saved = 0;
         }
         if (!extent->mapped)
@@ -136,199 +113,63 @@ static int next_unused(uint64_t *next, uint64_t last, uint64_t *index)
     return found;
 }
 
-static void stop_moving(uint64_t index)
-{
-    pthread_mutex_lock(&gv_memory.lock);
-    gv_memory.extents[index].moving = 0;
-    pthread_mutex_unlock(&gv_memory.lock);
-}
-
 void gv_extents_release_unused(uint64_t first, uint64_t last)
 {
     uint64_t index;
     while (next_unused(&first, last, &index)) {
-        REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);
-        put_handle(gv_memory.extents[index].handle, 1);
-        stop_moving(index);
+        struct gv_piece *const extent = &gv_memory.extents[index];
+        const int was_kept = extent->kept;
+        gv_extent_drop(extent,
+                       !was_kept); /* what another process may still have mapped is never used for anything else */
+        pthread_mutex_lock(&gv_memory.lock);
+        extent->moving = 0;
+        extent->kept = 0;
+        if (was_kept)
+            gv_memory.kept_bytes -= gv_memory.extent_bytes;
+        pthread_mutex_unlock(&gv_memory.lock);
+        if (was_kept)
+            gv_fixed_uncount(GV_FIXED_EXPORTED, gv_memory.extent_bytes);
     }
     gv_gate_notify(); /* somebody may have taken one into use meanwhile */
 }
 
-/* --- restore -------------------------------------------------------------------------------------------------------------- */
+/* --- in and out of device memory ------------------------------------------------------------------------------------------ */
 
-struct list {
-    uint64_t *indexes;
-    uint64_t count;
-};
-
-enum which { ABSENT_ONES, MAPPED_ONES };
-
-/* Marks up to `limit` extents moving: absent ones from below, or mapped ones in use from above. */
-static struct list collect(enum which which, uint64_t limit)
-{
-    struct list list = {NULL, 0};
-    const uint64_t touched = __atomic_load_n(&gv_memory.extents_touched, __ATOMIC_ACQUIRE);
-    list.indexes = malloc((touched + 1) * sizeof *list.indexes);
-    if (list.indexes == NULL)
-        return list;
-    uint64_t absent = 0;
-    pthread_mutex_lock(&gv_memory.lock);
-    for (uint64_t i = 0; i < touched && list.count < limit; i++) {
-        const uint64_t index = which == ABSENT_ONES ? i : touched - 1 - i;
-        struct gv_extent *const extent = &gv_memory.extents[index];
-        if (extent->moving || extent->live == 0 || extent->mapped != (which == MAPPED_ONES))
-            continue;
-        extent->moving = 1;
-        absent += extent->mapped;
-        extent->mapped = 0;
-        list.indexes[list.count++] = index;
-    }
-    /* Still under the lock: who frees one of them now takes it off the count, which must not go below zero. */
-    if (absent != 0)
-        __atomic_fetch_add(&gv_gate.obstacles, absent, __ATOMIC_ACQ_REL);
-    pthread_mutex_unlock(&gv_memory.lock);
-    return list;
-}
-
-/* The extents may be touched from now on. Those that went out of use meanwhile are unmapped again. */
-static void settle_mapped(const struct list *list)
-{
-    uint64_t present = 0, unused = 0;
-    pthread_mutex_lock(&gv_memory.lock);
-    for (uint64_t i = 0; i < list->count; i++) {
-        struct gv_extent *const extent = &gv_memory.extents[list->indexes[i]];
-        extent->mapped = 1;
-        extent->moving = 0;
-        extent->saved = 0; /* the slot is kept for the next time, but the program may now write */
-        present += extent->live != 0;
-        unused += extent->live == 0;
-    }
-    if (present != 0)
-        __atomic_fetch_sub(&gv_gate.obstacles, present, __ATOMIC_ACQ_REL);
-    pthread_mutex_unlock(&gv_memory.lock);
-    if (unused != 0)
-        gv_extents_release_unused(0, gv_memory.extents_touched - 1);
-}
-
-static void settle_absent(const struct list *list)
-{
-    pthread_mutex_lock(&gv_memory.lock);
-    for (uint64_t i = 0; i < list->count; i++)
-        gv_memory.extents[list->indexes[i]].moving = 0;
-    pthread_mutex_unlock(&gv_memory.lock);
-}
-
-static CUresult map_extent(uint64_t index)
+CUresult gv_extent_bring(struct gv_piece *extent)
 {
     CUmemGenericAllocationHandle handle;
     CUresult result = take_handle(&handle);
     if (result != CUDA_SUCCESS)
         return result;
-    result = REAL(cuMemMap)(gv_extent_address(index), gv_memory.extent_bytes, 0, handle, 0);
+    result = REAL(cuMemMap)(gv_extent_address(gv_extent_index(extent)), gv_memory.extent_bytes, 0, handle, 0);
     if (result != CUDA_SUCCESS) {
         put_handle(handle, 1);
         return result;
     }
-    gv_memory.extents[index].handle = handle; /* ours alone while moving */
+    extent->handle = handle; /* ours alone while moving */
     return CUDA_SUCCESS;
 }
 
-static void unmap_extent(uint64_t index, int keep)
+void gv_extent_drop(struct gv_piece *extent, int reuse)
 {
-    REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);
-    put_handle(gv_memory.extents[index].handle, keep);
+    REAL(cuMemUnmap)(gv_extent_address(gv_extent_index(extent)), gv_memory.extent_bytes);
+    put_handle(extent->handle, reuse);
 }
 
-/* One call per run of neighbours: its cost hardly depends on the size. The list is sorted upwards. */
-static CUresult open_access(const struct list *list)
+/* One call per run of neighbours: its cost hardly depends on the size. */
+CUresult gv_extents_open(struct gv_piece *const *extents, uint64_t count)
 {
     const CUmemAccessDesc access = {.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gv_memory.device},
                                     .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
-    for (uint64_t i = 0; i < list->count;) {
+    for (uint64_t i = 0; i < count;) {
         uint64_t end = i + 1;
-        while (end < list->count && list->indexes[end] == list->indexes[end - 1] + 1)
+        while (end < count && extents[end] == extents[end - 1] + 1)
             end++;
-        const CUresult result =
-            REAL(cuMemSetAccess)(gv_extent_address(list->indexes[i]), (end - i) * gv_memory.extent_bytes, &access, 1);
+        const CUresult result = REAL(cuMemSetAccess)(gv_extent_address(gv_extent_index(extents[i])),
+                                                     (end - i) * gv_memory.extent_bytes, &access, 1);
         if (result != CUDA_SUCCESS)
             return result;
         i = end;
     }
     return CUDA_SUCCESS;
-}
-
-static void set_allowance(uint64_t allowance)
-{
-    pthread_mutex_lock(&gv_memory.lock);
-    gv_memory.allowance = allowance;
-    pthread_mutex_unlock(&gv_memory.lock);
-}
-
-struct gv_move gv_extents_restore(uint64_t allowance)
-{
-    struct gv_move move = {CUDA_SUCCESS, 0, 0};
-    set_allowance(allowance);
-    const struct list list = collect(ABSENT_ONES, UINT64_MAX);
-    if (list.indexes == NULL)
-        return (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, 0};
-    pthread_mutex_lock(&gv_memory.lock);
-    const uint64_t fresh = list.count > gv_memory.cache_count ? list.count - gv_memory.cache_count : 0;
-    const uint64_t after = gv_memory_resident() + fresh * gv_memory.extent_bytes;
-    pthread_mutex_unlock(&gv_memory.lock);
-    if (after > allowance) {
-        move = (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, after - allowance};
-        settle_absent(&list);
-        free(list.indexes);
-        return move;
-    }
-    uint64_t mapped = 0;
-    while (mapped < list.count && (move.status = map_extent(list.indexes[mapped])) == CUDA_SUCCESS)
-        mapped++;
-    if (move.status == CUDA_SUCCESS)
-        move.status = open_access(&list);
-    if (move.status == CUDA_SUCCESS)
-        move.status = gv_swap_copy_in(list.indexes, list.count, &move.bytes_moved);
-    if (move.status == CUDA_SUCCESS) {
-        settle_mapped(&list);
-    } else {
-        /* Roll back: the arena still holds everything, `saved` was not touched. */
-        if (move.status == CUDA_ERROR_OUT_OF_MEMORY)
-            move.bytes_short = (list.count - mapped) * gv_memory.extent_bytes;
-        while (mapped-- > 0)
-            unmap_extent(list.indexes[mapped], 0);
-        settle_absent(&list);
-    }
-    free(list.indexes);
-    return move;
-}
-
-/* --- evict ---------------------------------------------------------------------------------------------------------------- */
-
-static void release_one(uint64_t index) { unmap_extent(index, 0); }
-
-struct gv_move gv_extents_evict(uint64_t target)
-{
-    struct gv_move move = {CUDA_SUCCESS, 0, 0};
-    set_allowance(target);
-    gv_extents_release_unused(0, gv_memory.extents_touched == 0 ? 0 : gv_memory.extents_touched - 1);
-    pthread_mutex_lock(&gv_memory.lock);
-    uint64_t resident = gv_memory_resident();
-    pthread_mutex_unlock(&gv_memory.lock);
-    if (resident > target)
-        resident -= release_cached(resident - target);
-    if (resident <= target)
-        return move;
-    const uint64_t wanted = (resident - target + gv_memory.extent_bytes - 1) / gv_memory.extent_bytes;
-    const struct list list = collect(MAPPED_ONES, wanted);
-    if (list.indexes == NULL)
-        return (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, 0};
-    uint64_t out = 0;
-    move.status = gv_swap_copy_out(list.indexes, list.count, release_one, &out);
-    move.bytes_moved = out * gv_memory.extent_bytes;
-    const struct list gone = {list.indexes, out}, kept = {list.indexes + out, list.count - out};
-    settle_absent(&gone);
-    if (kept.count != 0)
-        settle_mapped(&kept);
-    free(list.indexes);
-    return move;
 }

@@ -87,6 +87,26 @@ static void publish(enum gv_fixed_kind kind)
     gv_store64(&page->fixed[kind].count, table.kinds[kind].count);
 }
 
+void gv_fixed_count(enum gv_fixed_kind kind, uint64_t bytes)
+{
+    pthread_mutex_lock(&table.lock);
+    table.kinds[kind].bytes += bytes;
+    table.kinds[kind].count++;
+    publish(kind);
+    pthread_mutex_unlock(&table.lock);
+    gv_extents_publish();
+}
+
+void gv_fixed_uncount(enum gv_fixed_kind kind, uint64_t bytes)
+{
+    pthread_mutex_lock(&table.lock);
+    table.kinds[kind].bytes -= bytes;
+    table.kinds[kind].count--;
+    publish(kind);
+    pthread_mutex_unlock(&table.lock);
+    gv_extents_publish();
+}
+
 CUresult gv_fixed_charge(enum gv_fixed_kind kind, uint64_t bytes)
 {
     pthread_mutex_lock(&gv_memory.lock);
@@ -96,12 +116,7 @@ CUresult gv_fixed_charge(enum gv_fixed_kind kind, uint64_t bytes)
     pthread_mutex_unlock(&gv_memory.lock);
     if (!fits)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    pthread_mutex_lock(&table.lock);
-    table.kinds[kind].bytes += bytes;
-    table.kinds[kind].count++;
-    publish(kind);
-    pthread_mutex_unlock(&table.lock);
-    gv_extents_publish();
+    gv_fixed_count(kind, bytes);
     return CUDA_SUCCESS;
 }
 
@@ -110,12 +125,7 @@ void gv_fixed_discharge(enum gv_fixed_kind kind, uint64_t bytes)
     pthread_mutex_lock(&gv_memory.lock);
     gv_memory.fixed_bytes -= bytes;
     pthread_mutex_unlock(&gv_memory.lock);
-    pthread_mutex_lock(&table.lock);
-    table.kinds[kind].bytes -= bytes;
-    table.kinds[kind].count--;
-    publish(kind);
-    pthread_mutex_unlock(&table.lock);
-    gv_extents_publish();
+    gv_fixed_uncount(kind, bytes);
 }
 
 int gv_fixed_remember(enum gv_fixed_kind kind, uint64_t key, uint64_t bytes)

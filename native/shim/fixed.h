@@ -18,6 +18,10 @@
 CUresult gv_fixed_charge(enum gv_fixed_kind kind, uint64_t bytes);
 void gv_fixed_discharge(enum gv_fixed_kind kind, uint64_t bytes);
 
+/* Bytes that are charged already, as extents or blocks, have to stay from now on (or not any more): they only show by kind. */
+void gv_fixed_count(enum gv_fixed_kind kind, uint64_t bytes);
+void gv_fixed_uncount(enum gv_fixed_kind kind, uint64_t bytes);
+
 /* Notes that charged bytes belong to a handle or address. 0, or -1 without host memory (nothing noted). O(1). */
 int gv_fixed_remember(enum gv_fixed_kind kind, uint64_t key, uint64_t bytes);
 /* The bytes of what was freed are discharged; returns them, 0 for what is not known. O(1). */

@@ -72,3 +72,19 @@ GV_HOOK(cuPointerGetAttribute)
 GV_HOOK(cuPointerGetAttributes)
 GV_HOOK(cuIpcGetMemHandle)
 GV_HOOK(cuMemGetHandleForAddressRange)
+
+/* virtual.c: handles of the program's own memory management */
+GV_HOOK(cuMemCreate)
+GV_HOOK(cuMemRelease)
+GV_HOOK(cuMemRetainAllocationHandle)
+GV_HOOK(cuMemGetAllocationPropertiesFromHandle)
+GV_HOOK(cuMemExportToShareableHandle)
+GV_HOOK(cuMemImportFromShareableHandle)
+
+/* virtual_map.c: its addresses */
+GV_HOOK(cuMemAddressReserve)
+GV_HOOK(cuMemAddressFree)
+GV_HOOK(cuMemMap)
+GV_HOOK(cuMemUnmap)
+GV_HOOK(cuMemSetAccess)
+GV_HOOK(cuMemGetAccess)

@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "blocks.h"
 #include "gate.h"
 #include "memory.h"
 #include "pool.h"
@@ -46,7 +47,7 @@ GV_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CU
 {
     struct gv_range range;
     if (!gv_memory_owns(dptr))
-        return REAL(cuMemGetAddressRange_v2)(pbase, psize, dptr);
+        return gv_mapping_range(dptr, pbase, psize) ? CUDA_SUCCESS : REAL(cuMemGetAddressRange_v2)(pbase, psize, dptr);
     if (!gv_memory_find(dptr, 1, &range))
         return CUDA_ERROR_NOT_FOUND;
     if (pbase != NULL)
@@ -107,8 +108,10 @@ static CUresult answer(CUpointer_attribute attribute, void *data, CUdeviceptr ad
 GV_EXPORT CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attribute, CUdeviceptr ptr)
 {
     struct gv_range range;
+    CUresult told;
     if (!gv_memory_owns(ptr))
-        return REAL(cuPointerGetAttribute)(data, attribute, ptr);
+        return gv_mapping_answer(data, attribute, ptr, &told) ? told
+                                                              : REAL(cuPointerGetAttribute)(data, attribute, ptr);
     if (data == NULL || !gv_memory_find(ptr, 1, &range))
         return CUDA_ERROR_INVALID_VALUE;
     return answer(attribute, data, ptr, &range);
@@ -118,6 +121,8 @@ GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_
                                           CUdeviceptr ptr)
 {
     struct gv_range range;
+    if (!gv_memory_owns(ptr) && gv_mapping_range(ptr, NULL, NULL))
+        return gv_mapping_answers(numAttributes, attributes, data, ptr);
     if (!gv_memory_owns(ptr))
         return REAL(cuPointerGetAttributes)(numAttributes, attributes, data, ptr);
     if (numAttributes == 0 || attributes == NULL || data == NULL || !gv_memory_find(ptr, 1, &range))

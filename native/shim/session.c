@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 
 #include "arena.h"
+#include "blocks.h"
 #include "contexts.h"
 #include "environment.h"
 #include "fixed.h"
@@ -47,6 +48,8 @@ static void forget_in_child(void)
     gv_streams_forget();
     gv_pool_forget();
     gv_memory_forget();
+    gv_blocks_forget();
+    gv_mappings_forget();
     gv_fixed_forget();
 }
 
