@@ -17,7 +17,7 @@ die = { echo "make: error: $(1)" >&2; exit 1; }
 unexport PYTHONSAFEPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test conformance numba-tests generate lint format bench clean environment
+.PHONY: help demo test traps conformance numba-tests generate lint format bench clean environment
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: $(STAMP) ## Linters, C tests, unit and integration tests
 
 conformance: $(STAMP) ## The same driver cases on the soft GPU, under the shim, and on a real GPU if there is one
 	@$(BIN)/python tests/conformance/run.py --workers $(WORKERS)
+
+traps: $(STAMP) ## Put known mistakes into a copy of the source: each must be found by its test (TRAP="name ..." for some)
+	@$(BIN)/python tests/traps/run.py $(if $(JSON),--json $(JSON)) $(TRAP)
 
 generate: $(STAMP) ## Write what is generated and committed: the table of driver entry points
 	@$(BIN)/python tests/conformance/coverage.py

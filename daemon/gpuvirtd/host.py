@@ -129,6 +129,7 @@ class Host:
         charged, resident = min(hello.charged_bytes, total), min(hello.resident_bytes, total)
         self._numbers += 1
         client = facts.Client(self._numbers, charged=charged, granularity=max(1, min(hello.granularity, total)))
+        client.native = min(hello.native_bytes, charged, resident) if hello.reattach else 0
         client.restored = charged == 0
         # All that can fail comes before anything is changed.
         lease = arbiter.page_of(job)

@@ -88,10 +88,10 @@ def lost(gpu: Gpu, number: int) -> None:
         client.restored = False
 
 
-def want(gpu: Gpu, number: int, charged: int, resident: int, now: int) -> None:
-    """WANT: a thread waits at the gate, or the client needs more memory while its job holds the lease."""
+def want(gpu: Gpu, number: int, charged: int, resident: int, now: int, native: int = 0) -> None:
+    """WANT: a thread waits at the gate or for room, or the client needs more memory while its job holds the lease."""
     contender, client = find(gpu, number)
-    memory(gpu, number, charged, resident, client.native)
+    memory(gpu, number, charged, resident, native)
     client.idle = False
     if contender.may_launch:
         # It needs memory. (A WANT that crossed the grant on its way needs no answer: the futex woke the thread
@@ -114,9 +114,15 @@ def memory(gpu: Gpu, number: int, charged: int, resident: int, native: int) -> N
     in NVML.
     """
     _, client = find(gpu, number)
-    client.charged, client.resident, client.native = charged, min(resident, client.allowance), native
+    _figures(client, charged, resident, native)
     if charged > resident:
         client.restored = False
+
+
+def _figures(client: Client, charged: int, resident: int, native: int) -> None:
+    """Nobody has more fixed memory than it has resident, and nobody has more resident than it was allowed."""
+    client.charged, client.resident = charged, min(resident, client.allowance)
+    client.native = min(native, charged, client.resident)
 
 
 def idle(gpu: Gpu, number: int) -> None:
@@ -148,6 +154,7 @@ def moved(
     short_bytes: int,
     duration_ns: int,
     now: int,
+    native: int = 0,
 ) -> None:
     """RESTORED or EVICTED. Raises UnexpectedAnswer if no such request is open."""
     contender, client = find(gpu, number)
@@ -155,7 +162,7 @@ def moved(
     if request is None or request.move is not move:
         raise UnexpectedAnswer(f"{move.value.upper()} was answered, but not asked")
     _answered(gpu, contender, client)
-    client.charged, client.resident = charged, min(resident, client.allowance)
+    _figures(client, charged, resident, native)
     if status == 0:
         gpu.link_rate = learned_rate(gpu.link_rate, moved_bytes, duration_ns)
         gpu.switch_moved += moved_bytes
@@ -166,7 +173,8 @@ def moved(
             client.restored = client.restored and resident >= charged
             client.allowance = max(request.bytes, client.resident)
             if resident > request.bytes:
-                client.evict_not_before = now + gpu.rules.stall  # it said done and is not: do not ask it in a circle
+                # It said done and is not (its fixed memory grew meanwhile, or it lies): do not ask it in a circle.
+                client.evict_not_before = now + gpu.rules.stall
         return
     client.allowance = request.before
     if move is Move.EVICT:

@@ -47,7 +47,8 @@ class Client:
     number: int
     charged: int = 0
     resident: int = 0
-    native: int = 0
+    native: int = 0  # fixed memory: part of both others, and never evicted
+    fixed_kinds: tuple[str, ...] = ()  # what that is, in words, the largest first
     allowance: int = 0
     granularity: int = 1
     restored: bool = True  # everything charged is resident
@@ -58,6 +59,11 @@ class Client:
     connected: bool = True
     request: Request | None = None
     evict_not_before: int = 0  # after a failed EVICT: leave it alone until then
+
+    @property
+    def evictable(self) -> int:
+        """Bytes of its allowance that an EVICT can take back."""
+        return max(0, self.allowance - self.native)
 
     @property
     def swapped(self) -> int:

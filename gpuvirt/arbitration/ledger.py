@@ -3,8 +3,8 @@
 
 An allowance is a promise to a client; the sum of all promises must never be raised above the capacity, so that no
 client finds the device full. capacity = what NVML says the device has - reserve - residue, where the residue is
-everything in use that is not our clients' swappable memory: contexts, modules, native allocations, other people's
-processes.
+everything in use that our clients do not report: contexts, modules, other people's processes. Fixed memory (what the
+shim cannot move) is reported, lies within the allowance of its client, and is never evicted.
 """
 
 from __future__ import annotations
@@ -65,14 +65,17 @@ def capacity(total: int, reserve: int, residue: int) -> int:
     return max(0, total - reserve - residue)
 
 
-def published_quota(wanted: int | None, device: int, charged: int, others_charged: int, host_budget: int) -> int:
+def published_quota(
+    wanted: int | None, device: int, charged: int, others_charged: int, host_budget: int, native: int = 0
+) -> int:
     """Bytes that a job may charge in all, as its lease page says.
 
     wanted: what --memory said (None: all of the device); device: the capacity. With others on the host the sum of
-    what may have to be swapped stays within the host budget. Never below what is charged already: nothing is taken
+    what may have to be swapped stays within the host budget: others_charged is without the fixed memory of the others,
+    and of the job's own bytes `native` are never swapped either. Never below what is charged already: nothing is taken
     back.
     """
     quota = device if wanted is None else min(wanted, device)
     if others_charged > 0:
-        quota = min(quota, max(0, host_budget - others_charged))
+        quota = min(quota, max(0, host_budget - others_charged) + native)
     return max(quota, charged)

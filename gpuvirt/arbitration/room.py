@@ -50,7 +50,7 @@ def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, o
         return Room.THERE
     able = candidates(gpu.contenders.values(), contender.key, now)
     if missing == 0:
-        missing = min(excess, sum(client.allowance for other, client in able if other is not contender))
+        missing = min(excess, sum(client.evictable for other, client in able if other is not contender))
     plan = choose_victims(able, contender.key, missing, gpu.host_room, real=gpu.penalty > 0)
     if plan is None:
         return Room.NONE if excess <= 0 else Room.THERE
@@ -86,7 +86,7 @@ def _owed(contender: Contender, client: Client) -> int:
 def unavailable(gpu: Gpu, contender: Contender) -> str:
     """Why there is no room, for people."""
     need = sum(client.charged for client in contender.clients.values())
-    fixed = sum(
+    silent = sum(
         max(client.allowance, client.resident)
         for other in gpu.contenders.values()
         if other.key != contender.key
@@ -94,11 +94,29 @@ def unavailable(gpu: Gpu, contender: Contender) -> str:
         if not client.connected or not client.drained or (client.request is not None and client.request.late)
     )
     able = sum(
-        min(client.charged, client.resident)
+        max(0, min(client.charged, client.resident) - client.native)
         for other in gpu.contenders.values()
         if other.key != contender.key
         for client in other.clients.values()
     )
+    fixed = fixed_of_others(gpu, contender)
+    if fixed and need + sum(held for _, held, _ in fixed) > gpu.capacity - gpu.penalty:
+        holders = ", ".join(
+            f"job {key} holds {held} bytes that cannot be moved{': ' if kinds else ''}{', '.join(kinds)}"
+            for key, held, kinds in fixed
+        )
+        return f"needs {need} of {gpu.capacity - gpu.penalty} bytes; {holders}"
     if able > gpu.host_room:
         return f"needs {need} bytes; the host memory budget has room for {gpu.host_room} more swapped bytes"
-    return f"needs {need} of {gpu.capacity - gpu.penalty} bytes; {fixed} are held by processes that do not answer"
+    return f"needs {need} of {gpu.capacity - gpu.penalty} bytes; {silent} are held by processes that do not answer"
+
+
+def fixed_of_others(gpu: Gpu, contender: Contender) -> list[tuple[str, int, tuple[str, ...]]]:
+    """(job, bytes, kinds in words) of everybody else's fixed memory, the largest first."""
+    found = []
+    for other in gpu.contenders.values():
+        held = sum(client.native for client in other.clients.values())
+        if other is not contender and held > 0:
+            kinds = dict.fromkeys(kind for client in other.clients.values() for kind in client.fixed_kinds)
+            found.append((other.key, held, tuple(kinds)))
+    return sorted(found, key=lambda row: (-row[1], row[0]))

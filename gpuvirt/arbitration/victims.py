@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whom to evict, and how far: only the deficit, cheapest first.
 
+Fixed memory (Client.native) stays where it is: no target is below it.
+
 Order: room that is promised but not used (costs no copy) before bytes; contenders that do not wait before those that
 do; of the idle ones who ran longest ago; of the waiting ones who is served last (largest virtual time: under a round
 robin the one that ran last comes again last, so the usual least-recently-used order would evict exactly who is
@@ -54,12 +56,13 @@ def choose_victims(
     for contender, client in able:
         # What a process of the job that is to run has swapped out comes back in a moment: it keeps the room for it.
         swapped = 0 if contender.key == excluded else client.swapped
-        unused = held[client.number] - max(0, client.charged - swapped)
+        unused = held[client.number] - max(client.native, client.charged - swapped)
         taken[client.number] = max(0, min(unused, missing))
         missing -= taken[client.number]
     for contender, client in able:
         if contender.key != excluded:
-            copied = max(0, min(held[client.number] - taken[client.number], missing, host_room))
+            movable = held[client.number] - taken[client.number] - client.native
+            copied = max(0, min(movable, missing, host_room))
             taken[client.number] += copied
             missing -= copied
             host_room -= copied

@@ -162,10 +162,14 @@ class ClientReport:
     native_bytes: int
     out_bytes: int
     in_bytes: int
+    pinned_bytes: int
+    passed_calls: int
+    unknown_names: int
+    fixed: tuple[tuple[int, int], ...]  # (bytes, pieces) by enum gv_fixed_kind
     sane: bool  # False: at least one value was impossible and was replaced
 
 
-EMPTY_REPORT = ClientReport(ClientState.IDLE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, True)
+EMPTY_REPORT = ClientReport(ClientState.IDLE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, (), True)
 BYTES_LIMIT = 1 << 48  # no device and no host of today has more
 
 
@@ -227,8 +231,15 @@ def checked_report(copy: object, previous: ClientReport, now: int) -> ClientRepo
         take(name, 0, BYTES_LIMIT)
     take("out_bytes", previous.out_bytes, 1 << 62)
     take("in_bytes", previous.in_bytes, 1 << 62)
+    take("pinned_bytes", 0, BYTES_LIMIT)
+    take("passed_calls", previous.passed_calls, 1 << 62)
+    take("unknown_names", previous.unknown_names, 1 << 62)
+    entries = copy.fixed  # type: ignore[attr-defined]
+    fixed = tuple((int(entries[i].bytes), int(entries[i].count)) for i in range(lib.GV_FIXED_KINDS))
+    if any(size > BYTES_LIMIT or count > BYTES_LIMIT for size, count in fixed):
+        sane, fixed = False, previous.fixed
     state = ClientState(values.pop("state"))
-    return ClientReport(state=state, sane=sane, **values)
+    return ClientReport(state=state, sane=sane, fixed=fixed, **values)
 
 
 class ClientWriter:

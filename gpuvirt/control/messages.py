@@ -73,6 +73,7 @@ class Hello(Message):
     resident_bytes: int
     device_uuid: bytes
     token: str
+    native_bytes: int = 0
 
 
 @_message(MessageType.WELCOME, "gv_welcome")
@@ -97,6 +98,7 @@ class Refused(Message):
 class Want(Message):
     charged_bytes: int
     resident_bytes: int
+    native_bytes: int = 0
 
 
 @_message(MessageType.IDLE, "gv_idle")
@@ -133,6 +135,7 @@ class Moved(Message):
     moved_bytes: int
     short_bytes: int
     duration_ns: int
+    native_bytes: int = 0
 
 
 @_message(MessageType.RESTORED, "gv_moved")

@@ -18,6 +18,7 @@
 #include "log.h"
 #include "memory.h"
 #include "real_driver.h"
+#include "room.h"
 #include "session.h"
 
 enum {
@@ -65,6 +66,7 @@ static struct gv_memory_report report_memory(void)
     struct gv_memory_report report;
     gv_extents_report(&report);
     gv_memory.reported = report.charged;
+    gv_memory.reported_fixed = report.fixed;
     return report;
 }
 
@@ -87,7 +89,8 @@ static void tell_moved(uint16_t type, const struct gv_move *move, uint64_t began
                                .resident_bytes = report.resident,
                                .moved_bytes = move->bytes_moved,
                                .short_bytes = move->bytes_short,
-                               .duration_ns = gv_now_ns() - began};
+                               .duration_ns = gv_now_ns() - began,
+                               .native_bytes = report.fixed};
     tell(type, &message, sizeof message);
 }
 
@@ -109,7 +112,8 @@ static int send_hello(int handle)
                              .granularity = gv_memory.extent_bytes,
                              .device_total = gv_memory.total,
                              .charged_bytes = report.charged,
-                             .resident_bytes = report.resident};
+                             .resident_bytes = report.resident,
+                             .native_bytes = report.fixed};
     memcpy(hello.device_uuid, gv_session.uuid.bytes, sizeof hello.device_uuid);
     memcpy(hello.token, gv_environment()->token, sizeof hello.token);
     return gv_send(handle, GV_HELLO, &hello, sizeof hello);
@@ -266,11 +270,15 @@ static void follow_lease(void)
 static void restore(uint64_t allowance)
 {
     const uint64_t began = gv_now_ns();
-    const struct gv_move move = gv_extents_restore(allowance);
+    /* Fixed memory that the driver refused is told first, by the answer that says so: the daemon makes room and asks again. */
+    struct gv_move move = {CUDA_ERROR_OUT_OF_MEMORY, 0, gv_room_missing()};
+    if (move.bytes_short == 0)
+        move = gv_extents_restore(allowance);
     wanted_at = 0; /* answered: the next want is a new one */
     gv_extents_publish();
     tell_moved(GV_RESTORED, &move, began);
     gv_gate_notify();
+    gv_room_answered(move.status == CUDA_SUCCESS);
 }
 
 static void evict(uint64_t target)
@@ -310,13 +318,14 @@ static void want(void)
 {
     const uint32_t word = gv_load32(&gv_session.lease->word);
     if (gv_may_launch(word)) {
-        if ((gv_gate.obstacles & GV_ABSENT_MASK) == 0)
+        const int room_wanted = gv_room_wanted();
+        if ((gv_gate.obstacles & GV_ABSENT_MASK) == 0 && !room_wanted)
             return;
         /* New memory within what the daemon already allows: no need to ask. */
         const struct gv_move move = gv_extents_restore(gv_memory.allowance);
         gv_extents_publish();
         gv_gate_notify();
-        if (move.status == CUDA_SUCCESS && (gv_gate.obstacles & GV_ABSENT_MASK) == 0) {
+        if (move.status == CUDA_SUCCESS && (gv_gate.obstacles & GV_ABSENT_MASK) == 0 && !room_wanted) {
             struct gv_client *const page = gv_session.client;
             gv_store64(&page->in_bytes, page->in_bytes + move.bytes_moved);
             tell_memory();
@@ -329,7 +338,8 @@ static void want(void)
     wanted_word = word;
     wanted_at = now;
     const struct gv_memory_report report = report_memory();
-    struct gv_want message = {.charged_bytes = report.charged, .resident_bytes = report.resident};
+    struct gv_want message = {
+        .charged_bytes = report.charged, .resident_bytes = report.resident, .native_bytes = report.fixed};
     tell(GV_WANT, &message, sizeof message);
 }
 

@@ -109,22 +109,16 @@ void gv_fixed_uncount(enum gv_fixed_kind kind, uint64_t bytes)
 
 CUresult gv_fixed_charge(enum gv_fixed_kind kind, uint64_t bytes)
 {
-    pthread_mutex_lock(&gv_memory.lock);
-    const int fits = gv_memory_charged() + bytes <= gv_memory_quota();
-    if (fits)
-        gv_memory.fixed_bytes += bytes;
-    pthread_mutex_unlock(&gv_memory.lock);
-    if (!fits)
-        return CUDA_ERROR_OUT_OF_MEMORY;
+    const CUresult result = gv_room_take(bytes);
+    if (result != CUDA_SUCCESS)
+        return result;
     gv_fixed_count(kind, bytes);
     return CUDA_SUCCESS;
 }
 
 void gv_fixed_discharge(enum gv_fixed_kind kind, uint64_t bytes)
 {
-    pthread_mutex_lock(&gv_memory.lock);
-    gv_memory.fixed_bytes -= bytes;
-    pthread_mutex_unlock(&gv_memory.lock);
+    gv_room_give(bytes);
     gv_fixed_uncount(kind, bytes);
 }
 

@@ -88,7 +88,8 @@ void gv_memory_forget(void)
 
 uint64_t gv_memory_charged(void)
 {
-    return gv_memory.live_extents * gv_memory.extent_bytes + gv_memory.block_bytes + gv_memory.fixed_bytes;
+    return gv_memory.live_extents * gv_memory.extent_bytes + gv_memory.block_bytes + gv_memory.fixed_bytes +
+           gv_memory.fixed_wanted;
 }
 
 uint64_t gv_memory_resident(void)
@@ -219,7 +220,7 @@ struct gv_range *gv_memory_claim(CUdeviceptr address)
     struct gv_ranges *const region = region_of(address);
     struct gv_range *const range = gv_ranges_at(region, address);
     if (range != NULL)
-        region->starts[(address - region->base) / region->unit] = NULL;
+        gv_ranges_hide(region, range);
     pthread_mutex_unlock(&gv_memory.lock);
     return range;
 }
@@ -244,8 +245,7 @@ void gv_memory_give_context(void *context)
     for (int r = 0; r < 2; r++) {
         uint64_t first, last;
         for (struct gv_range *range = regions[r]->first; range != NULL; range = range->upper) {
-            const int ours =
-                range->in_use && range->context == context && gv_ranges_at(regions[r], range->address) == range;
+            const int ours = range->in_use && range->context == context && range->shown;
             if (!ours)
                 continue; /* free, another context's, or claimed by a free that is under way */
             struct gv_range *const before = range->lower != NULL && !range->lower->in_use ? range->lower : range;
@@ -265,6 +265,6 @@ void gv_memory_readmit(struct gv_range *range, void *context, void *pool)
     range->serial = ++gv_memory.serial;
     range->context = context;
     range->pool = pool;
-    region->starts[(range->address - region->base) / region->unit] = range;
+    gv_ranges_show(region, range);
     pthread_mutex_unlock(&gv_memory.lock);
 }

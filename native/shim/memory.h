@@ -49,6 +49,7 @@ struct gv_memory_state {
     uint64_t live_extents;   /* in use by the program: what is charged */
     uint64_t held_extents;   /* with a physical handle, those that are just being mapped or unmapped included */
     uint64_t fixed_bytes;    /* memory that does not move (fixed.h): part of what is charged and of what is resident */
+    uint64_t fixed_wanted;   /* of it, what waits for room (room.h): charged, not resident */
     struct gv_block *blocks; /* all, the newest first (blocks.h) */
     uint64_t block_count;
     uint64_t block_bytes;      /* of all blocks: charged */
@@ -60,8 +61,10 @@ struct gv_memory_state {
     int shareable;             /* handles of this device can become file descriptors */
     CUmemGenericAllocationHandle *cache; /* physical handles without an address, ready for reuse */
     uint64_t cache_count, cache_room;
-    uint64_t allowance; /* bytes that may be resident: the daemon's promise; written by the control thread */
-    uint64_t reported;  /* charged bytes as the daemon last heard; written by the control thread */
+    uint64_t allowance;      /* bytes that may be resident: the daemon's promise; written by the control thread */
+    uint64_t reported;       /* charged bytes as the daemon last heard; written by the control thread */
+    uint64_t reported_fixed; /* likewise */
+    uint8_t restoring;       /* the control thread is filling the allowance: nobody else takes of it */
     uint64_t serial;
 };
 extern struct gv_memory_state gv_memory;
@@ -97,13 +100,13 @@ struct gv_move {
     uint64_t bytes_moved, bytes_short;
 };
 struct gv_move gv_extents_restore(uint64_t allowance);
-struct gv_move gv_extents_evict(uint64_t target);
+struct gv_move gv_extents_evict(uint64_t target); /* fixed memory stays, also above the target */
 
 /* extents.c: physical memory for extents. Control thread only, but for gv_extents_release_unused. */
 CUresult gv_extent_bring(struct gv_piece *extent);       /* create and map */
 void gv_extent_drop(struct gv_piece *extent, int reuse); /* unmap; `reuse`: the handle may be cached */
 CUresult gv_extents_open(struct gv_piece *const *extents, uint64_t count); /* access; sorted upwards */
-uint64_t gv_extents_release_cached(uint64_t bytes_wanted);                 /* returns the bytes released */
+uint64_t gv_extents_release_cached(uint64_t bytes_wanted);                 /* any thread; the bytes */
 void gv_extents_release_unused(uint64_t first,
                                uint64_t last); /* any thread: unmaps extents of [first, last] not in use */
 struct gv_memory_report {

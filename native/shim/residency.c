@@ -29,7 +29,10 @@ void gv_extents_publish(void)
     gv_store64(&gv_client_page()->charged_bytes, report.charged);
     gv_store64(&gv_client_page()->resident_bytes, report.resident);
     gv_store64(&gv_client_page()->native_bytes, report.fixed);
-    if (report.charged != gv_memory.reported && gv_load32(&gv_gate.lease->clients) > 1)
+    const uint64_t fixed_change = report.fixed > gv_memory.reported_fixed ? report.fixed - gv_memory.reported_fixed
+                                                                          : gv_memory.reported_fixed - report.fixed;
+    if ((report.charged != gv_memory.reported && gv_load32(&gv_gate.lease->clients) > 1) ||
+        fixed_change >= gv_memory.extent_bytes)
         gv_session_poke(GV_POKE_MEMORY);
 }
 
@@ -159,19 +162,23 @@ static void settle_absent(struct gv_piece *const *pieces, uint64_t count)
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
-static void set_allowance(uint64_t allowance)
+/* --- restore -------------------------------------------------------------------------------------------------------------- */
+
+/* The end of a restore: the allowance counts from now on, unless it came to nothing. */
+static void end_restore(const struct gv_move *move, uint64_t allowance)
 {
     pthread_mutex_lock(&gv_memory.lock);
-    gv_memory.allowance = allowance;
+    if (move->status == CUDA_SUCCESS)
+        gv_memory.allowance = allowance;
+    gv_memory.restoring = 0;
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
-/* --- restore -------------------------------------------------------------------------------------------------------------- */
-
-/* What would be resident with all of the list. */
-static uint64_t resident_with(const struct list *list)
+/* What will be resident with all of the list, which is taken from now on. */
+static uint64_t begin_restore(const struct list *list)
 {
     pthread_mutex_lock(&gv_memory.lock);
+    gv_memory.restoring = 1; /* what follows is counted now and taken later */
     const uint64_t cached = list->extents < gv_memory.cache_count ? list->extents : gv_memory.cache_count;
     const uint64_t after = gv_memory_resident() + list->bytes - cached * gv_memory.extent_bytes;
     pthread_mutex_unlock(&gv_memory.lock);
@@ -182,14 +189,15 @@ struct gv_move gv_extents_restore(uint64_t allowance)
 {
     struct gv_move move = {CUDA_SUCCESS, 0, 0};
     struct list list;
-    set_allowance(allowance);
     if (collect(&list, 1, 0) != 0)
         return (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, 0};
-    const uint64_t after = resident_with(&list);
+    const uint64_t after = begin_restore(&list);
     if (after > allowance) {
+        move = (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, after - allowance};
         settle_absent(list.pieces, list.count);
+        end_restore(&move, allowance);
         free(list.pieces);
-        return (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, after - allowance};
+        return move;
     }
     uint64_t done = 0, bytes = 0;
     while (done < list.count && (move.status = bring(list.pieces[done])) == CUDA_SUCCESS)
@@ -210,6 +218,7 @@ struct gv_move gv_extents_restore(uint64_t allowance)
             drop(list.pieces[done]);
         settle_absent(list.pieces, list.count);
     }
+    end_restore(&move, allowance);
     free(list.pieces);
     return move;
 }
@@ -219,7 +228,11 @@ struct gv_move gv_extents_restore(uint64_t allowance)
 struct gv_move gv_extents_evict(uint64_t target)
 {
     struct gv_move move = {CUDA_SUCCESS, 0, 0};
-    set_allowance(target);
+    pthread_mutex_lock(&gv_memory.lock);
+    if (target < gv_memory.fixed_bytes + gv_memory.kept_bytes)
+        target = gv_memory.fixed_bytes + gv_memory.kept_bytes; /* the answer says what stayed */
+    gv_memory.allowance = target;
+    pthread_mutex_unlock(&gv_memory.lock);
     gv_extents_release_unused(0, gv_memory.extents_touched == 0 ? 0 : gv_memory.extents_touched - 1);
     pthread_mutex_lock(&gv_memory.lock);
     uint64_t resident = gv_memory_resident();

@@ -16,6 +16,7 @@
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
+#include "room.h"
 #include "streams.h"
 
 struct gv_session gv_session = {.doorbell = -1};
@@ -51,6 +52,7 @@ static void forget_in_child(void)
     gv_blocks_forget();
     gv_mappings_forget();
     gv_fixed_forget();
+    gv_room_forget();
 }
 
 static CUresult refuse(CUresult code)

@@ -53,7 +53,8 @@ static CUresult create_native(CUmemGenericAllocationHandle *handle, size_t size,
         if (refused != CUDA_SUCCESS)
             return refused;
     }
-    CUresult result = REAL(cuMemCreate)(handle, size, prop, 0);
+    CUresult result = fixed_bytes == 0 ? REAL(cuMemCreate)(handle, size, prop, 0)
+                                       : GV_FIXED_CALL(fixed_bytes, REAL(cuMemCreate)(handle, size, prop, 0));
     if (result == CUDA_SUCCESS && gv_block_note(*handle, size, GV_FIXED_MAPPING, fixed_bytes) != 0) {
         REAL(cuMemRelease)(*handle);
         result = CUDA_ERROR_OUT_OF_MEMORY;

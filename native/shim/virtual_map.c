@@ -81,15 +81,32 @@ static void end_map(struct gv_mapping *mapping, CUresult result)
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
-/* Imported memory is charged once its size is known: when it is first mapped. */
-static CUresult charge_import(struct gv_block *block, uint64_t bytes)
+/* Under the lock: imported memory is charged when it is first mapped, since only then its size is known. */
+static int wants_charge(const struct gv_block *block)
 {
-    if (!block->native || block->fixed_kind != GV_FIXED_IMPORTED || block->fixed_bytes != 0)
+    return block != NULL && block->native && block->fixed_kind == GV_FIXED_IMPORTED && block->fixed_bytes == 0;
+}
+
+/* That may have to wait for room, so it comes before anything is claimed. */
+static CUresult charge_import(CUmemGenericAllocationHandle handle, uint64_t bytes)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    const int wanted = wants_charge(gv_block_find(handle));
+    pthread_mutex_unlock(&gv_memory.lock);
+    if (!wanted)
         return CUDA_SUCCESS;
     const CUresult result = gv_fixed_charge(GV_FIXED_IMPORTED, bytes);
-    if (result == CUDA_SUCCESS)
-        block->fixed_bytes = bytes; /* the caller has the claim */
-    return result;
+    if (result != CUDA_SUCCESS)
+        return result;
+    pthread_mutex_lock(&gv_memory.lock);
+    struct gv_block *const block = gv_block_find(handle);
+    const int still = wants_charge(block);
+    if (still)
+        block->fixed_bytes = bytes;
+    pthread_mutex_unlock(&gv_memory.lock);
+    if (!still)
+        gv_fixed_discharge(GV_FIXED_IMPORTED, bytes);
+    return CUDA_SUCCESS;
 }
 
 GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle,
@@ -99,6 +116,9 @@ GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGe
     if (ptr == 0 || size == 0 || size > UINT64_MAX - ptr || gv_memory_owns(ptr) ||
         (ours && (offset != 0 || flags != 0)))
         return CUDA_ERROR_INVALID_VALUE;
+    CUresult result = ours ? CUDA_SUCCESS : charge_import(handle, size);
+    if (result != CUDA_SUCCESS)
+        return result;
     struct gv_mapping *const mapping = calloc(1, sizeof *mapping);
     if (mapping == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
@@ -114,8 +134,7 @@ GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGe
         free(mapping);
         return known || ours ? CUDA_ERROR_INVALID_VALUE : REAL(cuMemMap)(ptr, size, offset, handle, flags);
     }
-    CUresult result = charge_import(mapping->block, size);
-    if (result == CUDA_SUCCESS && mapped)
+    if (mapped)
         result = REAL(cuMemMap)(ptr, size, offset, physical, flags);
     end_map(mapping, result);
     return result;

@@ -9,6 +9,7 @@
 #include "fault.h"
 #include "memory.h"
 #include "model.h"
+#include "watch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -168,7 +169,7 @@ static void describe_copy(struct gv_operation *operation, CUgraphNodeParams *par
 }
 
 static const struct gv_operation_kind copy_kind = {
-    .node = CU_GRAPH_NODE_TYPE_MEMCPY, .run = run_copy, .drop = drop_copy, .describe = describe_copy};
+    .node = CU_GRAPH_NODE_TYPE_MEMCPY, .work = true, .run = run_copy, .drop = drop_copy, .describe = describe_copy};
 
 CUresult gv_copy_make(const struct gv_copy *copy, struct gv_operation **operation)
 {
@@ -206,11 +207,13 @@ static CUresult copy_here(const struct gv_copy *copy, struct gv_stream *stream)
 {
     struct gv_context *context = stream->context;
     GV_TRY(gv_capture_check_stream(stream));
+    GV_TRY(gv_watch(GV_WATCH_GIVEN));
     if (!(stream->flags & (GV_STREAM_LEGACY | CU_STREAM_NON_BLOCKING)))
         gv_gauge_wait(&context->legacy->completed, atomic_load(&context->legacy->submitted.value));
     gv_stream_wait(stream);
     gv_after_wait();
     GV_TRY(gv_context_state(context));
+    GV_TRY(gv_watch(GV_WATCH_RUN));
     const CUresult result = perform(copy, context);
     if (result != CUDA_SUCCESS)
         gv_context_fail(context, result);

@@ -264,7 +264,7 @@ static void drop_graph(struct gv_operation *operation)
 
 /* Runs although its context may have failed: events must be recorded and later launches let go. Nodes look for themselves. */
 static const struct gv_operation_kind graph_kind = {
-    .node = GV_NO_NODE, .always = true, .run = run_graph, .arm = arm_graph, .drop = drop_graph};
+    .node = GV_NO_NODE, .always = true, .work = true, .run = run_graph, .arm = arm_graph, .drop = drop_graph};
 
 GV_EXPORT CUresult cuGraphLaunch(CUgraphExec hGraphExec, CUstream hStream)
 {

@@ -63,8 +63,11 @@ static void describe_launch(struct gv_operation *operation, CUgraphNodeParams *p
     };
 }
 
-static const struct gv_operation_kind launch_kind = {
-    .node = CU_GRAPH_NODE_TYPE_KERNEL, .run = run_launch, .drop = drop_launch, .describe = describe_launch};
+static const struct gv_operation_kind launch_kind = {.node = CU_GRAPH_NODE_TYPE_KERNEL,
+                                                     .work = true,
+                                                     .run = run_launch,
+                                                     .drop = drop_launch,
+                                                     .describe = describe_launch};
 
 bool gv_launch_follows(struct gv_stream *stream)
 {

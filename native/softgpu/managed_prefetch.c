@@ -44,7 +44,7 @@ static CUresult run_steps(struct gv_operation *operation, struct gv_stream *stre
     return CUDA_SUCCESS;
 }
 
-static const struct gv_operation_kind steps_kind = {.node = GV_NO_NODE, .run = run_steps};
+static const struct gv_operation_kind steps_kind = {.node = GV_NO_NODE, .work = true, .run = run_steps};
 
 static void note_prefetch(struct gv_advice *advice, void *data) { advice->prefetched = *(const CUmemLocation *)data; }
 

@@ -64,7 +64,7 @@ static void describe_fill(struct gv_operation *operation, CUgraphNodeParams *par
 }
 
 static const struct gv_operation_kind fill_kind = {
-    .node = CU_GRAPH_NODE_TYPE_MEMSET, .run = run_fill, .describe = describe_fill};
+    .node = CU_GRAPH_NODE_TYPE_MEMSET, .work = true, .run = run_fill, .describe = describe_fill};
 
 CUresult gv_fill_make(const CUDA_MEMSET_NODE_PARAMS_v2 *fill, struct gv_operation **operation)
 {

@@ -7,6 +7,7 @@
 #include "engine.h"
 #include "launch.h"
 #include "memory.h"
+#include "watch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -86,7 +87,9 @@ static void *stream_thread(void *argument)
         const bool closing = operation->kind == &closing_kind;
         struct gv_context *context = stream->context;
         if (operation->kind->always || atomic_load_explicit(&context->error, memory_order_acquire) == CUDA_SUCCESS) {
-            const CUresult result = operation->kind->run(operation, stream);
+            CUresult result = operation->kind->work ? gv_watch(GV_WATCH_RUN) : CUDA_SUCCESS;
+            if (result == CUDA_SUCCESS)
+                result = operation->kind->run(operation, stream);
             if (result != CUDA_SUCCESS)
                 gv_context_fail(context, result);
         } else {
@@ -216,7 +219,9 @@ CUresult gv_stream_submit(struct gv_stream *stream, struct gv_operation *operati
             return CUDA_SUCCESS;
     }
     gv_operation_made(operation, stream->context);
-    const CUresult result = add_dependencies(stream, operation);
+    CUresult result = operation->kind->work ? gv_watch(GV_WATCH_GIVEN) : CUDA_SUCCESS;
+    if (result == CUDA_SUCCESS)
+        result = add_dependencies(stream, operation);
     if (result != CUDA_SUCCESS) {
         gv_operation_release(operation);
         return result;

@@ -30,6 +30,7 @@ struct gv_operation;
 struct gv_operation_kind {
     CUgraphNodeType node; /* what it is in a graph; GV_NO_NODE: it cannot be captured */
     bool always;          /* runs even when the context has failed */
+    bool work;            /* the device does something for it, beyond keeping order */
     size_t bytes;         /* with `arm`: of the operation, so that a graph can copy it */
     /* An error other than SUCCESS makes the context fail. Of `stream` it may use the context and the device only. */
     CUresult (*run)(struct gv_operation *operation, struct gv_stream *stream);

@@ -199,7 +199,7 @@ static void describe_values(struct gv_operation *operation, CUgraphNodeParams *p
 }
 
 static const struct gv_operation_kind values_kind = {
-    .node = CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, .run = run_values, .describe = describe_values};
+    .node = CU_GRAPH_NODE_TYPE_BATCH_MEM_OP, .work = true, .run = run_values, .describe = describe_values};
 
 CUresult gv_values_make(const CUstreamBatchMemOpParams *operations, unsigned count, bool old,
                         struct gv_operation **operation)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Manages its memory itself, as PyTorch's expandable segments do, and checks every word at the end against the CPU.
 
-It reserves far more addresses than it uses, maps memory in small and large steps, works on it as one piece, gives memory
-back from the end, and maps the same handles somewhere else. Prints `ready` when it holds its memory, `step N` as it goes,
-`result: OK digest=...`, and exits 0; 3 when a CUDA call fails (with its name), 4 when a word is wrong.
+It reserves far more addresses than it uses, maps memory in small and large steps, works on it as one piece, gives
+memory back from the end, and maps the same handles somewhere else. Prints `ready` when it holds its memory, `step N` as
+it goes, `result: OK digest=...`, and exits 0; 3 when a CUDA call fails (with its name), 4 when a word is wrong.
 """
 
 from __future__ import annotations

@@ -118,7 +118,9 @@ class Host:
 
     def __init__(self, memory: int = 256 * MIB, settings: str = "", options: Mapping[str, str] | None = None) -> None:
         self.memory = memory
-        self.folder = Path(tempfile.mkdtemp(prefix="gpuvirt-test-", dir="/dev/shm"))
+        self.folder = Path(
+            tempfile.mkdtemp(prefix=os.environ.get("GPUVIRT_TEST_PREFIX", "gpuvirt-test-"), dir="/dev/shm")
+        )
         self.runtime = self.folder / "run"
         self.runtime.mkdir(mode=0o700)
         self.board = self.folder / "board"

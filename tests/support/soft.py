@@ -144,7 +144,7 @@ class SoftGpu:
 
 @contextlib.contextmanager
 def soft_gpu(devices: int = 1) -> Iterator[SoftGpu]:
-    folder = Path(tempfile.mkdtemp(prefix="gpuvirt-test-", dir="/dev/shm"))
+    folder = Path(tempfile.mkdtemp(prefix=os.environ.get("GPUVIRT_TEST_PREFIX", "gpuvirt-test-"), dir="/dev/shm"))
     gpu = SoftGpu(folder, devices)
     try:
         yield gpu

@@ -10,7 +10,7 @@ from gpuvirt.arbitration import events, facts, ledger
 from gpuvirt.arbitration.facts import SECOND, Move, Word
 from gpuvirt.arbitration.lease import decide
 from gpuvirt.clock import Clock
-from gpuvirt.control import messages
+from gpuvirt.control import fixed, messages
 from gpuvirt.control.block import ClientState, LeasePage, LeaseState
 from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.devices.inventory import Device, Usage
@@ -102,16 +102,16 @@ class Arbiter:
         gpu, number, now = self.gpu, member.number, self.clock.now()
         match message:
             case messages.Want():
-                events.want(gpu, number, self._bytes(message.charged_bytes), self._bytes(message.resident_bytes), now)
+                charged, resident = self._bytes(message.charged_bytes), self._bytes(message.resident_bytes)
+                native = self._native(member, message.native_bytes)
+                events.want(gpu, number, charged, resident, now, native)
             case messages.Idle():
                 events.idle(gpu, number)
             case messages.Drained():
                 events.drained(gpu, number, message.epoch)
             case messages.Memory():
-                native = self._bytes(message.native_bytes)
                 charged, resident = self._bytes(message.charged_bytes), self._bytes(message.resident_bytes)
-                events.memory(gpu, number, charged, resident, native)
-                self._set_capacity()
+                events.memory(gpu, number, charged, resident, self._native(member, message.native_bytes))
             case messages.Restored() | messages.Evicted():
                 move = Move.RESTORE if isinstance(message, messages.Restored) else Move.EVICT
                 events.moved(
@@ -125,6 +125,7 @@ class Arbiter:
                     message.short_bytes,
                     message.duration_ns,
                     now,
+                    self._native(member, message.native_bytes),
                 )
                 self.log.debug(
                     "restored" if move is Move.RESTORE else "evicted",
@@ -146,6 +147,14 @@ class Arbiter:
         """No client has more than the device: a larger figure would let one liar starve the others."""
         return min(claimed, self.device.memory_total)
 
+    def _native(self, member: Member, claimed: int) -> int:
+        """Fixed memory of a client; when it changed, its page says of what kinds that is."""
+        native = self._bytes(claimed)
+        if native != member.facts.native:
+            report = member.refresh(self.clock.now())
+            member.facts.fixed_kinds = tuple(kind.noun for kind, _, _ in fixed.kinds_of(report.fixed))
+        return native
+
     # ---- memory
 
     def sample(self, usage: Usage | None) -> None:
@@ -166,8 +175,7 @@ class Arbiter:
         self.turn()
 
     def _set_capacity(self) -> None:
-        native = sum(client.native for client in self.gpu.clients())
-        residue = max(self.residue.value, native)
+        residue = self.residue.value
         before = self.gpu.capacity
         total = self.device.memory_total
         self.gpu.capacity = ledger.capacity(total, self.reserve, residue)

@@ -26,13 +26,19 @@ def publish_quota(jobs: Iterable[Job], job: Job, arbiter: Arbiter, host_budget: 
     """Write one job's quota on one GPU (bytes), and what its processes have charged; returns the quota."""
     mine = [member for member in job.members.values() if member.arbiter is arbiter]
     charged = sum(member.facts.charged for member in mine)
-    others = sum(member.facts.charged for other in jobs if other is not job for member in other.members.values())
+    native = sum(member.facts.native for member in mine)
+    others = sum(
+        member.facts.charged - member.facts.native
+        for other in jobs
+        if other is not job
+        for member in other.members.values()
+    )
     capacity = arbiter.gpu.capacity
-    quota = ledger.published_quota(job.memory, capacity, charged, others, host_budget)
+    quota = ledger.published_quota(job.memory, capacity, charged, others, host_budget, native)
     page = arbiter.page_of(job)
     page.set_members(len(mine), charged)
     if page.quota != quota:
-        uncut = ledger.published_quota(job.memory, capacity, charged, 0, host_budget)
+        uncut = ledger.published_quota(job.memory, capacity, charged, 0, host_budget, native)
         if quota < uncut <= page.quota:
             log.warning("quota_cut", job=job.id, quota=quota, others_charged=others, reason="host memory budget")
         page.set_quota(quota)

@@ -81,6 +81,7 @@ struct gv_hello {
     uint64_t charged_bytes, resident_bytes;
     uint8_t device_uuid[GV_UUID_BYTES]; /* of that device: the daemon finds its GPU by it */
     char token[GV_TOKEN_BYTES];
+    uint64_t native_bytes; /* here and below: fixed memory, which cannot be evicted; part of both other figures */
 };
 
 struct gv_welcome {
@@ -101,8 +102,9 @@ struct gv_refused {
 
 struct gv_want {
     struct gv_message_header header;
-    uint64_t charged_bytes; /* all that must be resident for the job to run */
-    uint64_t resident_bytes;
+    uint64_t
+        charged_bytes; /* all that must be resident for the job to run; fixed memory that waits for room included */
+    uint64_t resident_bytes, native_bytes;
 };
 
 struct gv_idle {
@@ -123,7 +125,9 @@ struct gv_restore {
 
 struct gv_evict {
     struct gv_message_header header;
-    uint64_t target; /* bytes that may be resident from now on; free cached extents go first */
+    /* Bytes that may be resident from now on; free cached extents go first. Fixed memory stays: what is above the target
+     * because of it is told by the answer, with status 0. */
+    uint64_t target;
 };
 
 /* RESTORED and EVICTED */
@@ -135,6 +139,7 @@ struct gv_moved {
     uint64_t moved_bytes; /* copied over the link by this request */
     uint64_t short_bytes; /* RESTORED with CUDA_ERROR_OUT_OF_MEMORY: room that was missing */
     uint64_t duration_ns;
+    uint64_t native_bytes;
 };
 
 struct gv_memory {

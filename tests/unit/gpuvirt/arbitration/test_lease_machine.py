@@ -29,6 +29,8 @@ class Process:
     job: str
     charged: int = 0
     resident: int = 0
+    native: int = 0  # of it, what cannot be moved
+    allowance: int = 0  # as it knows it: from the last request that it answered
     asked: Send | None = None
     on_gpu: bool = False
     connected: bool = True
@@ -91,7 +93,7 @@ class Leases(RuleBasedStateMachine):
         assert process.asked is None, "one request at a time"
         if action.move is Move.EVICT:
             assert not process.on_gpu, "EVICT under running work"
-            assert action.bytes >= 0
+            assert action.bytes >= events.find(self.gpu, action.client)[1].native, "fixed memory cannot be evicted"
         else:
             assert action.bytes >= process.charged
             _, client = events.find(self.gpu, action.client)
@@ -108,7 +110,7 @@ class Leases(RuleBasedStateMachine):
         client = Client(self.count)
         free = max(0, ledger.free(self.gpu))
         if back and resident <= free:
-            process.charged = process.resident = resident
+            process.charged = process.resident = process.allowance = resident
             client.charged = client.resident = client.allowance = resident
             client.drained = client.restored = False
             process.on_gpu = True  # work of before may still run
@@ -130,8 +132,23 @@ class Leases(RuleBasedStateMachine):
         process.charged = charged
         if charged <= client.allowance and client.restored:
             process.resident = max(process.resident, charged)  # extents below the allowance need no permission
-        events.want(self.gpu, process.number, charged, process.resident, self.now)
+        process.native = min(process.native, charged)
+        events.want(self.gpu, process.number, charged, process.resident, self.now, process.native)
         self.act()
+
+    @rule(process=processes, native=st.integers(0, 40), told=st.booleans())
+    def fix(self, process: Process, native: int, told: bool) -> None:
+        """Memory that does not move: within the allowance no permission is needed, and the daemon hears of it later."""
+        if not self.here(process) or not process.zero_sent:
+            return
+        if native > process.native:
+            native = min(native, process.native + max(0, process.allowance - process.resident))
+        process.charged += native - process.native
+        process.resident += native - process.native
+        process.native = native
+        if told:
+            events.memory(self.gpu, process.number, process.charged, process.resident, native)
+            self.act()
 
     @rule(process=processes)
     def idle(self, process: Process) -> None:
@@ -163,10 +180,12 @@ class Leases(RuleBasedStateMachine):
             outcome, short = "oom", process.charged - asked.bytes  # it grew while the RESTORE was on its way
         before, status = process.resident, {"ok": 0, "oom": 2, "error": 999}[outcome]
         if status == 0:
-            process.resident = min(before, asked.bytes) if asked.move is Move.EVICT else process.charged
+            left = max(asked.bytes, process.native)  # fixed memory stays, whatever was asked
+            process.resident = min(before, left) if asked.move is Move.EVICT else process.charged
+            process.allowance = left
         events.moved(
             self.gpu, process.number, asked.move, status, process.charged, process.resident,
-            abs(process.resident - before), short if outcome == "oom" else 0, 1000, self.now,
+            abs(process.resident - before), short if outcome == "oom" else 0, 1000, self.now, process.native,
         )  # fmt: skip
         self.act()
 
@@ -196,8 +215,9 @@ class Leases(RuleBasedStateMachine):
         client.allowance = max(process.resident, old.allowance)
         client.drained = client.restored = False
         again = Process(
-            self.count, process.job, process.charged, process.resident, on_gpu=process.on_gpu, zero_sent=False
-        )
+            self.count, process.job, process.charged, process.resident, process.native, client.allowance, on_gpu=process.on_gpu,
+            zero_sent=False,
+        )  # fmt: skip
         self.alive[again.number] = again
         events.gone(self.gpu, process.number)
         contender = events.attach(self.gpu, process.job, 100, client)
@@ -250,7 +270,7 @@ class Leases(RuleBasedStateMachine):
         wanting = {
             process.job
             for process in self.alive.values()
-            if sum(other.charged for other in self.alive.values() if other.job == process.job) <= 120
+            if sum(other.charged if other.job == process.job else other.native for other in self.alive.values()) <= 120
         }
         for process in list(self.alive.values()):
             if process.zero_sent:

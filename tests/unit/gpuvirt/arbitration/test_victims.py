@@ -86,6 +86,39 @@ def test_the_job_that_is_to_run_gives_unused_promises_only() -> None:
     assert plan(swapped, deficit=21, excluded="a") is None  # its own 20 swapped bytes come back in a moment
 
 
+def test_fixed_memory_is_never_a_victim() -> None:
+    holder = job("a", client(1, 40, 60, native=30))
+    assert plan(holder, deficit=20) == {1: 40}  # what is promised and not used
+    assert plan(holder, deficit=25) == {1: 35}
+    assert plan(holder, deficit=30) == {1: 30}
+    assert plan(holder, deficit=31) is None
+    assert plan(holder, job("b", client(2, 10)), deficit=31) == {1: 30, 2: 9}
+
+
+@given(
+    figures=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50)), max_size=6),
+    deficit=st.integers(1, 300),
+    room=st.integers(0, 200),
+    real=st.booleans(),
+)
+def test_no_target_is_below_fixed_memory(
+    figures: list[tuple[int, int, int]], deficit: int, room: int, real: bool
+) -> None:
+    """And a plan is found whenever what can move is enough."""
+    jobs = []
+    for n, (charged, allowance, native) in enumerate(figures):
+        one = client(n, charged, allowance, restored=charged <= allowance)
+        one.native = min(native, one.resident)
+        jobs.append(job(f"j{n}", one, vtime=n))
+    able = candidates(jobs, "", 0)
+    chosen = choose_victims(able, "", deficit, room, real)
+    if chosen is not None:
+        assert all(eviction.target >= eviction.client.native for eviction in chosen)
+    elif not real:
+        unused = sum(c.allowance - c.resident for _, c in able)
+        assert unused + min(room, sum(c.resident - c.native for _, c in able)) < deficit
+
+
 @given(
     figures=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.booleans()), max_size=6),
     deficit=st.integers(1, 300),

@@ -31,9 +31,9 @@ class Scene:
         self.wake = decision.wake_at
         return [action for action in decision.actions if isinstance(action, Store | Send | WakeUp)]
 
-    def want(self, number: int, charged: int = 0) -> list[Action]:
+    def want(self, number: int, charged: int = 0, native: int = 0) -> list[Action]:
         client = events.find(self.gpu, number)[1]
-        events.want(self.gpu, number, charged, min(client.resident, charged), self.now)
+        events.want(self.gpu, number, charged, min(client.resident, charged), self.now, native)
         return self.decide()
 
     def drained(self, number: int) -> list[Action]:
@@ -46,7 +46,7 @@ class Scene:
         move, size = client.request.move, client.request.bytes
         resident = client.resident
         if status == 0:
-            resident = client.charged if move is Move.RESTORE else min(resident, size)
+            resident = client.charged if move is Move.RESTORE else min(resident, max(size, client.native))
         events.moved(
             self.gpu,
             number,
@@ -58,6 +58,7 @@ class Scene:
             short,
             1,
             self.now,
+            client.native,
         )
         return self.decide()
 
