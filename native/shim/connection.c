@@ -30,10 +30,27 @@ int gv_connect(const char *path)
 
 int gv_send(int handle, uint16_t type, void *message, size_t size)
 {
+    return gv_send_descriptors(handle, type, message, size, NULL, 0);
+}
+
+int gv_send_descriptors(int handle, uint16_t type, void *message, size_t size, const int *descriptors, int count)
+{
+    char control[CMSG_SPACE(sizeof(int) * GV_DESCRIPTORS_MAX)] = {0};
+    struct iovec part = {message, size};
+    struct msghdr packet = {.msg_iov = &part, .msg_iovlen = 1};
+    if (count != 0) {
+        packet.msg_control = control;
+        packet.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)count);
+        struct cmsghdr *const rights = CMSG_FIRSTHDR(&packet);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)count);
+        memcpy(CMSG_DATA(rights), descriptors, sizeof(int) * (size_t)count);
+    }
     struct gv_message_header *const header = message;
     *header = (struct gv_message_header){GV_MESSAGE_MAGIC, GV_PROTOCOL_VERSION, type, (uint16_t)size};
     for (;;) {
-        const ssize_t sent = send(handle, message, size, MSG_NOSIGNAL);
+        const ssize_t sent = sendmsg(handle, &packet, MSG_NOSIGNAL);
         if (sent == (ssize_t)size)
             return 0;
         if (sent >= 0)
@@ -63,7 +80,7 @@ static void take_descriptors(struct msghdr *message, int descriptors[GV_DESCRIPT
 
 int gv_receive(int handle, union gv_packet *packet, int descriptors[GV_DESCRIPTORS_MAX])
 {
-    char control[CMSG_SPACE(sizeof(int) * 8)];
+    char control[CMSG_SPACE(sizeof(int) * GV_DESCRIPTORS_MAX)];
     struct iovec part = {packet, sizeof *packet};
     struct msghdr message = {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};

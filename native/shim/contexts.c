@@ -6,6 +6,7 @@
 
 #include "capture.h"
 #include "gate.h"
+#include "ipc.h"
 #include "log.h"
 #include "memory.h"
 #include "pool.h"
@@ -246,6 +247,7 @@ static void end_end(CUcontext context, struct waiting *waiting, int gone, int li
     if (gone) {
         gv_streams_context_ended(context);
         gv_memory_give_context(context);
+        gv_imports_context_ended(context);
         __atomic_store_n(&gv_gate.lost, 0, __ATOMIC_RELAXED);
     }
     pthread_mutex_lock(&lock);

@@ -20,6 +20,7 @@
 #include "real_driver.h"
 #include "room.h"
 #include "session.h"
+#include "sharing.h"
 
 enum {
     TICK_MS = 500,
@@ -58,6 +59,15 @@ static void tell(uint16_t type, void *message, size_t size)
     const int error = connection < 0 ? ENOTCONN : gv_send(connection, type, message, size);
     if (error != 0)
         disconnect(strerror(error));
+}
+
+static int tell_with(uint16_t type, void *message, size_t size, const int *descriptors, int count)
+{
+    const int error =
+        connection < 0 ? ENOTCONN : gv_send_descriptors(connection, type, message, size, descriptors, count);
+    if (error != 0)
+        disconnect(strerror(error));
+    return error;
 }
 
 /* What the daemon is about to hear. */
@@ -172,8 +182,10 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
     connection = handle;
     drained_epoch = 0;
     wanted_at = 0;
-    if (was_attached)
+    if (was_attached) {
+        gv_sharing_reattached();
         drain(); /* the new page says CLOSED; under the old one work may have been given */
+    }
     struct gv_drained drained = {.epoch = 0};
     tell(GV_DRAINED, &drained, sizeof drained);
     tell_memory();
@@ -292,7 +304,7 @@ static void evict(uint64_t target)
     tell_moved(GV_EVICTED, &move, began);
 }
 
-static void handle(const union gv_packet *packet)
+static void handle(const union gv_packet *packet, int *descriptors)
 {
     switch (packet->header.type) {
     case GV_RESTORE:
@@ -306,6 +318,10 @@ static void handle(const union gv_packet *packet)
     case GV_WAKE: /* the lease word changed: follow_lease was here before us, or it says that somebody waits */
         if (gv_lease_state(gv_load32(&gv_session.lease->word)) == GV_LEASE_GRANTED)
             gv_activity_look();
+        break;
+    case GV_SHARED:
+        if (packet->header.size >= sizeof packet->shared)
+            gv_sharing_answered(&packet->shared, descriptors);
         break;
     default: /* what a newer daemon may say */
         break;
@@ -369,6 +385,8 @@ static void take_pokes(void)
         tell_idle();
     if (pokes & GV_POKE_MEMORY)
         tell_memory();
+    if (pokes & GV_POKE_SHARE)
+        gv_sharing_send(tell_with);
 }
 
 void *gv_control_thread(void *unused)
@@ -387,9 +405,12 @@ void *gv_control_thread(void *unused)
             int descriptors[GV_DESCRIPTORS_MAX];
             const int received = gv_receive(connection, &packet, descriptors);
             if (received == 1)
-                handle(&packet);
+                handle(&packet, descriptors);
             else if (received < 0)
                 disconnect(strerror(-received));
+            for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
+                if (descriptors[i] >= 0)
+                    close(descriptors[i]); /* whoever wanted one has taken it */
         }
         take_pokes();
         if (ready == 0 && gv_contexts_enter() == CUDA_SUCCESS)

@@ -10,6 +10,7 @@
 #include "gate.h"
 #include "memory.h"
 #include "real_driver.h"
+#include "sharing.h"
 
 /* --- physical handles ----------------------------------------------------------------------------------------------------- */
 
@@ -88,8 +89,8 @@ uint64_t gv_extents_release_cached(uint64_t bytes_wanted)
 
 /* --- out of use ----------------------------------------------------------------------------------------------------------- */
 
-/* Takes the next extent of [*next, last] that is out of use and still has memory or a place; marks it moving. */
-static int next_unused(uint64_t *next, uint64_t last, uint64_t *index)
+/* Takes the next extent of [*next, last] that is out of use and still has memory, or a place, or is kept; marks it moving. */
+static int next_unused(uint64_t *next, uint64_t last, uint64_t *index, struct gv_piece *was)
 {
     pthread_mutex_lock(&gv_memory.lock);
     int found = 0;
@@ -102,10 +103,13 @@ static int next_unused(uint64_t *next, uint64_t last, uint64_t *index)
             extent->place = 0;
             extent->saved = 0;
         }
-        if (!extent->mapped)
+        if (!extent->mapped && !extent->kept)
             continue;
         *index = *next;
+        *was = *extent;
+        gv_memory.kept_bytes -= extent->kept ? gv_memory.extent_bytes : 0;
         extent->mapped = 0;
+        extent->kept = 0;
         extent->moving = 1;
         found = 1;
     }
@@ -113,22 +117,25 @@ static int next_unused(uint64_t *next, uint64_t last, uint64_t *index)
     return found;
 }
 
+static void stop_moving(uint64_t index)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    gv_memory.extents[index].moving = 0;
+    pthread_mutex_unlock(&gv_memory.lock);
+}
+
 void gv_extents_release_unused(uint64_t first, uint64_t last)
 {
     uint64_t index;
-    while (next_unused(&first, last, &index)) {
-        struct gv_piece *const extent = &gv_memory.extents[index];
-        const int was_kept = extent->kept;
-        gv_extent_drop(extent,
-                       !was_kept); /* what another process may still have mapped is never used for anything else */
-        pthread_mutex_lock(&gv_memory.lock);
-        extent->moving = 0;
-        extent->kept = 0;
-        if (was_kept)
-            gv_memory.kept_bytes -= gv_memory.extent_bytes;
-        pthread_mutex_unlock(&gv_memory.lock);
-        if (was_kept)
+    struct gv_piece was;
+    while (next_unused(&first, last, &index, &was)) {
+        if (was.mapped) /* what another process may have mapped is never used for anything else */
+            gv_extent_drop(&gv_memory.extents[index], !was.kept);
+        stop_moving(index);
+        if (was.kept) {
             gv_fixed_uncount(GV_FIXED_EXPORTED, gv_memory.extent_bytes);
+            gv_sharing_withdraw(index, 1);
+        }
     }
     gv_gate_notify(); /* somebody may have taken one into use meanwhile */
 }

@@ -70,7 +70,6 @@ GV_HOOK(cuMemGetInfo_v2)
 GV_HOOK(cuMemGetAddressRange_v2)
 GV_HOOK(cuPointerGetAttribute)
 GV_HOOK(cuPointerGetAttributes)
-GV_HOOK(cuIpcGetMemHandle)
 GV_HOOK(cuMemGetHandleForAddressRange)
 
 /* virtual.c: handles of the program's own memory management */
@@ -88,3 +87,9 @@ GV_HOOK(cuMemMap)
 GV_HOOK(cuMemUnmap)
 GV_HOOK(cuMemSetAccess)
 GV_HOOK(cuMemGetAccess)
+
+/* ipc.c, ipc_import.c */
+GV_HOOK(cuIpcGetMemHandle)
+GV_HOOK(cuIpcOpenMemHandle)
+GV_HOOK(cuIpcOpenMemHandle_v2)
+GV_HOOK(cuIpcCloseMemHandle)

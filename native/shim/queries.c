@@ -7,6 +7,7 @@
 
 #include "blocks.h"
 #include "gate.h"
+#include "ipc.h"
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
@@ -43,12 +44,18 @@ GV_EXPORT CUresult cuMemGetInfo(unsigned int *free, unsigned int *total)
     return result;
 }
 
+/* The allocation around an address: of this process, or of another one of the job that is open here. */
+static int find(CUdeviceptr address, struct gv_range *range)
+{
+    return gv_memory_owns(address) ? gv_memory_find(address, 1, range) : gv_import_find(address, range);
+}
+
 GV_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CUdeviceptr dptr)
 {
     struct gv_range range;
-    if (!gv_memory_owns(dptr))
+    if (!gv_memory_owns(dptr) && !gv_import_find(dptr, &range))
         return gv_mapping_range(dptr, pbase, psize) ? CUDA_SUCCESS : REAL(cuMemGetAddressRange_v2)(pbase, psize, dptr);
-    if (!gv_memory_find(dptr, 1, &range))
+    if (!find(dptr, &range))
         return CUDA_ERROR_NOT_FOUND;
     if (pbase != NULL)
         *pbase = range.address;
@@ -87,11 +94,13 @@ static CUresult answer(CUpointer_attribute attribute, void *data, CUdeviceptr ad
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
-    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE: /* mapped memory cannot be shared that way */
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
         *(unsigned char *)data = 0;
         return CUDA_SUCCESS;
-    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
+    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE: /* not of pools, and not what another process allocated */
+        *(unsigned char *)data = gv_memory.shareable && range->pool == NULL && gv_memory_owns(address);
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: /* our extents have handles, its memory has none for the program */
         *(unsigned long long *)data = 0;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
@@ -109,10 +118,10 @@ GV_EXPORT CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attribu
 {
     struct gv_range range;
     CUresult told;
-    if (!gv_memory_owns(ptr))
+    if (!gv_memory_owns(ptr) && !gv_import_find(ptr, &range))
         return gv_mapping_answer(data, attribute, ptr, &told) ? told
                                                               : REAL(cuPointerGetAttribute)(data, attribute, ptr);
-    if (data == NULL || !gv_memory_find(ptr, 1, &range))
+    if (data == NULL || !find(ptr, &range))
         return CUDA_ERROR_INVALID_VALUE;
     return answer(attribute, data, ptr, &range);
 }
@@ -123,9 +132,9 @@ GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_
     struct gv_range range;
     if (!gv_memory_owns(ptr) && gv_mapping_range(ptr, NULL, NULL))
         return gv_mapping_answers(numAttributes, attributes, data, ptr);
-    if (!gv_memory_owns(ptr))
+    if (!gv_memory_owns(ptr) && !gv_import_find(ptr, &range))
         return REAL(cuPointerGetAttributes)(numAttributes, attributes, data, ptr);
-    if (numAttributes == 0 || attributes == NULL || data == NULL || !gv_memory_find(ptr, 1, &range))
+    if (numAttributes == 0 || attributes == NULL || data == NULL || !find(ptr, &range))
         return CUDA_ERROR_INVALID_VALUE;
     for (unsigned int i = 0; i < numAttributes; i++)
         if (answer(attributes[i], data[i], ptr, &range) != CUDA_SUCCESS &&
@@ -134,13 +143,7 @@ GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_
     return CUDA_SUCCESS;
 }
 
-/* Memory of ours cannot be handed to another process by legacy handle (README: limits). */
-GV_EXPORT CUresult cuIpcGetMemHandle(CUipcMemHandle *pHandle, CUdeviceptr dptr)
-{
-    return gv_memory_owns(dptr) ? CUDA_ERROR_NOT_SUPPORTED : REAL(cuIpcGetMemHandle)(pHandle, dptr);
-}
-
-/* Nor be registered with another device (dma-buf): it moves. */
+/* It cannot be registered with another device (dma-buf): it moves. */
 GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr, size_t size,
                                                  CUmemRangeHandleType handleType, unsigned long long flags)
 {

@@ -12,10 +12,12 @@
 #include "contexts.h"
 #include "environment.h"
 #include "fixed.h"
+#include "ipc.h"
 #include "log.h"
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
+#include "sharing.h"
 #include "room.h"
 #include "streams.h"
 
@@ -51,6 +53,8 @@ static void forget_in_child(void)
     gv_memory_forget();
     gv_blocks_forget();
     gv_mappings_forget();
+    gv_imports_forget();
+    gv_sharing_forget();
     gv_fixed_forget();
     gv_room_forget();
 }
