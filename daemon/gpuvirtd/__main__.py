@@ -36,6 +36,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Exit codes: 0 stopped by a signal, 1 cannot start (one line says why), 2 wrong usage."""
     options = parse(arguments)
+    os.environ.pop("GPUVIRT_JOB", None)  # a daemon is nobody's job: its NVML shows the whole device
     flags: dict[tuple[str, str], str] = {}
     if options.runtime:
         flags["daemon", "runtime"] = os.path.abspath(options.runtime)

@@ -6,6 +6,7 @@
 {"op": "job_started", "job": "j1", "pid": 124}                     {"ok": false, "error": "...", "hint": "..."}
 {"op": "end_job", "job": "j1", "exit": 0}
 {"op": "status", "all": true}
+{"op": "metrics"}
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import msgspec
 
 import gpuvirt
 from gpuvirt.errors import GpuvirtError, RefusedError
+from gpuvirt.metrics import render
 from gpuvirtd.host import Host
 from gpuvirtd.identity import Process, ProcessGone, peer_process
 from gpuvirtd.jobs import Job
 from gpuvirtd.log import Logger
+from gpuvirtd.metrics import collect
 from gpuvirtd.status import gpu_status, job_status
 
 LINE_LIMIT = 1 << 20
@@ -67,7 +70,11 @@ class Status(msgspec.Struct, tag_field="op", tag="status", forbid_unknown_fields
     all: bool = True
 
 
-Request = Ping | CreateJob | JobStarted | EndJob | Status
+class Metrics(msgspec.Struct, tag_field="op", tag="metrics", forbid_unknown_fields=True):
+    """What a monitoring system wants to know, as the text that Prometheus reads."""
+
+
+Request = Ping | CreateJob | JobStarted | EndJob | Status | Metrics
 
 
 class Facts(msgspec.Struct):
@@ -77,6 +84,7 @@ class Facts(msgspec.Struct):
     socket: Path
     library_folder: Path
     shim: Path
+    nvml_shim: Path | None
     driver: Path
     nvml: Path
     environment: dict[str, str]
@@ -172,6 +180,8 @@ class AdminServer:
                 if not self.host.jobs.note_exit(request.job, peer.uid, request.exit):
                     self.host.end_job(self._own(peer, request.job), request.exit)
                 return {}
+            case Metrics():
+                return {"text": render(collect(self.host, self.facts.counters(), self.facts.started))}
             case Status():
                 return self._status(peer, request.all)
 
@@ -193,10 +203,12 @@ class AdminServer:
                 "GPUVIRT_SOCKET": str(facts.socket),
                 "GPUVIRT_JOB": job.token,
                 "GPUVIRT_DRIVER": str(facts.driver),
+                "GPUVIRT_NVML": str(facts.nvml),
             },
             "preload": str(facts.shim),
             "library_path": str(facts.library_folder),
             "nvml_path": str(facts.nvml),
+            "nvml_preload": str(facts.nvml_shim) if facts.nvml_shim is not None else None,
         }
 
     def _status(self, peer: Process, everything: bool) -> dict[str, Any]:

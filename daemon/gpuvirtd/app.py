@@ -31,6 +31,7 @@ from gpuvirtd.sessions import Sessions
 from gpuvirtd.state import State
 
 SHIM = "libgpuvirt-shim.so"
+NVML_SHIM = "libgpuvirt-nvml.so"
 
 
 class App:
@@ -82,7 +83,8 @@ class App:
             stack.callback(host.close)
             host.recovery.begin()  # first: what its processes have on the devices is no residue
             await host.poll_usage()
-            runtime.link_shim(shim)
+            nvml_shim = find_nvml_shim(shim)
+            runtime.link_shims(shim, nvml_shim)
             client_socket, admin_socket = runtime.listen()
             sessions = Sessions(host, client_socket, self.config.limits.connections_per_user, self.log)
             stack.callback(sessions.close)
@@ -91,6 +93,7 @@ class App:
                 socket=folder / CLIENT_SOCKET,
                 library_folder=runtime.library_folder,
                 shim=shim,
+                nvml_shim=nvml_shim,
                 driver=driver,
                 nvml=nvml,
                 environment=self.config.driver.environment,
@@ -143,6 +146,7 @@ class App:
             reserve=lambda total: share_of("reserve", config.memory.reserve, total),
             host_budget=share_of("host_budget", config.memory.host_budget, host_memory()),
             default_memory=size_of("default_memory", config.memory.default_memory),
+            pinned_per_process=share_of("pinned_per_process", config.memory.pinned_per_process, host_memory()),
             refuse_over_device=config.memory.memory_over_device == "refuse",
             recovery_grace=time("recovery_grace"),
             poll=duration_of(config, "gpus", "poll"),
@@ -162,3 +166,9 @@ def find_shim() -> Path:
         return library(SHIM)
     except FileNotFoundError as error:
         raise ConfigError(str(error), "install gpuvirt with: pip install .") from None
+
+
+def find_nvml_shim(shim: Path) -> Path | None:
+    """The NVML shim that was built with this shim; without one, jobs see what the driver's NVML says."""
+    path = shim.parent / NVML_SHIM
+    return path if path.exists() else None

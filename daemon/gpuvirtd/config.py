@@ -66,6 +66,7 @@ class MemorySection(msgspec.Struct, forbid_unknown_fields=True):
     host_budget: str = "50%"  # for swapped memory; of this host's memory, or a size
     memory_over_device: Literal["refuse", "allow"] = "refuse"  # --memory above what the device has
     default_memory: str = ""  # quota of a job without --memory; empty: the device
+    pinned_per_process: str = ""  # host memory that a process may pin; of this host's memory, or a size; empty: any
 
 
 class LimitsSection(msgspec.Struct, forbid_unknown_fields=True):
@@ -169,7 +170,7 @@ def check_values(config: Config, source: str) -> None:
     for section, key in DURATIONS:
         duration_of(config, section, key, source)
     size_of("default_memory", config.memory.default_memory, source)
-    for key in ("reserve", "host_budget"):
+    for key in ("reserve", "host_budget", "pinned_per_process"):
         share_of(key, getattr(config.memory, key), 1 << 40, source)
     for key in ("library", "nvml"):
         value = getattr(config.driver, key)

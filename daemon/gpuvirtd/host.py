@@ -24,6 +24,7 @@ from gpuvirtd.memory.arenas import Arena, arena_size
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
 from gpuvirtd.recovery import Recovery
 from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, Refusal, Session
+from gpuvirtd.sharing import Shares
 from gpuvirtd.state import State, StoredClient
 
 
@@ -35,6 +36,7 @@ class Policy:
     reserve: Callable[[int], int]  # of a device with so many bytes
     host_budget: int
     default_memory: int  # 0: the device
+    pinned_per_process: int  # host memory; 0: any
     refuse_over_device: bool
     recovery_grace: int
     poll: int
@@ -62,6 +64,7 @@ class Host:
             for device in devices
         }
         self.recovery = Recovery(self)
+        self.shares = Shares()
         self._numbers = 0
         self._poll: asyncio.TimerHandle | None = None
         self._polls: set[asyncio.Task[None]] = set()
@@ -113,6 +116,7 @@ class Host:
                 member.close()
             arbiter.close()
         self.recovery.close()
+        self.shares.close()
         for job in self.jobs:
             if job.root is not None:
                 job.root.close()
@@ -133,6 +137,7 @@ class Host:
         client.restored = charged == 0
         # All that can fail comes before anything is changed.
         lease = arbiter.page_of(job)
+        lease.set_pinned_quota(self.policy.pinned_per_process)
         arena = Arena(arena_size(self.policy.host_budget, total))
         try:
             page = ClientPage()
@@ -268,6 +273,7 @@ class Host:
         if member.number not in member.job.members:
             return
         self._forget(member, reason)
+        self.shares.forget(member.job.id, member.process.pid)
         member.arbiter.detach(member)
         self.publish_quotas()
         self.poll_soon()

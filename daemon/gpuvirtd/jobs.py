@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration import facts
-from gpuvirt.control.block import EMPTY_REPORT, ClientPage, ClientReport
+from gpuvirt.control.block import EMPTY_REPORT, ClientPage, ClientReport, ClientState
 from gpuvirtd.identity import Process
 from gpuvirtd.memory.arenas import Arena
 from gpuvirtd.state import StoredJob
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from gpuvirtd.sessions import Session
 
 HISTORY = 100
-TOTALS = ("busy_ns", "submitted", "waited_ns", "out_bytes", "in_bytes")
+RECENT = 3  # samples of a client's busy time
+TOTALS = ("busy_ns", "submitted", "waited_ns", "out_bytes", "in_bytes", "passed_calls", "unknown_names")
 
 
 @dataclass(slots=True)
@@ -38,11 +39,28 @@ class Member:
     session: Session | None
     report: ClientReport = EMPTY_REPORT
     warned: bool = False  # rubbish in its page was logged
+    attached: int = 0  # ns
+    peak: int = 0  # the most that was charged to it, bytes
+    history: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT))  # (time, busy time), ns
 
     def refresh(self, now: int) -> ClientReport:
         """Read its page again. What is impossible is replaced; see ClientReport.sane."""
         self.report = self.page.read(self.report, now)
         return self.report
+
+    def busy(self, now: int) -> int:
+        """Its busy time (ns), with the stretch that goes on: its page has it up to the last change of state."""
+        report = self.refresh(now)
+        return report.busy_ns + (now - report.ready_since_ns if report.state is ClientState.RUNNING else 0)
+
+    def sample(self, now: int) -> None:
+        """Remember what `recent` needs; called at regular times."""
+        self.peak = max(self.peak, self.facts.charged)
+        self.history.append((now, self.busy(now)))
+
+    def recent(self, now: int) -> tuple[int, int]:
+        """(time, busy time) some samples ago: the beginning of what counts as recent."""
+        return next(((since, busy) for since, busy in self.history if since < now), (min(self.attached, now), 0))
 
     def close(self) -> None:
         self.page.close()
@@ -65,6 +83,7 @@ class Job:
     since: float  # wall clock, for people
     members: dict[int, Member] = field(default_factory=dict)
     totals: dict[str, int] = field(default_factory=lambda: dict.fromkeys(TOTALS, 0))  # of members that ended
+    past: dict[str, dict[str, int]] = field(default_factory=dict)  # the same by the UUID of the GPU
     attached_once: bool = False
     exit: int | None = None
 
@@ -79,8 +98,10 @@ class Job:
     def forget(self, member: Member) -> None:
         """A member ended: keep its counters."""
         del self.members[member.number]
+        past = self.past.setdefault(member.arbiter.device.uuid, dict.fromkeys(TOTALS, 0))
         for name in TOTALS:
             self.totals[name] += int(getattr(member.report, name))
+            past[name] += int(getattr(member.report, name))
 
     def stored(self) -> StoredJob:
         pid, start = (self.root.pid, self.root.start) if self.root else (0, 0)

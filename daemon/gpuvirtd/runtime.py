@@ -18,7 +18,8 @@ from gpuvirt.errors import ConfigError
 from gpuvirt.paths import ADMIN_SOCKET, CLIENT_SOCKET
 
 LOCK = "gpuvirtd.lock"
-LIBRARIES = ("libcuda.so.1", "libcuda.so")
+DRIVER_NAMES = ("libcuda.so.1", "libcuda.so")
+NVML_NAMES = ("libnvidia-ml.so.1", "libnvidia-ml.so")
 BACKLOG = 128
 
 
@@ -36,19 +37,22 @@ class Runtime:
     def library_folder(self) -> Path:
         return self.folder / "lib"
 
-    def link_shim(self, shim: Path) -> None:
-        """lib/libcuda.so.1 and lib/libcuda.so -> the shim, as true links:
+    def link_shims(self, shim: Path, nvml_shim: Path | None) -> None:
+        """lib/libcuda.so.1 and lib/libcuda.so -> the shim, and the same for NVML, as true links:
 
         Two copies would be two shims in one process.
         """
         self.library_folder.mkdir(mode=0o755, exist_ok=True)
         if self.uid == 0:
             self.library_folder.chmod(0o755)
-        for name in LIBRARIES:
+        targets = dict.fromkeys(DRIVER_NAMES, shim)
+        if nvml_shim is not None:
+            targets |= dict.fromkeys(NVML_NAMES, nvml_shim)
+        for name, target in targets.items():
             link = self.library_folder / name
             temporary = self.library_folder / f".{name}.{os.getpid()}"
             temporary.unlink(missing_ok=True)
-            temporary.symlink_to(shim)
+            temporary.symlink_to(target)
             temporary.replace(link)  # at once: a job that starts now sees the old link or the new one
 
     def listen(self) -> tuple[socket.socket, socket.socket]:
@@ -85,7 +89,7 @@ class Runtime:
             return
         for name in (CLIENT_SOCKET, ADMIN_SOCKET):
             (self.folder / name).unlink(missing_ok=True)
-        for name in LIBRARIES:
+        for name in (*DRIVER_NAMES, *NVML_NAMES):
             (self.library_folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.library_folder.rmdir()

@@ -39,6 +39,8 @@ FROM_CLIENT = (
     messages.Evicted,
     messages.Memory,
     messages.Event,
+    messages.Share,
+    messages.Fetch,
 )
 
 
@@ -58,6 +60,7 @@ class Session:
         self.process = process
         self.member: Member | None = None
         self.leaving = False
+        self.asked = False  # it has asked a QUERY: no client, and its end is no news
         self.stream = PacketStream(server.loop, connection, self._packet, self._closed)
         self._deadline: asyncio.TimerHandle | None = server.loop.call_later(
             HELLO_DEADLINE_S, self.stream.close, "said no HELLO"
@@ -106,6 +109,9 @@ class Session:
                 "install the same version of gpuvirt for both",
             )
         hello = messages.decode(packet)
+        if isinstance(hello, messages.Query):
+            self._query(hello)
+            return
         if not isinstance(hello, messages.Hello):
             raise ProtocolError(f"{type(hello).__name__} before HELLO")
         if self._deadline is not None:
@@ -120,12 +126,27 @@ class Session:
         except OSError as error:  # descriptors or memory of the daemon
             raise Refusal(NOT_READY, f"gpuvirtd cannot take another process: {error.strerror}") from None
 
+    def _query(self, query: messages.Query) -> None:
+        """Answered at once; the connection may ask until the deadline for HELLO."""
+        from gpuvirtd.usage import usage_of
+
+        self.asked = True
+        self.server.count("queries")
+        self.send(usage_of(self.server.host, self.process, query))
+
     def _message(self, packet: bytes) -> None:
         message = messages.decode(packet)
         if not isinstance(message, FROM_CLIENT):
             raise ProtocolError(f"{type(message).__name__} is not a client's message")
         assert self.member is not None
-        self.server.host.heard(self.member, message)
+        if isinstance(message, messages.Share):
+            answer = self.server.host.shares.share(self.member, message, self.stream.take_descriptors())
+            if message.request:
+                self.send(answer)
+        elif isinstance(message, messages.Fetch):
+            self.send(*self.server.host.shares.fetch(self.member, message))
+        else:
+            self.server.host.heard(self.member, message)
 
     def _closed(self, reason: str) -> None:
         if self._deadline is not None:
@@ -194,7 +215,7 @@ class Sessions:
         if session.member is not None:
             self.host.hung_up(session.member, session, reason)
         else:
-            if not session.leaving:
+            if not session.leaving and not session.asked:
                 self.log.info("disconnected", pid=session.process.pid, reason=reason)
             session.process.close()
 

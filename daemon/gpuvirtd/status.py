@@ -88,6 +88,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "charged": sum(client.charged for client in clients),
         "resident": sum(client.resident for client in clients),
         "native": sum(client.native for client in clients),
+        "pinned": sum(member.report.pinned_bytes for member in job.members.values()),
         "swapped": sum(client.swapped for client in clients),
         "arena": sum(member.arena.used for member in job.members.values()),
         "held_s": held / SECOND,

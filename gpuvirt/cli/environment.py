@@ -19,18 +19,19 @@ class Attachment:
     """What the daemon says about how a job's processes attach."""
 
     preload: Path  # the shim
-    library_path: Path  # folder with libcuda.so and libcuda.so.1, both links to the shim
+    library_path: Path  # folder with libcuda.so and libcuda.so.1, links to the shim; the same for NVML and its shim
     nvml: Path | None  # the NVML library of the driver in use
     environment: Mapping[str, str]
+    nvml_preload: Path | None = None  # the shim of NVML; None: the daemon has none, and jobs see the driver's own
 
 
-def preload_entry(attachment: Attachment) -> str:
-    """The shim as LD_PRELOAD can name it, which has no quoting for spaces and colons. Raises AttachError."""
-    for path in (attachment.preload, attachment.library_path / "libcuda.so.1"):
+def preload_entry(shim: Path, link: Path) -> str:
+    """A shim as LD_PRELOAD can name it (it has no quoting for spaces and colons), else its link. Raises AttachError."""
+    for path in (shim, link):
         if not any(separator in str(path) for separator in " :\t\n"):
             return str(path)
     raise AttachError(
-        f"LD_PRELOAD cannot name the shim '{attachment.preload}' (space or colon in the path)",
+        f"LD_PRELOAD cannot name the shim '{shim}' (space or colon in the path)",
         "install gpuvirt, or put GPUVIRT_RUNTIME, into a folder without them",
     )
 
@@ -60,17 +61,20 @@ def system_folders(configuration: Path = _LOADER_CONFIGURATION) -> frozenset[str
 
 
 def governed(environ: Mapping[str, str], attachment: Attachment, system: Iterable[str]) -> dict[str, str]:
-    """`environ` with the shim in front of every way to the driver. Raises AttachError."""
+    """`environ` with the shims in front of every way to the driver and to NVML. Raises AttachError."""
     result = {**environ, **attachment.environment}
-    shim = preload_entry(attachment)
-    old = [entry for entry in environ.get("LD_PRELOAD", "").replace(":", " ").split() if entry != shim]
+    shims = [preload_entry(attachment.preload, attachment.library_path / "libcuda.so.1")]
+    if attachment.nvml_preload is not None:
+        shims.append(preload_entry(attachment.nvml_preload, attachment.library_path / "libnvidia-ml.so.1"))
+    old = [entry for entry in environ.get("LD_PRELOAD", "").replace(":", " ").split() if entry not in shims]
     # The address sanitizer's run-time refuses to start unless it is the first library of all.
     sanitizers = [entry for entry in old if Path(entry).name.startswith("libasan")]
     others = [entry for entry in old if entry not in sanitizers]
-    result["LD_PRELOAD"] = ":".join([*sanitizers, shim, *others])
+    result["LD_PRELOAD"] = ":".join([*sanitizers, *shims, *others])
     folders = [str(attachment.library_path)]
     folders += [entry for entry in environ.get("LD_LIBRARY_PATH", "").split(":") if entry and entry not in folders]
-    if attachment.nvml is not None and str(attachment.nvml.parent) not in {*folders, *system}:
+    found_by_itself = attachment.nvml_preload is not None  # it opens the real one by its path
+    if attachment.nvml is not None and not found_by_itself and str(attachment.nvml.parent) not in {*folders, *system}:
         folders.append(str(attachment.nvml.parent))  # last: it may hold a libcuda.so.1 too
     result["LD_LIBRARY_PATH"] = ":".join(folders)
     return result

@@ -59,6 +59,7 @@ def libraries(patient: Patient) -> Finding:
     fix = "install gpuvirt with pip, which builds them"
     sonames = {
         "libgpuvirt-shim.so": "libcuda.so.1",
+        "libgpuvirt-nvml.so": "libnvidia-ml.so.1",
         "softgpu/libcuda.so.1": "libcuda.so.1",
         "softgpu/libnvidia-ml.so.1": "libnvidia-ml.so.1",
     }
@@ -75,7 +76,7 @@ def libraries(patient: Patient) -> Finding:
         import gpuvirt.control._control_block  # noqa: F401
     except ImportError as error:
         return Finding("libraries", FAIL, f"the C part of the package cannot be imported ({error})", fix)
-    return Finding("libraries", OK, f"shim and soft GPU in {paths.library('libgpuvirt-shim.so').parent}")
+    return Finding("libraries", OK, f"shims and soft GPU in {paths.library('libgpuvirt-shim.so').parent}")
 
 
 def daemon(patient: Patient) -> Finding:

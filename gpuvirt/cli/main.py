@@ -17,6 +17,7 @@ VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphe
     "run": "Start a program that shares the GPUs of this host.",
     "ps": "Which job holds which GPU, who waits and why.",
     "gpus": "The GPUs of this host, their memory and holders.",
+    "metrics": "What the daemon knows, in the text format of Prometheus.",
     "doctor": "Check that gpuvirt works here, with a fix for each fault.",
     "soft-gpu": "Run CUDA programs on the CPU stand-in for a GPU.",
     "completion": "Print the shell completion for bash, zsh or fish.",

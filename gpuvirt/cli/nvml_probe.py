@@ -27,6 +27,7 @@ def ask(folder: Path | None = None, environ: Mapping[str, str] | None = None) ->
     Raises DriverUnavailable when NVML cannot be loaded, fails, or does not answer in TIMEOUT_S seconds.
     """
     environment = dict(os.environ if environ is None else environ)
+    environment.pop("GPUVIRT_JOB", None)  # what the driver says, also when this runs inside a job
     if folder is not None:
         environment["LD_LIBRARY_PATH"] = ":".join(filter(None, [str(folder), environment.get("LD_LIBRARY_PATH", "")]))
     try:

@@ -151,12 +151,13 @@ def _check_early(words: tuple[str, ...]) -> None:
 def attachment_of(answer: dict[str, Any]) -> environment.Attachment:
     """The daemon's answer to create_job. Raises ProtocolError when something is missing."""
     try:
-        nvml = answer.get("nvml_path")
+        nvml, nvml_shim = answer.get("nvml_path"), answer.get("nvml_preload")
         return environment.Attachment(
             preload=Path(answer["preload"]),
             library_path=Path(answer["library_path"]),
             nvml=Path(nvml) if nvml else None,
             environment={str(key): str(value) for key, value in answer["environment"].items()},
+            nvml_preload=Path(nvml_shim) if nvml_shim else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(
@@ -166,10 +167,13 @@ def attachment_of(answer: dict[str, Any]) -> environment.Attachment:
 
 def _check_links(attachment: environment.Attachment) -> None:
     """Both names of the driver must lead to the shim, else dlopen("libcuda.so") goes past it. Raises AttachError."""
-    for name in ("libcuda.so", "libcuda.so.1"):
+    shims = {"libcuda.so": attachment.preload, "libcuda.so.1": attachment.preload}
+    if attachment.nvml_preload is not None:
+        shims |= {"libnvidia-ml.so": attachment.nvml_preload, "libnvidia-ml.so.1": attachment.nvml_preload}
+    for name, shim in shims.items():
         link = attachment.library_path / name
-        if not link.exists() or not os.path.samefile(link, attachment.preload):
-            raise AttachError(f"{link} does not lead to the shim {attachment.preload}", "start gpuvirtd again")
+        if not link.exists() or not os.path.samefile(link, shim):
+            raise AttachError(f"{link} does not lead to the shim {shim}", "start gpuvirtd again")
 
 
 def _supervise(client: AdminClient, job: str, child: Child) -> int:

@@ -76,6 +76,10 @@ class LeasePage:
         """Bytes that the job may charge in all."""
         lib.gv_store64(ffi.addressof(self._page, "quota_bytes"), quota)
 
+    def set_pinned_quota(self, quota: int) -> None:
+        """Bytes of host memory that each process of the job may pin (0: any)."""
+        lib.gv_store64(ffi.addressof(self._page, "pinned_quota_bytes"), quota)
+
     def set_members(self, clients: int, charged: int) -> None:
         """How many processes of the job are on this GPU, and the bytes that they have charged together."""
         lib.gv_store64(ffi.addressof(self._page, "charged_bytes"), charged)
@@ -121,6 +125,10 @@ class LeaseView:
     @property
     def quota(self) -> int:
         return int(lib.gv_load64(ffi.addressof(self._page, "quota_bytes")))
+
+    @property
+    def pinned_quota(self) -> int:
+        return int(lib.gv_load64(ffi.addressof(self._page, "pinned_quota_bytes")))
 
     @property
     def members(self) -> tuple[int, int]:

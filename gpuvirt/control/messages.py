@@ -18,6 +18,8 @@ VERSION: int = lib.GV_PROTOCOL_VERSION
 TOKEN_BYTES: int = lib.GV_TOKEN_BYTES
 TEXT_BYTES: int = lib.GV_TEXT_BYTES
 UUID_BYTES: int = lib.GV_UUID_BYTES
+SHARE_MAX: int = lib.GV_SHARE_MAX
+USAGE_PROCESSES: int = lib.GV_USAGE_PROCESSES
 HEADER_BYTES: int = ffi.sizeof("struct gv_message_header")
 
 
@@ -32,11 +34,16 @@ class MessageType(enum.IntEnum):
     EVICTED = lib.GV_EVICTED
     MEMORY = lib.GV_MEMORY
     EVENT = lib.GV_EVENT
+    QUERY = lib.GV_QUERY
+    SHARE = lib.GV_SHARE
+    FETCH = lib.GV_FETCH
     WELCOME = lib.GV_WELCOME
     REFUSED = lib.GV_REFUSED
     RESTORE = lib.GV_RESTORE
     EVICT = lib.GV_EVICT
     WAKE = lib.GV_WAKE
+    SHARED = lib.GV_SHARED
+    USAGE = lib.GV_USAGE
 
 
 class Message:
@@ -164,10 +171,71 @@ class Event(Message):
     text: str
 
 
+@_message(MessageType.SHARE, "gv_share")
+@dataclass(frozen=True, slots=True)
+class Share(Message):
+    request: int
+    count: int
+    nonce: int
+    first: int
+    withdrawn: int
+
+
+@_message(MessageType.FETCH, "gv_fetch")
+@dataclass(frozen=True, slots=True)
+class Fetch(Message):
+    request: int
+    pid: int
+    nonce: int
+    first: int
+    count: int
+
+
+@_message(MessageType.SHARED, "gv_shared")
+@dataclass(frozen=True, slots=True)
+class Shared(Message):
+    request: int
+    status: int
+    reason: str
+
+
 @_message(MessageType.WAKE, "gv_wake")
 @dataclass(frozen=True, slots=True)
 class Wake(Message):
     pass
+
+
+@_message(MessageType.QUERY, "gv_query")
+@dataclass(frozen=True, slots=True)
+class Query(Message):
+    device_uuid: bytes
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class UsageProcess:
+    """One entry of USAGE."""
+
+    pid: int
+    host_pid: int
+    charged_bytes: int
+    peak_bytes: int
+    busy_ns: int
+    recent_ns: int
+    window_ns: int
+    attached_ns: int
+
+
+@_message(MessageType.USAGE, "gv_usage")
+@dataclass(frozen=True, slots=True)
+class Usage(Message):
+    """`count` of the struct is the length of `processes`, at most USAGE_PROCESSES."""
+
+    generation: int
+    quota: int
+    charged: int
+    now_ns: int
+    processes: tuple[UsageProcess, ...]
 
 
 LARGEST: int = max(ffi.sizeof(cls.STRUCT) for cls in _registry.values())
@@ -192,9 +260,27 @@ def encode(message: Message, version: int = VERSION) -> bytes:
             if len(value) != len(getattr(struct, field.name)):
                 raise ValueError(f"{field.name} has {len(value)} bytes")
             ffi.memmove(getattr(struct, field.name), value, len(value))
+        elif isinstance(value, tuple):
+            _put_entries(struct, field.name, value)
         else:
             setattr(struct, field.name, value)
     return bytes(ffi.buffer(struct, size))
+
+
+def _put_entries(struct: Any, name: str, entries: tuple[UsageProcess, ...]) -> None:
+    if len(entries) > len(getattr(struct, name)):
+        raise ValueError(f"{name} has {len(entries)} entries")
+    struct.count = len(entries)
+    for place, entry in zip(getattr(struct, name), entries, strict=False):
+        for field in fields(entry):
+            setattr(place, field.name, getattr(entry, field.name))
+
+
+def _entries(struct: Any, places: Any) -> tuple[UsageProcess, ...]:
+    if struct.count > len(places):
+        raise ProtocolError(f"Usage says it has {struct.count} entries")
+    names = [field.name for field in fields(UsageProcess)]
+    return tuple(UsageProcess(*(int(getattr(places[i], name)) for name in names)) for i in range(struct.count))
 
 
 def header_of(packet: bytes) -> tuple[int, int]:
@@ -237,6 +323,8 @@ def decode(packet: bytes) -> Message:
                 raise ProtocolError(f"{cls.__name__}.{field.name} is not UTF-8") from None
         elif field.type == "bytes":
             values[field.name] = bytes(ffi.buffer(value))
+        elif field.type == "tuple[UsageProcess, ...]":
+            values[field.name] = _entries(struct, value)
         else:
             values[field.name] = int(value)
     return cls(**values)

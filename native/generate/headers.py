@@ -12,10 +12,30 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 VARIANTS = ("", "ptds", "ptsz")
+EXTENSIONS = ("cudaGL", "cudaEGL", "cudaVDPAU", "cudaProfiler")  # each with X.h and XTypedefs.h beside cuda.h
+
+# What these headers include from outside CUDA, as far as they use it: no display library is needed to build, and one that
+# is installed changes nothing. Types as in the Khronos and VDPAU specifications: only their sizes matter to a forwarder.
+STAND_INS = {
+    "GL/gl.h": "typedef unsigned int GLenum;\ntypedef unsigned int GLuint;\n",
+    "EGL/egl.h": "typedef int EGLint;\n",
+    "EGL/eglext.h": "typedef void *EGLImageKHR;\ntypedef void *EGLStreamKHR;\ntypedef void *EGLSyncKHR;\n",
+    "vdpau/vdpau.h": (
+        "typedef unsigned int VdpDevice;\ntypedef unsigned int VdpVideoSurface;\ntypedef unsigned int VdpOutputSurface;\n"
+        "typedef int VdpGetProcAddress(VdpDevice device, unsigned int function, void **pointer);\n"
+    ),
+}
+# cudaProfiler.h has a wheel of its own; its typedefs are in that of cuda.h. Used where the header itself is not installed.
+PROFILER_STAND_IN = """\
+typedef enum CUoutput_mode_enum { CU_OUT_KEY_VALUE_PAIR = 0, CU_OUT_CSV = 1 } CUoutput_mode;
+CUresult cuProfilerInitialize(const char *configFile, const char *outputFile, CUoutput_mode outputMode);
+CUresult cuProfilerStart(void);
+CUresult cuProfilerStop(void);
+"""
 
 _DECLARATION = re.compile(r"\bCUresult\s+(cu[A-Z]\w*)\s*\(((?:[^()]|\([^()]*\))*)\)\s*;")
 _TYPEDEF = re.compile(r"\btypedef\s+CUresult\s*\(\s*\*\s*PFN_(cu\w+?)_v(\d+)(?:_(ptds|ptsz))?\s*\)")
@@ -44,6 +64,7 @@ class Symbol:
     revision: int  # 2
     variant: str  # "", "ptds" or "ptsz"
     parameters: tuple[Parameter, ...]
+    header: str = "cuda.h"
 
 
 @dataclass(frozen=True)
@@ -61,19 +82,70 @@ class Row:
         return f"PFN_{self.base}_v{self.version}" + (f"_{self.variant}" if self.variant else "")
 
 
-def preprocess(compiler: str, include: Path) -> str:
+@dataclass(frozen=True)
+class Table:
+    """What all headers together declare."""
+
+    text: str  # as the compiler sees them
+    symbols: list[Symbol]
+    rows: list[Row]
+    absent: list[str]  # extensions whose headers are not there
+
+
+def preprocess(compiler: str, include: Path, more: str = "", stand_ins: Path | None = None) -> str:
     """The headers as the compiler sees them, all versions of all functions declared."""
-    source = "#define __CUDA_API_VERSION_INTERNAL\n#include <cuda.h>\n#include <cudaTypedefs.h>\n"
+    source = f"#define __CUDA_API_VERSION_INTERNAL\n#include <cuda.h>\n#include <cudaTypedefs.h>\n{more}"
+    folders = [f"-I{include}"] if stand_ins is None else [f"-I{stand_ins}", f"-I{include}"]
     done = subprocess.run(
-        [compiler, "-E", "-P", "-x", "c", f"-I{include}", "-"],
+        [compiler, "-E", "-P", "-x", "c", *folders, "-"],
         input=source,
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise HeaderError(f"cannot preprocess cuda.h in {include}: {done.stderr.strip().splitlines()[:1]}")
+        raise HeaderError(f"cannot preprocess the headers in {include}: {done.stderr.strip().splitlines()[:1]}")
     return done.stdout
+
+
+def extensions(include: Path) -> tuple[list[str], list[str]]:
+    """(there, absent) of EXTENSIONS. The profiler's typedefs are enough."""
+    there = [
+        name
+        for name in EXTENSIONS
+        if (include / f"{name}Typedefs.h").exists() and (name == "cudaProfiler" or (include / f"{name}.h").exists())
+    ]
+    return there, [name for name in EXTENSIONS if name not in there]
+
+
+def include_extensions(there: list[str]) -> str:
+    """C lines that include them. cudaVDPAU.h does not include what it uses."""
+    lines = ["#include <vdpau/vdpau.h>"] if "cudaVDPAU" in there else []
+    return "".join(f"{line}\n" for line in [*lines, *(f"#include <{name}Typedefs.h>" for name in there)])
+
+
+def write_stand_ins(include: Path, folder: Path) -> None:
+    """Writes STAND_INS, and cudaProfiler.h where NVIDIA's own is not installed."""
+    wanted = dict(STAND_INS)
+    if not (include / "cudaProfiler.h").exists():
+        wanted["cudaProfiler.h"] = PROFILER_STAND_IN
+    for name, content in wanted.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        guard = re.sub(r"\W", "_", name).upper()
+        guarded = f"#ifndef GPUVIRT_{guard}\n#define GPUVIRT_{guard}\n{content}#endif\n"
+        if not path.exists() or path.read_text() != guarded:
+            path.write_text(guarded)
+
+
+def read_headers(compiler: str, include: Path, stand_ins: Path) -> Table:
+    """cuda.h and all extensions. `stand_ins`: a folder to write to. Raises HeaderError."""
+    write_stand_ins(include, stand_ins)
+    there, absent = extensions(include)
+    text = preprocess(compiler, include, include_extensions(there), stand_ins)
+    own = {symbol.name for symbol in parse_symbols(preprocess(compiler, include))}
+    symbols = [symbol if symbol.name in own else replace(symbol, header="extension") for symbol in parse_symbols(text)]
+    return Table(text, symbols, pair_rows(text, symbols), absent)
 
 
 def parse_symbols(text: str) -> list[Symbol]:
@@ -136,7 +208,8 @@ def nvml_functions(include: Path) -> list[str]:
     path = include / "nvml.h"
     if not path.exists():
         raise HeaderError(f"{path} does not exist: pip install nvidia-nvml-dev, same version as nvidia-cuda-runtime")
-    names = set(re.findall(r"\b(?:nvmlReturn_t|const char\s*\*)\s*DECLDIR\s+(nvml\w+)\s*\(", path.read_text()))
+    form = r"\b(?:nvmlReturn_t\s+DECLDIR|const\s+DECLDIR\s+char\s*\*|const\s+char\s*\*\s*DECLDIR)\s+(nvml\w+)\s*\("
+    names = set(re.findall(form, path.read_text()))
     if len(names) < 300:
         raise HeaderError(f"{path} declares only {len(names)} functions in a form that the generator knows")
     return sorted(names)

@@ -4,6 +4,7 @@
  */
 #include "capture.h"
 #include "contexts.h"
+#include "fixed.h"
 #include "gate.h"
 #include "memory.h"
 #include "pool.h"
@@ -26,6 +27,8 @@ static CUresult allocate(CUdeviceptr *dptr, uint64_t bytes)
         result = gv_gate_lost_context();
     if (result == CUDA_SUCCESS)
         result = gv_contexts_check(context);
+    if (result == CUDA_SUCCESS)
+        result = gv_capture_permits_unsafe();
     if (result != CUDA_SUCCESS)
         return result;
     result = gv_memory_take(bytes, context, NULL, dptr);
@@ -42,6 +45,13 @@ GV_EXPORT CUresult cuMemAlloc(CUdeviceptr_v1 *dptr, unsigned int bytesize)
 {
     (void)dptr;
     (void)bytesize;
+    return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+GV_EXPORT CUresult cuMemAllocPitch(CUdeviceptr_v1 *dptr, unsigned int *pPitch, unsigned int WidthInBytes,
+                                   unsigned int Height, unsigned int ElementSizeBytes)
+{
+    (void)dptr, (void)pPitch, (void)WidthInBytes, (void)Height, (void)ElementSizeBytes;
     return CUDA_ERROR_NOT_SUPPORTED;
 }
 
@@ -62,16 +72,23 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
 
 GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
-    if (!gv_memory_owns(dptr))
-        return REAL(cuMemFree_v2)(dptr);
+    if (!gv_memory_owns(dptr)) /* managed memory, or nothing that we know: the driver's word counts */
+        return GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));
+    const CUresult permitted = gv_capture_permits_unsafe();
+    if (permitted != CUDA_SUCCESS)
+        return permitted;
     struct gv_range *const range = gv_memory_claim(dptr);
     if (range == NULL)
         return CUDA_ERROR_INVALID_VALUE;
     /* As the driver's own: nothing that was given to the GPU uses the memory once this returns. A context with a capture
      * under way must not be synchronised: there the memory waits for the end of the capture. */
-    if (gv_anything_captures() && gv_pool_free_after_captures(range) == 0)
-        return CUDA_SUCCESS;
-    const CUresult result = gv_contexts_finish(range->context);
+    CUresult result = gv_contexts_finish(range->context);
+    if (result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) {
+        if (gv_pool_free_after_captures(range) == 0)
+            return CUDA_SUCCESS;
+        gv_memory_readmit(range, range->context, range->pool);
+        return CUDA_ERROR_OUT_OF_MEMORY; /* of the host */
+    }
     if (result == CUDA_ERROR_INVALID_CONTEXT || result == CUDA_ERROR_NOT_INITIALIZED) {
         gv_memory_readmit(range, range->context, range->pool); /* no context: as with the driver, nothing happened */
         return result;

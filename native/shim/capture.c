@@ -1,8 +1,41 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "capture.h"
 
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
 #include "gate.h"
-#include "real_driver.h"
+#include "marks.h"
+#include "streams.h"
+
+enum { BEGIN_WAITS_NS = 100 * 1000 * 1000 };
+
+/* One capture, by the stream it began on. */
+struct capture {
+    CUstream stream;
+    CUcontext context;
+    uint64_t thread; /* of the per-thread default stream, else 0 */
+    int active;      /* the driver has begun it; before that it belongs to the beginning thread */
+    int over;        /* ended by another thread before `active` */
+    struct capture *next;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed; /* of a monotonic clock: prepare() */
+static pthread_once_t prepared = PTHREAD_ONCE_INIT;
+static struct capture *captures; /* under lock */
+static int held_off;             /* calls under way that a capture must not begin beside; under lock */
+static int beginning;            /* a thread is between its marks and the driver's begin; under lock */
+
+static void prepare(void)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
 
 int gv_anything_captures(void)
 {
@@ -20,25 +53,73 @@ int gv_stream_captures(CUstream stream)
     return result == CUDA_SUCCESS && status != CU_STREAM_CAPTURE_STATUS_NONE;
 }
 
-/* Counted before the driver knows, so that no launch of the capture meets the gate; taken back if the driver refuses. */
-static CUresult counted(CUresult (*begin)(void *arguments), void *arguments)
+int gv_capture_hold_off(void)
 {
-    __atomic_fetch_add(&gv_gate.obstacles, GV_CAPTURE_ONE, __ATOMIC_ACQ_REL);
-    const CUresult result = begin(arguments);
-    if (result != CUDA_SUCCESS)
-        __atomic_fetch_sub(&gv_gate.obstacles, GV_CAPTURE_ONE, __ATOMIC_ACQ_REL);
-    return result;
+    pthread_mutex_lock(&lock);
+    const int free = !gv_anything_captures();
+    held_off += free;
+    pthread_mutex_unlock(&lock);
+    return free;
 }
 
-static CUresult ended(CUresult result)
+void gv_capture_let_begin(void)
 {
-    /* What ends one: success, an invalidated one, one with an unjoined fork. All else leaves it as it is: not capturing, the
-     * wrong stream of the capture, the wrong thread, a bad argument. */
-    const int over = result == CUDA_SUCCESS || result == CUDA_ERROR_STREAM_CAPTURE_INVALIDATED ||
-                     result == CUDA_ERROR_STREAM_CAPTURE_UNJOINED;
-    if (over && gv_anything_captures())
-        __atomic_fetch_sub(&gv_gate.obstacles, GV_CAPTURE_ONE, __ATOMIC_ACQ_REL);
-    return result;
+    pthread_once(&prepared, prepare);
+    pthread_mutex_lock(&lock);
+    if (--held_off == 0)
+        pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+CUresult gv_capture_permits_unsafe(void)
+{
+    if (!gv_anything_captures())
+        return CUDA_SUCCESS;
+    const CUevent event = gv_marks_probe();
+    return event == NULL ? CUDA_SUCCESS : REAL(cuEventQuery)(event); /* never recorded: done, if one may ask */
+}
+
+/* Under the lock. */
+static void drop(struct capture **link)
+{
+    struct capture *const old = *link;
+    *link = old->next;
+    free(old);
+    __atomic_fetch_sub(&gv_gate.obstacles, GV_CAPTURE_ONE, __ATOMIC_ACQ_REL);
+}
+
+static void drop_entry(const struct capture *entry)
+{
+    for (struct capture **link = &captures; *link != NULL; link = &(*link)->next) {
+        if (*link == entry) {
+            drop(link);
+            return;
+        }
+    }
+}
+
+/* One thread at a time goes from its marks to the driver's begin, and none beside a call that holds off. */
+void gv_capture_take_turn(void)
+{
+    struct timespec limit;
+    pthread_once(&prepared, prepare);
+    clock_gettime(CLOCK_MONOTONIC, &limit);
+    limit.tv_nsec += BEGIN_WAITS_NS;
+    limit.tv_sec += limit.tv_nsec / 1000000000;
+    limit.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&lock);
+    while ((beginning || held_off != 0) && pthread_cond_timedwait(&changed, &lock, &limit) == 0)
+        ;
+    beginning++;
+    pthread_mutex_unlock(&lock);
+}
+
+void gv_capture_give_turn(void)
+{
+    pthread_mutex_lock(&lock);
+    beginning--;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
 }
 
 struct begin_arguments {
@@ -50,53 +131,129 @@ struct begin_arguments {
     CUstreamCaptureMode mode;
 };
 
-#define BEGIN(symbol)                                                                                                  \
-    static CUresult begin_##symbol(void *p)                                                                            \
-    {                                                                                                                  \
-        const struct begin_arguments *a = p;                                                                           \
-        return REAL(symbol)(a->stream, a->mode);                                                                       \
-    }                                                                                                                  \
-    GV_EXPORT CUresult symbol(CUstream hStream, CUstreamCaptureMode mode)                                              \
-    {                                                                                                                  \
-        return counted(begin_##symbol, &(struct begin_arguments){.stream = hStream, .mode = mode});                    \
+/* Counted before the driver knows, so that no launch of the capture meets the gate; taken back if the driver refuses. */
+static CUresult counted(CUresult (*begin)(const struct begin_arguments *), CUstream default_stream,
+                        const struct begin_arguments *arguments)
+{
+    const CUstream stream = arguments->stream == NULL ? default_stream : arguments->stream;
+    struct capture *const entry = calloc(1, sizeof *entry);
+    if (entry == NULL)
+        return CUDA_ERROR_OUT_OF_MEMORY;
+    entry->stream = stream;
+    entry->thread = stream == CU_STREAM_PER_THREAD ? gv_streams_thread_number() : 0;
+    REAL(cuCtxGetCurrent)(&entry->context);
+    pthread_mutex_lock(&lock);
+    entry->next = captures;
+    captures = entry;
+    __atomic_fetch_add(&gv_gate.obstacles, GV_CAPTURE_ONE, __ATOMIC_ACQ_REL);
+    pthread_mutex_unlock(&lock);
+    gv_capture_take_turn();
+    gv_marks_before_capture(stream);
+    const CUresult result = begin(arguments);
+    gv_capture_give_turn();
+    pthread_mutex_lock(&lock);
+    entry->active = 1;
+    if (result != CUDA_SUCCESS || entry->over)
+        drop_entry(entry);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+/* The capture on this stream is over when the driver says so: success, or not capturing any more after an error. */
+static CUresult ended(CUresult result, CUstream stream)
+{
+    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+    if (!gv_anything_captures())
+        return result;
+    if (result != CUDA_SUCCESS &&
+        (REAL(cuStreamIsCapturing)(stream, &status) != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE))
+        return result;
+    const uint64_t thread = stream == CU_STREAM_PER_THREAD ? gv_streams_thread_number() : 0;
+    pthread_mutex_lock(&lock);
+    for (struct capture **link = &captures; *link != NULL; link = &(*link)->next) {
+        struct capture *const entry = *link;
+        if (entry->stream != stream || entry->thread != thread || entry->over)
+            continue;
+        if (entry->active)
+            drop(link);
+        else if (result == CUDA_SUCCESS)
+            entry->over = 1;
+        else
+            continue; /* one that is about to begin */
+        break;
     }
-BEGIN(cuStreamBeginCapture_v2)
-BEGIN(cuStreamBeginCapture_v2_ptsz)
-
-static CUresult begin_first(void *p) { return REAL(cuStreamBeginCapture)(((struct begin_arguments *)p)->stream); }
-GV_EXPORT CUresult cuStreamBeginCapture(CUstream hStream)
-{
-    return counted(begin_first, &(struct begin_arguments){.stream = hStream});
-}
-static CUresult begin_first_ptsz(void *p)
-{
-    return REAL(cuStreamBeginCapture_ptsz)(((struct begin_arguments *)p)->stream);
-}
-GV_EXPORT CUresult cuStreamBeginCapture_ptsz(CUstream hStream)
-{
-    return counted(begin_first_ptsz, &(struct begin_arguments){.stream = hStream});
+    pthread_mutex_unlock(&lock);
+    return result;
 }
 
-#define BEGIN_TO_GRAPH(symbol)                                                                                         \
-    static CUresult begin_##symbol(void *p)                                                                            \
-    {                                                                                                                  \
-        const struct begin_arguments *a = p;                                                                           \
-        return REAL(symbol)(a->stream, a->graph, a->dependencies, a->edges, a->count, a->mode);                        \
-    }                                                                                                                  \
-    GV_EXPORT CUresult symbol(CUstream hStream, CUgraph hGraph, const CUgraphNode *dependencies,                       \
-                              const CUgraphEdgeData *dependencyData, size_t numDependencies, CUstreamCaptureMode mode) \
-    {                                                                                                                  \
-        return counted(begin_##symbol, &(struct begin_arguments){hStream, hGraph, dependencies, dependencyData,        \
-                                                                 numDependencies, mode});                              \
+void gv_capture_stream_ended(CUstream stream)
+{
+    if (!gv_anything_captures())
+        return;
+    pthread_mutex_lock(&lock);
+    for (struct capture **link = &captures; *link != NULL;) {
+        if ((*link)->stream == stream && (*link)->active)
+            drop(link);
+        else
+            link = &(*link)->next;
     }
-BEGIN_TO_GRAPH(cuStreamBeginCaptureToGraph)
-BEGIN_TO_GRAPH(cuStreamBeginCaptureToGraph_ptsz)
+    pthread_mutex_unlock(&lock);
+}
 
-GV_EXPORT CUresult cuStreamEndCapture(CUstream hStream, CUgraph *phGraph)
+void gv_capture_context_ended(CUcontext context)
 {
-    return ended(REAL(cuStreamEndCapture)(hStream, phGraph));
+    if (!gv_anything_captures())
+        return;
+    pthread_mutex_lock(&lock);
+    for (struct capture **link = &captures; *link != NULL;) {
+        if ((*link)->context == context && (*link)->active)
+            drop(link);
+        else
+            link = &(*link)->next;
+    }
+    pthread_mutex_unlock(&lock);
 }
-GV_EXPORT CUresult cuStreamEndCapture_ptsz(CUstream hStream, CUgraph *phGraph)
+
+void gv_capture_forget(void)
 {
-    return ended(REAL(cuStreamEndCapture_ptsz)(hStream, phGraph));
+    pthread_mutex_init(&lock, NULL);
+    prepare();
+    captures = NULL; /* the gate's count goes with the gate */
+    held_off = beginning = 0;
 }
+
+#define BEGIN(symbol, default_stream, parameters, call, ...)                                                           \
+    static CUresult begin_##symbol(const struct begin_arguments *a) { return REAL(symbol) call; }                      \
+    GV_EXPORT CUresult symbol parameters                                                                               \
+    {                                                                                                                  \
+        return counted(begin_##symbol, default_stream, &(struct begin_arguments){__VA_ARGS__});                        \
+    }
+
+#define BEGIN_BOTH(suffix, default_stream)                                                                             \
+    BEGIN(cuStreamBeginCapture##suffix, default_stream, (CUstream hStream), (a->stream), .stream = hStream)            \
+    BEGIN(cuStreamBeginCapture_v2##suffix, default_stream, (CUstream hStream, CUstreamCaptureMode mode),               \
+          (a->stream, a->mode), .stream = hStream, .mode = mode)                                                       \
+    BEGIN(cuStreamBeginCaptureToGraph##suffix, default_stream,                                                         \
+          (CUstream hStream, CUgraph hGraph, const CUgraphNode *dependencies, const CUgraphEdgeData *dependencyData,   \
+           size_t numDependencies, CUstreamCaptureMode mode),                                                          \
+          (a->stream, a->graph, a->dependencies, a->edges, a->count, a->mode), hStream, hGraph, dependencies,          \
+          dependencyData, numDependencies, mode)                                                                       \
+    GV_EXPORT CUresult cuStreamEndCapture##suffix(CUstream hStream, CUgraph *phGraph)                                  \
+    {                                                                                                                  \
+        return ended(REAL(cuStreamEndCapture##suffix)(hStream, phGraph), hStream == NULL ? default_stream : hStream);  \
+    }                                                                                                                  \
+    /* The only way into a capture that another stream began. */                                                       \
+    GV_EXPORT CUresult cuStreamWaitEvent##suffix(CUstream hStream, CUevent hEvent, unsigned int Flags)                 \
+    {                                                                                                                  \
+        const CUstream stream = hStream == NULL ? default_stream : hStream;                                            \
+        if (!gv_anything_captures() || gv_stream_captures(stream))                                                     \
+            return REAL(cuStreamWaitEvent##suffix)(hStream, hEvent, Flags);                                            \
+        gv_capture_take_turn();                                                                                        \
+        gv_marks_before_capture(stream);                                                                               \
+        const CUresult result = REAL(cuStreamWaitEvent##suffix)(hStream, hEvent, Flags);                               \
+        gv_capture_give_turn();                                                                                        \
+        return result;                                                                                                 \
+    }
+
+BEGIN_BOTH(, NULL)
+BEGIN_BOTH(_ptsz, CU_STREAM_PER_THREAD)

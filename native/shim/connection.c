@@ -78,6 +78,13 @@ static void take_descriptors(struct msghdr *message, int descriptors[GV_DESCRIPT
     }
 }
 
+void gv_close_descriptors(const int descriptors[GV_DESCRIPTORS_MAX])
+{
+    for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
+        if (descriptors[i] >= 0)
+            close(descriptors[i]);
+}
+
 int gv_receive(int handle, union gv_packet *packet, int descriptors[GV_DESCRIPTORS_MAX])
 {
     char control[CMSG_SPACE(sizeof(int) * GV_DESCRIPTORS_MAX)];
@@ -95,9 +102,7 @@ int gv_receive(int handle, union gv_packet *packet, int descriptors[GV_DESCRIPTO
         return -ECONNRESET;
     if ((size_t)size < sizeof packet->header || packet->header.magic != GV_MESSAGE_MAGIC ||
         packet->header.size != (uint16_t)size || (message.msg_flags & MSG_TRUNC) != 0) {
-        for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
-            if (descriptors[i] >= 0)
-                close(descriptors[i]);
+        gv_close_descriptors(descriptors);
         return -EPROTO;
     }
     return 1;

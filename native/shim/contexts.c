@@ -5,9 +5,12 @@
 #include <string.h>
 
 #include "capture.h"
+#include "fixed.h"
 #include "gate.h"
+#include "host_memory.h"
 #include "ipc.h"
 #include "log.h"
+#include "marks.h"
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
@@ -19,6 +22,7 @@ enum { CONTEXTS_MAX = 64 };
 struct known {
     CUcontext context;
     CUstream stream; /* of ours in it, or NULL; control thread */
+    int uses;        /* cuCtxAttach adds one, cuCtxDetach takes one: the last ends it */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -41,7 +45,7 @@ int gv_contexts_add(CUcontext context)
     pthread_mutex_lock(&lock);
     const int fits = find(context) != NULL || known_count < CONTEXTS_MAX;
     if (fits && find(context) == NULL)
-        known[known_count++] = (struct known){context, NULL};
+        known[known_count++] = (struct known){context, NULL, 1};
     pthread_mutex_unlock(&lock);
     return fits ? 0 : -1;
 }
@@ -69,7 +73,8 @@ CUresult gv_contexts_check(CUcontext context)
     const int lives = find(context) != NULL;
     pthread_mutex_unlock(&lock);
     /* A green context's is not among ours; a destroyed one that is still current has its error from the driver. */
-    return !lives && REAL(cuStreamQuery)(CU_STREAM_LEGACY) == CUDA_ERROR_CONTEXT_IS_DESTROYED
+    CUstreamCaptureStatus status; /* asking for it disturbs no capture */
+    return !lives && REAL(cuStreamIsCapturing)(CU_STREAM_LEGACY, &status) == CUDA_ERROR_CONTEXT_IS_DESTROYED
                ? CUDA_ERROR_CONTEXT_IS_DESTROYED
                : CUDA_SUCCESS;
 }
@@ -106,7 +111,10 @@ static int hold(CUcontext context)
     const int there = find(context) != NULL;
     held = there ? context : NULL;
     pthread_mutex_unlock(&lock);
-    return there && REAL(cuCtxSetCurrent)(context) == CUDA_SUCCESS;
+    if (!there || REAL(cuCtxSetCurrent)(context) != CUDA_SUCCESS)
+        return 0;
+    gv_capture_relax(); /* for good: our calls must be legal while some stream of the program captures */
+    return 1;
 }
 
 CUresult gv_contexts_enter(void)
@@ -119,9 +127,6 @@ CUresult gv_contexts_enter(void)
         for (int i = 0; i < count; i++) {
             if (!hold(contexts[i]) || (!any && gv_gate_lost_context() != CUDA_SUCCESS))
                 continue;
-            /* Our calls must be legal while some stream of the program captures. */
-            CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-            REAL(cuThreadExchangeStreamCaptureMode)(&mode);
             return CUDA_SUCCESS;
         }
     }
@@ -156,7 +161,12 @@ CUresult gv_contexts_drain(void)
     for (int i = 0; i < count; i++) {
         if (!hold(contexts[i]))
             continue;
-        const CUresult result = gv_anything_captures() ? gv_streams_drain() : REAL(cuCtxSynchronize)();
+        const int alone = gv_capture_hold_off();
+        CUresult result = alone ? REAL(cuCtxSynchronize)() : gv_streams_drain(contexts[i]);
+        if (alone)
+            gv_capture_let_begin();
+        if (alone && result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) /* one that we did not see begin */
+            result = gv_streams_drain(contexts[i]);
         if (result != CUDA_SUCCESS)
             worst = result;
     }
@@ -170,10 +180,13 @@ CUresult gv_contexts_finish(CUcontext owner)
     CUresult result = REAL(cuCtxGetCurrent)(&current);
     if (result != CUDA_SUCCESS || current == NULL)
         return result != CUDA_SUCCESS ? result : CUDA_ERROR_INVALID_CONTEXT;
-    if (current == owner || owner == NULL || REAL(cuCtxPushCurrent_v2)(owner) != CUDA_SUCCESS)
-        return REAL(cuCtxSynchronize)();
+    if (!gv_capture_hold_off())
+        return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    const int other = current != owner && owner != NULL && REAL(cuCtxPushCurrent_v2)(owner) == CUDA_SUCCESS;
     result = REAL(cuCtxSynchronize)();
-    REAL(cuCtxPopCurrent_v2)(&owner);
+    gv_capture_let_begin();
+    if (other)
+        REAL(cuCtxPopCurrent_v2)(&owner);
     return result;
 }
 
@@ -246,8 +259,12 @@ static void end_end(CUcontext context, struct waiting *waiting, int gone, int li
     gv_pool_context_ended(waiting, gone);
     if (gone) {
         gv_streams_context_ended(context);
+        gv_marks_context_ended(context);
+        gv_capture_context_ended(context);
         gv_memory_give_context(context);
         gv_imports_context_ended(context);
+        gv_fixed_context_ended(context);
+        gv_host_memory_context_ended(context);
         __atomic_store_n(&gv_gate.lost, 0, __ATOMIC_RELAXED);
     }
     pthread_mutex_lock(&lock);
@@ -272,6 +289,32 @@ static CUresult destroyed(CUresult (*destroy)(CUcontext), CUcontext context)
 
 GV_EXPORT CUresult cuCtxDestroy(CUcontext ctx) { return destroyed(REAL(cuCtxDestroy), ctx); }
 GV_EXPORT CUresult cuCtxDestroy_v2(CUcontext ctx) { return destroyed(REAL(cuCtxDestroy_v2), ctx); }
+
+/* The usage count of the current context, as old programs keep it. */
+GV_EXPORT CUresult cuCtxAttach(CUcontext *pctx, unsigned int flags)
+{
+    const CUresult result = REAL(cuCtxAttach)(pctx, flags);
+    if (result != CUDA_SUCCESS)
+        return result;
+    pthread_mutex_lock(&lock);
+    struct known *const place = find(*pctx);
+    if (place != NULL)
+        place->uses++;
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+GV_EXPORT CUresult cuCtxDetach(CUcontext ctx)
+{
+    struct waiting *const waiting = begin_end(ctx);
+    const CUresult result = REAL(cuCtxDetach)(ctx);
+    pthread_mutex_lock(&lock);
+    struct known *const place = find(ctx);
+    const int gone = result == CUDA_SUCCESS && place != NULL && --place->uses == 0;
+    pthread_mutex_unlock(&lock);
+    end_end(ctx, waiting, gone, !gone);
+    return result;
+}
 
 /* Release and reset of the primary context: it is gone when the driver says that it is not active any more. */
 static CUresult primary(CUresult (*end)(CUdevice), CUdevice device, int always)

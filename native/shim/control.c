@@ -17,10 +17,12 @@
 #include "environment.h"
 #include "log.h"
 #include "memory.h"
+#include "passed.h"
 #include "real_driver.h"
 #include "room.h"
 #include "session.h"
 #include "sharing.h"
+#include "unknown.h"
 
 enum {
     TICK_MS = 500,
@@ -54,21 +56,15 @@ static void disconnect(const char *why)
     connection = -1;
 }
 
-static void tell(uint16_t type, void *message, size_t size)
-{
-    const int error = connection < 0 ? ENOTCONN : gv_send(connection, type, message, size);
-    if (error != 0)
-        disconnect(strerror(error));
-}
-
-static int tell_with(uint16_t type, void *message, size_t size, const int *descriptors, int count)
+static void tell_with(uint16_t type, void *message, size_t size, const int *descriptors, int count)
 {
     const int error =
         connection < 0 ? ENOTCONN : gv_send_descriptors(connection, type, message, size, descriptors, count);
     if (error != 0)
         disconnect(strerror(error));
-    return error;
 }
+
+static void tell(uint16_t type, void *message, size_t size) { tell_with(type, message, size, NULL, 0); }
 
 /* What the daemon is about to hear. */
 static struct gv_memory_report report_memory(void)
@@ -389,6 +385,16 @@ static void take_pokes(void)
         gv_sharing_send(tell_with);
 }
 
+/* What passes by us: the counts, and once for each unknown name a line for the daemon. Called each turn; mostly some loads. */
+static void tell_passed(void)
+{
+    gv_store64(&gv_session.client->passed_calls, gv_passed_total());
+    gv_store64(&gv_session.client->unknown_names, gv_unknown_count());
+    struct gv_event message = {0};
+    while (connection >= 0 && gv_unknown_next(message.text, sizeof message.text))
+        tell(GV_EVENT, &message, sizeof message);
+}
+
 void *gv_control_thread(void *unused)
 {
     (void)unused;
@@ -397,6 +403,7 @@ void *gv_control_thread(void *unused)
             attach();
         if (connection < 0 && gv_session_refused() && !was_attached)
             return NULL;
+        tell_passed();
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
         const int ready = poll(events, 2, TICK_MS);
         follow_lease();
@@ -408,11 +415,11 @@ void *gv_control_thread(void *unused)
                 handle(&packet, descriptors);
             else if (received < 0)
                 disconnect(strerror(-received));
-            for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
-                if (descriptors[i] >= 0)
-                    close(descriptors[i]); /* whoever wanted one has taken it */
+            gv_close_descriptors(descriptors); /* whoever wanted one has taken it */
         }
         take_pokes();
+        if (ready == 0)
+            gv_passed_report();
         if (ready == 0 && gv_contexts_enter() == CUDA_SUCCESS)
             gv_arena_sweep();
         gv_contexts_leave(); /* whatever of this turn entered one */

@@ -25,6 +25,7 @@ static void copy(char *target, size_t size, const char *name)
 static void read_environment(void)
 {
     copy(environment.driver, sizeof environment.driver, "GPUVIRT_DRIVER");
+    copy(environment.nvml, sizeof environment.nvml, "GPUVIRT_NVML");
     copy(environment.socket, sizeof environment.socket, "GPUVIRT_SOCKET");
     copy(environment.token, sizeof environment.token, "GPUVIRT_JOB");
     const char *timeout = getenv("GPUVIRT_ATTACH_TIMEOUT_MS");

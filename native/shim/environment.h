@@ -9,6 +9,7 @@
 
 struct gv_environment {
     char driver[4096]; /* GPUVIRT_DRIVER: absolute path of the real libcuda.so.1; "" = search */
+    char nvml[4096];   /* GPUVIRT_NVML: absolute path of the real libnvidia-ml.so.1; "" = search */
     char socket[108];  /* GPUVIRT_SOCKET: the daemon's client socket */
     char token[64];    /* GPUVIRT_JOB: which job this process belongs to */
     uint64_t

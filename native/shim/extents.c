@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "arena.h"
+#include "capture.h"
 #include "fixed.h"
 #include "gate.h"
 #include "memory.h"
@@ -128,6 +129,8 @@ void gv_extents_release_unused(uint64_t first, uint64_t last)
 {
     uint64_t index;
     struct gv_piece was;
+    const CUstreamCaptureMode mode =
+        gv_capture_relax(); /* in a thread of the program, who knows what captures beside it */
     while (next_unused(&first, last, &index, &was)) {
         if (was.mapped) /* what another process may have mapped is never used for anything else */
             gv_extent_drop(&gv_memory.extents[index], !was.kept);
@@ -137,6 +140,7 @@ void gv_extents_release_unused(uint64_t first, uint64_t last)
             gv_sharing_withdraw(index, 1);
         }
     }
+    gv_capture_restore(mode);
     gv_gate_notify(); /* somebody may have taken one into use meanwhile */
 }
 

@@ -13,6 +13,7 @@
 
 #include "cuda_api.h"
 #include "gpuvirt/control_block.h"
+#include "notes.h"
 #include "room.h"
 
 /*
@@ -37,13 +38,51 @@ void gv_fixed_uncount(enum gv_fixed_kind kind, uint64_t bytes);
         gv_result;                                                                                                     \
     })
 
-/* Notes that charged bytes belong to a handle or address. 0, or -1 without host memory (nothing noted). O(1). */
+/* Notes that charged bytes belong to a handle or address: 0 (there is a place for the note of whatever is charged). O(1). */
 int gv_fixed_remember(enum gv_fixed_kind kind, uint64_t key, uint64_t bytes);
+/* The same for what ends with a context at the latest. */
+int gv_fixed_remember_in(enum gv_fixed_kind kind, uint64_t key, uint64_t bytes, CUcontext context);
 /* The bytes of what was freed are discharged; returns them, 0 for what is not known. O(1). */
 uint64_t gv_fixed_freed(enum gv_fixed_kind kind, uint64_t key);
 /* The bytes noted for a handle or address, 0 when there is none. */
 uint64_t gv_fixed_find(enum gv_fixed_kind kind, uint64_t key);
 
-void gv_fixed_forget(void); /* in the child of a fork */
+/*
+ * The usual way of an allocation: charged, then `call` is asked, then noted under `key` (evaluated after the call) for the
+ * current context; where the driver refuses, discharged.
+ */
+#define GV_FIXED_CREATE(kind, bytes, call, key)                                                                        \
+    ({                                                                                                                 \
+        const uint64_t gv_bytes = (bytes);                                                                             \
+        CUresult gv_created = gv_fixed_charge(kind, gv_bytes);                                                         \
+        if (gv_created == CUDA_SUCCESS) {                                                                              \
+            gv_created = GV_FIXED_CALL(gv_bytes, call);                                                                \
+            if (gv_created == CUDA_SUCCESS)                                                                            \
+                gv_fixed_remember_here(kind, (uint64_t)(key), gv_bytes);                                               \
+            else                                                                                                       \
+                gv_fixed_discharge(kind, gv_bytes);                                                                    \
+        }                                                                                                              \
+        gv_created;                                                                                                    \
+    })
+void gv_fixed_remember_here(enum gv_fixed_kind kind, uint64_t key, uint64_t bytes);
+
+/*
+ * And of its end. The note is taken out before the driver may give the same handle to another thread, and put back when the
+ * driver refuses.
+ */
+#define GV_FIXED_DESTROY(kind, key, call)                                                                              \
+    ({                                                                                                                 \
+        struct gv_note gv_its;                                                                                         \
+        const int gv_known = gv_fixed_take(kind, (uint64_t)(key), &gv_its);                                            \
+        const CUresult gv_destroyed = (call);                                                                          \
+        if (gv_known)                                                                                                  \
+            gv_fixed_taken(&gv_its, gv_destroyed == CUDA_SUCCESS);                                                     \
+        gv_destroyed;                                                                                                  \
+    })
+int gv_fixed_take(enum gv_fixed_kind kind, uint64_t key, struct gv_note *note);
+void gv_fixed_taken(const struct gv_note *note, int gone);
+
+void gv_fixed_context_ended(CUcontext context); /* the driver has freed what was in it */
+void gv_fixed_forget(void);                     /* in the child of a fork */
 
 #endif

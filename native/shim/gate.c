@@ -9,6 +9,7 @@
 #include "capture.h"
 #include "contexts.h"
 #include "log.h"
+#include "marks.h"
 #include "real_driver.h"
 #include "session.h"
 #include "streams.h"
@@ -171,8 +172,17 @@ CUresult gv_gate_lost_context(void)
 {
     if (!__atomic_load_n(&gv_gate.lost, __ATOMIC_RELAXED))
         return CUDA_SUCCESS;
+    CUstreamCaptureStatus status;
+    if (gv_anything_captures() && REAL(cuStreamIsCapturing)(CU_STREAM_LEGACY, &status) != CUDA_SUCCESS)
+        return CUDA_SUCCESS; /* to ask it beside a blocking capture would spoil that; a call to come says what lasts */
     const CUresult result = REAL(cuStreamQuery)(CU_STREAM_LEGACY); /* never waits, and reports what lasts */
     return result == CUDA_ERROR_NOT_READY || result == CUDA_ERROR_STREAM_CAPTURE_IMPLICIT ? CUDA_SUCCESS : result;
+}
+
+void gv_gate_leave_beside_capture(const struct gv_thread *thread)
+{
+    if (thread->stream == CU_STREAM_PER_THREAD) /* nobody else can name it, and its context may not be synchronised */
+        gv_marks_put(CU_STREAM_PER_THREAD);
 }
 
 void gv_gate_fence(void)

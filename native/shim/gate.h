@@ -94,11 +94,18 @@ static inline struct gv_submission gv_gate_enter(CUstream stream, int per_thread
     return gv_gate_wait(stream, per_thread);
 }
 
+/* Work was given beside a capture: a drain must be able to wait for it (marks.h). */
+void gv_gate_leave_beside_capture(const struct gv_thread *thread);
+
 static inline void gv_gate_leave(const struct gv_submission *submission)
 {
+    if (submission->thread == NULL)
+        return;
+    /* After the driver's call: a capture that is not seen here begins later, and marks what was given before. */
+    if (__builtin_expect(__atomic_load_n(&gv_gate.obstacles, __ATOMIC_ACQUIRE) & GV_CAPTURE_MASK, 0))
+        gv_gate_leave_beside_capture(submission->thread);
     /* release: whatever the driver was given is given before the control thread sees 0. */
-    if (submission->thread != NULL)
-        __atomic_store_n(&submission->thread->in_launch, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(&submission->thread->in_launch, 0, __ATOMIC_RELEASE);
 }
 
 /* Takes note of a failed call: errors that last (an illegal address and its kind) lose the context. */

@@ -20,12 +20,15 @@ GV_HOOK(cuCtxCreate_v3)
 GV_HOOK(cuCtxCreate_v4)
 GV_HOOK(cuCtxDestroy)
 GV_HOOK(cuCtxDestroy_v2)
+GV_HOOK(cuCtxAttach)
+GV_HOOK(cuCtxDetach)
 
 /* streams.c: what to drain */
 GV_HOOK(cuStreamCreate)
 GV_HOOK(cuStreamCreateWithPriority)
 GV_HOOK(cuStreamDestroy)
 GV_HOOK(cuStreamDestroy_v2)
+GV_HOOK(cuGreenCtxStreamCreate)
 
 /* capture.c */
 GV_HOOK(cuStreamBeginCapture)
@@ -36,6 +39,8 @@ GV_HOOK(cuStreamBeginCaptureToGraph)
 GV_HOOK(cuStreamBeginCaptureToGraph_ptsz)
 GV_HOOK(cuStreamEndCapture)
 GV_HOOK(cuStreamEndCapture_ptsz)
+GV_HOOK(cuStreamWaitEvent)
+GV_HOOK(cuStreamWaitEvent_ptsz)
 
 /* activity.c: proofs of idleness */
 GV_HOOK(cuCtxSynchronize)
@@ -46,9 +51,34 @@ GV_HOOK(cuStreamSynchronize_ptsz)
 /* allocation.c */
 GV_HOOK(cuMemAlloc)
 GV_HOOK(cuMemAlloc_v2)
+GV_HOOK(cuMemAllocPitch)
 GV_HOOK(cuMemAllocPitch_v2)
 GV_HOOK(cuMemFree)
 GV_HOOK(cuMemFree_v2)
+
+/* arrays.c, foreign.c: memory that stays */
+GV_HOOK(cuArrayCreate)
+GV_HOOK(cuArrayCreate_v2)
+GV_HOOK(cuArray3DCreate)
+GV_HOOK(cuArray3DCreate_v2)
+GV_HOOK(cuArrayDestroy)
+GV_HOOK(cuMipmappedArrayCreate)
+GV_HOOK(cuMipmappedArrayDestroy)
+GV_HOOK(cuMemAllocManaged)
+GV_HOOK(cuImportExternalMemory)
+GV_HOOK(cuDestroyExternalMemory)
+GV_HOOK(cuMulticastBindAddr)
+GV_HOOK(cuMulticastBindAddr_v2)
+GV_HOOK(cuCtxSetLimit)
+
+/* host_memory.c: the budget for pinned memory */
+GV_HOOK(cuMemAllocHost)
+GV_HOOK(cuMemAllocHost_v2)
+GV_HOOK(cuMemHostAlloc)
+GV_HOOK(cuMemFreeHost)
+GV_HOOK(cuMemHostRegister)
+GV_HOOK(cuMemHostRegister_v2)
+GV_HOOK(cuMemHostUnregister)
 
 /* pool.c */
 GV_HOOK(cuMemAllocAsync)

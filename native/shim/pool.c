@@ -143,14 +143,17 @@ static CUresult release(CUdeviceptr dptr, CUstream stream)
         result = CUDA_ERROR_INVALID_CONTEXT;
     if (result != CUDA_SUCCESS)
         return result;
-    if (gv_stream_captures(stream)) /* a graph frees what a graph allocated */
-        return CUDA_ERROR_INVALID_VALUE;
     struct gv_range *const range = gv_memory_claim(dptr);
     if (range == NULL)
         return CUDA_ERROR_INVALID_VALUE;
-    gv_pool_given(range);
-    gv_pool_free_later(range, stream, context);
-    return CUDA_SUCCESS;
+    const CUmemoryPool pool = range->pool; /* once it waits, another thread may end it */
+    const uint64_t bytes = range->asked_bytes;
+    result = gv_pool_free_later(range, stream, context);
+    if (result == CUDA_SUCCESS)
+        count_given(pool, bytes);
+    else
+        gv_memory_readmit(range, range->context, range->pool);
+    return result;
 }
 
 #define STREAM_ORDERED(suffix, default_stream)                                                                         \
@@ -171,9 +174,11 @@ static CUresult release(CUdeviceptr dptr, CUstream stream)
     }                                                                                                                  \
     GV_EXPORT CUresult cuMemFreeAsync##suffix(CUdeviceptr dptr, CUstream hStream)                                      \
     {                                                                                                                  \
-        if (!gv_memory_owns(dptr))                                                                                     \
+        const CUstream stream = hStream == NULL ? default_stream : hStream;                                            \
+        /* In a capture: a graph frees what a graph allocated, the driver says so. */                                  \
+        if (!gv_memory_owns(dptr) || gv_stream_captures(stream))                                                       \
             return REAL(cuMemFreeAsync##suffix)(dptr, hStream);                                                        \
-        return release(dptr, hStream == NULL ? default_stream : hStream);                                              \
+        return release(dptr, stream);                                                                                  \
     }
 
 STREAM_ORDERED(, NULL)

@@ -5,8 +5,9 @@
  */
 #include <string.h>
 
-#include "log.h"
 #include "real_driver.h"
+#include "symbols.h"
+#include "unknown.h"
 
 struct row {
     const char *name;
@@ -22,13 +23,6 @@ static const struct row rows[] = {
 };
 #undef GV_ROW
 enum { ROW_COUNT = sizeof rows / sizeof rows[0] };
-
-/* What we answer with ourselves; NULL for symbols that are only forwarded. */
-#define GV_HOOKED(index, symbol) [index] = (void *)symbol,
-static void *const ours[GV_SYMBOL_COUNT] = {
-#include "shim_hooks.inc"
-};
-#undef GV_HOOKED
 
 static int first_row(const char *name)
 {
@@ -63,25 +57,31 @@ static const struct row *find_row(const char *name, int version, cuuint64_t flag
  * Asked for a version above our headers', the driver may answer with a newer ABI than we know. It is ours to replace only if
  * the driver gives the same function for the newest version that we do know.
  */
-static int same_abi(const char *name, void *found, cuuint64_t flags)
+static int same_abi(const char *name, const void *found, cuuint64_t flags)
 {
     void *known = NULL;
     const CUresult result = REAL(cuGetProcAddress_v2)(name, &known, GV_HEADER_VERSION, flags, NULL);
     return result == CUDA_SUCCESS && known == found;
 }
 
+/*
+ * `*function` is the driver's answer. It stays where our headers do not say which function that is; the status word is the
+ * driver's in any case, because what we put in its place is the same function.
+ */
 static void substitute(const char *name, void **function, int version, cuuint64_t flags)
 {
+    const cuuint64_t known = CU_GET_PROC_ADDRESS_LEGACY_STREAM | CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
     if (name == NULL || function == NULL || *function == NULL)
         return;
     const struct row *row = find_row(name, version, flags);
-    if (row == NULL || ours[row->symbol] == NULL)
-        return;
-    if (version > GV_HEADER_VERSION && !same_abi(name, *function, flags)) {
-        gv_debug("%s at version %d is newer than this shim knows and passes through ungoverned", name, version);
-        return;
-    }
-    *function = ours[row->symbol];
+    if (flags & ~known)
+        gv_unknown_add(name, version, GV_UNKNOWN_FLAGS);
+    else if (row == NULL)
+        gv_unknown_add(name, version, GV_UNKNOWN_NAME);
+    else if (version > GV_HEADER_VERSION && !same_abi(name, *function, flags))
+        gv_unknown_add(name, version, GV_UNKNOWN_VERSION);
+    else if (gv_symbols[row->symbol].answer != NULL)
+        *function = gv_symbols[row->symbol].answer;
 }
 
 GV_EXPORT CUresult cuGetProcAddress(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags)

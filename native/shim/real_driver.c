@@ -1,33 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* dl_iterate_phdr */
 #include "real_driver.h"
 
 #include <dlfcn.h>
-#include <pthread.h>
-#include <stdlib.h>
+#include <link.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "environment.h"
+#include "gpuvirt/control_block_ops.h"
 #include "log.h"
+#include "symbols.h"
 
 /*
  * Where a call goes that came through a slot's opening stub. Until the driver is open all entries are `not_yet`: a driver
- * which calls or looks up cu* names on the opening thread gets an answer instead of a deadlock (nvshare#27).
+ * which calls or looks up cu* names while it is loaded gets an answer instead of a deadlock (nvshare#27).
  */
 void *gv_resolved[GV_SYMBOL_COUNT] __attribute__((visibility("hidden")));
 
-static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+/*
+ * Futex: 0, then the pid of the process that opens the driver, then OPENED (released: the tables are complete). A pid and not
+ * a lock: the child of a fork in that moment finds its parent's pid there, has no thread that would go on, and opens itself.
+ */
+static uint32_t opening;
+enum { OPENED = 0x7fffffff };
 static __thread int this_thread_opens;
-static int opened; /* written under `opening`; read with acquire: then the tables are complete */
+static const char *opening_path; /* written by the thread that opens, before the file's constructors run */
 
 static CUresult not_yet(void) { return CUDA_ERROR_NOT_INITIALIZED; }
 static CUresult absent(void) { return CUDA_ERROR_NOT_FOUND; } /* an older driver has no such function */
 static CUresult no_driver(void) { return CUDA_ERROR_NO_DEVICE; }
-
-static const char *const names[GV_SYMBOL_COUNT] = {
-#define GV_SYMBOL(index, symbol) [index] = #symbol,
-#include "entry_points.inc"
-#undef GV_SYMBOL
-};
 
 static const char *const well_known[] = {
     "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
@@ -45,7 +47,20 @@ static const char *const well_known[] = {
 static void *open_file(const char *path)
 {
     const int deep = gv_environment()->no_deepbind ? 0 : RTLD_DEEPBIND;
-    return dlopen(path, RTLD_NOW | RTLD_LOCAL | deep);
+    __atomic_store_n(&opening_path, path, __ATOMIC_RELEASE);
+    void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | deep);
+    if (handle == NULL || dlsym(handle, "cuGetProcAddress_v2") != (void *)cuGetProcAddress_v2)
+        return handle;
+    /* The shim itself, put in the driver's place: each call would come back for ever. */
+    dlclose(handle);
+    gv_debug("%s is gpuvirt's shim and not a driver", path);
+    return NULL;
+}
+
+static const char *reason(void)
+{
+    const char *const error = dlerror();
+    return error != NULL ? error : "it is gpuvirt's shim and not a driver";
 }
 
 static void *find_driver(void)
@@ -54,7 +69,7 @@ static void *find_driver(void)
     if (given[0] != '\0') {
         void *handle = open_file(given);
         if (handle == NULL)
-            gv_log("cannot load the CUDA driver %s (GPUVIRT_DRIVER): %s", given, dlerror());
+            gv_log("cannot load the CUDA driver %s (GPUVIRT_DRIVER): %s", given, reason());
         return handle;
     }
     for (size_t i = 0; i < sizeof well_known / sizeof well_known[0]; i++) {
@@ -70,7 +85,7 @@ static void *find_driver(void)
 static void fill_tables(void *handle)
 {
     for (int i = 0; i < GV_SYMBOL_COUNT; i++) {
-        void *function = handle == NULL ? (void *)no_driver : dlsym(handle, names[i]);
+        void *function = handle == NULL ? (void *)no_driver : dlsym(handle, gv_symbols[i].name);
         gv_resolved[i] = function == NULL ? (void *)absent : function;
     }
     /* Each slot goes from its stub to the function in one store: another thread jumps to either, and both are right. */
@@ -78,18 +93,63 @@ static void fill_tables(void *handle)
         __atomic_store_n(&gv_real[i], gv_resolved[i], __ATOMIC_RELEASE);
 }
 
-__attribute__((visibility("hidden"))) void gv_open_driver(void)
+struct whose {
+    uintptr_t address;
+    const char *file;
+    int found;
+};
+
+static int look_at(struct dl_phdr_info *object, size_t size, void *argument)
 {
-    if (__atomic_load_n(&opened, __ATOMIC_ACQUIRE) || this_thread_opens)
-        return;
-    pthread_mutex_lock(&opening);
-    if (!opened) {
-        this_thread_opens = 1;
-        for (int i = 0; i < GV_SYMBOL_COUNT; i++)
-            gv_resolved[i] = (void *)not_yet;
-        fill_tables(find_driver());
-        this_thread_opens = 0;
-        __atomic_store_n(&opened, 1, __ATOMIC_RELEASE);
+    struct whose *const whose = argument;
+    (void)size;
+    for (int i = 0; i < object->dlpi_phnum; i++) {
+        const ElfW(Phdr) *const segment = &object->dlpi_phdr[i];
+        const uintptr_t start = object->dlpi_addr + segment->p_vaddr;
+        if (segment->p_type != PT_LOAD || whose->address < start || whose->address >= start + segment->p_memsz)
+            continue;
+        whose->found = whose->file != NULL && strcmp(object->dlpi_name, whose->file) == 0;
+        return 1;
     }
-    pthread_mutex_unlock(&opening);
+    return 0;
+}
+
+/*
+ * Does a thread of the driver call, which its constructor has started and may be waiting for? dladdr would wait for the
+ * loader's lock, which the opening thread holds; dl_iterate_phdr does not.
+ */
+static int called_by_driver(const void *caller)
+{
+    struct whose whose = {(uintptr_t)caller, __atomic_load_n(&opening_path, __ATOMIC_ACQUIRE), 0};
+    dl_iterate_phdr(look_at, &whose);
+    return whose.found;
+}
+
+static void open_driver(void)
+{
+    this_thread_opens = 1;
+    for (int i = 0; i < GV_SYMBOL_COUNT; i++)
+        gv_resolved[i] = (void *)not_yet;
+    fill_tables(find_driver());
+    this_thread_opens = 0;
+    __atomic_store_n(&opening, OPENED, __ATOMIC_RELEASE);
+    gv_futex_wake_all(&opening);
+}
+
+__attribute__((visibility("hidden"))) void gv_open_driver(const void *caller)
+{
+    const uint32_t own = (uint32_t)getpid();
+    for (;;) {
+        uint32_t seen = __atomic_load_n(&opening, __ATOMIC_ACQUIRE);
+        if (seen == OPENED || this_thread_opens)
+            return;
+        if (seen == own) { /* another thread does it */
+            if (called_by_driver(caller))
+                return;
+            gv_futex_wait(&opening, seen, 100000000);
+        } else if (__atomic_compare_exchange_n(&opening, &seen, own, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+            open_driver();
+            return;
+        }
+    }
 }

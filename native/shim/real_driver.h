@@ -20,7 +20,10 @@ extern void *gv_real[GV_SYMBOL_COUNT]; /* shim_forwarders.S; filled once by gv_o
 /* The real function of an ABI symbol, with its type. */
 #define REAL(symbol) ((__typeof__(&symbol))gv_real[GV_INDEX_##symbol])
 
-/* Opens the driver if that was not done yet. Any thread, any time, also from within the driver's own initialisation. */
-void gv_open_driver(void);
+/*
+ * Opens the driver if that was not done yet. Any thread, any time, also from within the driver's own initialisation: its
+ * threads (`caller`: where the call came from) do not wait for it.
+ */
+void gv_open_driver(const void *caller);
 
 #endif

@@ -23,6 +23,7 @@ gv_open_and_jump:
     movups %xmm5, 80(%rsp)
     movups %xmm6, 96(%rsp)
     movups %xmm7, 112(%rsp)
+    movq 200(%rsp), %rdi            # who called
     call gv_open_driver
     movups 0(%rsp), %xmm0
     movups 16(%rsp), %xmm1

@@ -142,7 +142,7 @@ void gv_room_give(uint64_t bytes)
 
 int gv_room_again(uint64_t bytes, int *tries)
 {
-    if (++*tries > TRIES)
+    if (bytes == 0 || ++*tries > TRIES)
         return 0;
     if (gv_extents_release_cached(bytes) != 0)
         return 1; /* that was physical memory */

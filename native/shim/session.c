@@ -9,17 +9,22 @@
 
 #include "arena.h"
 #include "blocks.h"
+#include "capture.h"
 #include "contexts.h"
 #include "environment.h"
 #include "fixed.h"
+#include "host_memory.h"
 #include "ipc.h"
 #include "log.h"
+#include "marks.h"
 #include "memory.h"
+#include "passed.h"
 #include "pool.h"
 #include "real_driver.h"
-#include "sharing.h"
 #include "room.h"
+#include "sharing.h"
 #include "streams.h"
+#include "unknown.h"
 
 struct gv_session gv_session = {.doorbell = -1};
 static pthread_mutex_t attaching = PTHREAD_MUTEX_INITIALIZER;
@@ -49,6 +54,8 @@ static void forget_in_child(void)
     gv_arena_forget();
     gv_contexts_forget();
     gv_streams_forget();
+    gv_marks_forget();
+    gv_capture_forget();
     gv_pool_forget();
     gv_memory_forget();
     gv_blocks_forget();
@@ -56,6 +63,9 @@ static void forget_in_child(void)
     gv_imports_forget();
     gv_sharing_forget();
     gv_fixed_forget();
+    gv_passed_forget();
+    gv_unknown_forget();
+    gv_host_memory_forget();
     gv_room_forget();
 }
 

@@ -23,7 +23,7 @@ CUresult gv_sharing_fetch(uint32_t pid, uint64_t nonce, uint64_t first, uint32_t
 
 /* --- control thread --- */
 
-typedef int gv_sharing_sender(uint16_t type, void *message, size_t size, const int *descriptors, int count);
+typedef void gv_sharing_sender(uint16_t type, void *message, size_t size, const int *descriptors, int count);
 void gv_sharing_send(gv_sharing_sender *send);                              /* all that waits */
 void gv_sharing_answered(const struct gv_shared *answer, int *descriptors); /* takes the descriptors */
 void gv_sharing_reattached(void); /* another daemon: it knows nothing of what was offered, and will not answer */

@@ -3,10 +3,12 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "capture.h"
 #include "contexts.h"
 #include "gate.h"
+#include "marks.h"
 #include "pool.h"
 #include "real_driver.h"
 
@@ -39,9 +41,11 @@ static CUresult created(CUresult result, const CUstream *stream)
     return result;
 }
 
-static void destroyed(CUstream stream)
+/* Before the driver does: the handle may come again for another stream. */
+static void ends(CUstream stream)
 {
     gv_pool_stream_ends(stream);
+    gv_marks_stream_ends(stream);
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < count; i++) {
         if (streams[i].handle == stream) {
@@ -62,17 +66,22 @@ GV_EXPORT CUresult cuStreamCreateWithPriority(CUstream *phStream, unsigned int f
     return created(REAL(cuStreamCreateWithPriority)(phStream, flags, priority), phStream);
 }
 
-GV_EXPORT CUresult cuStreamDestroy(CUstream hStream)
+GV_EXPORT CUresult cuGreenCtxStreamCreate(CUstream *phStream, CUgreenCtx greenCtx, unsigned int flags, int priority)
 {
-    destroyed(hStream);
-    return REAL(cuStreamDestroy)(hStream);
+    return created(REAL(cuGreenCtxStreamCreate)(phStream, greenCtx, flags, priority), phStream);
 }
 
-GV_EXPORT CUresult cuStreamDestroy_v2(CUstream hStream)
+static CUresult destroyed(CUresult (*destroy)(CUstream), CUstream stream)
 {
-    destroyed(hStream);
-    return REAL(cuStreamDestroy_v2)(hStream);
+    ends(stream);
+    const CUresult result = destroy(stream);
+    if (result == CUDA_SUCCESS)
+        gv_capture_stream_ended(stream);
+    return result;
 }
+
+GV_EXPORT CUresult cuStreamDestroy(CUstream hStream) { return destroyed(REAL(cuStreamDestroy), hStream); }
+GV_EXPORT CUresult cuStreamDestroy_v2(CUstream hStream) { return destroyed(REAL(cuStreamDestroy_v2), hStream); }
 
 void gv_streams_context_ended(CUcontext context)
 {
@@ -86,53 +95,73 @@ void gv_streams_context_ended(CUcontext context)
 }
 
 /* The streams of now, to be freed by the caller; NULL when there is no memory. */
-static CUstream *copy_streams(size_t *copied)
+static struct stream *copy_streams(size_t *copied)
 {
     pthread_mutex_lock(&lock);
     *copied = count;
-    CUstream *copy = malloc((count + 1) * sizeof *copy);
-    for (size_t i = 0; copy != NULL && i < count; i++)
-        copy[i] = streams[i].handle;
+    struct stream *copy = malloc((count + 1) * sizeof *copy);
+    if (copy != NULL && count != 0)
+        memcpy(copy, streams, count * sizeof *copy);
     pthread_mutex_unlock(&lock);
     return copy;
 }
 
-static CUresult drain(CUstream stream)
+CUcontext gv_streams_context_of(CUstream stream)
 {
-    CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
-    /* A stream destroyed meanwhile, and the legacy stream beside a capture, answer with an error: nothing to wait for. */
-    if (REAL(cuStreamIsCapturing)(stream, &status) != CUDA_SUCCESS || status != CU_STREAM_CAPTURE_STATUS_NONE)
-        return CUDA_SUCCESS;
-    return REAL(cuStreamSynchronize)(stream);
+    CUcontext context = NULL;
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < count; i++)
+        if (streams[i].handle == stream)
+            context = streams[i].context;
+    pthread_mutex_unlock(&lock);
+    return context;
 }
 
-CUresult gv_streams_drain(void)
+uint64_t gv_streams_thread_number(void)
+{
+    static uint64_t threads;
+    static __thread uint64_t own_number __attribute__((tls_model("initial-exec")));
+    if (own_number == 0)
+        own_number = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
+    return own_number;
+}
+
+CUresult gv_streams_drain(CUcontext context)
 {
     size_t copied;
-    CUstream *const copy = copy_streams(&copied);
+    struct stream *const copy = copy_streams(&copied);
+    CUresult worst = CUDA_SUCCESS;
     if (copy == NULL)
         return CUDA_ERROR_OUT_OF_MEMORY;
-    CUresult worst = drain(NULL);
-    for (size_t i = 0; i < copied; i++) {
-        const CUresult result = drain(copy[i]);
-        if (result != CUDA_SUCCESS && result != CUDA_ERROR_INVALID_HANDLE && result != CUDA_ERROR_CONTEXT_IS_DESTROYED)
-            worst = result;
-    }
+    /* Those that capture have their mark; so has the legacy stream if one of them blocks it, else it comes after all threads'. */
+    gv_capture_take_turn();
+    worst = gv_marks_put_if_free(CU_STREAM_LEGACY);
+    size_t foreign = 0;
+    for (size_t i = 0; i < copied; i++)
+        if (copy[i].context == context && gv_marks_put_if_free(copy[i].handle) == CUDA_ERROR_INVALID_HANDLE)
+            copy[foreign++] = copy[i];
+    gv_capture_give_turn();
+    /* Destroyed meanwhile, or of a green context, whose streams do not take our events. */
+    for (size_t i = 0; i < foreign; i++)
+        if (!gv_stream_captures(copy[i].handle))
+            REAL(cuStreamSynchronize)(copy[i].handle);
     free(copy);
-    return worst;
+    const CUresult result = gv_marks_wait(context);
+    return result != CUDA_SUCCESS ? result : worst;
 }
 
 int gv_streams_finished(void)
 {
     size_t copied;
-    if (gv_anything_captures() || gv_contexts_count() != 1 || gv_gate_uses_thread_streams())
+    if (gv_contexts_count() != 1 || gv_gate_uses_thread_streams() || !gv_capture_hold_off())
         return 0;
-    CUstream *const copy = copy_streams(&copied);
+    struct stream *const copy = copy_streams(&copied);
     int finished = copy != NULL && REAL(cuStreamQuery)(CU_STREAM_LEGACY) == CUDA_SUCCESS;
     for (size_t i = 0; finished && i < copied; i++) {
-        const CUresult result = REAL(cuStreamQuery)(copy[i]);
+        const CUresult result = REAL(cuStreamQuery)(copy[i].handle);
         finished = result == CUDA_SUCCESS || result == CUDA_ERROR_INVALID_HANDLE; /* the latter: destroyed meanwhile */
     }
+    gv_capture_let_begin();
     free(copy);
     return finished;
 }

@@ -12,6 +12,7 @@
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
+#include "streams.h"
 
 enum { REUSE_DEPTH = 16, RECLAIM_DEPTH = 8 };
 
@@ -41,12 +42,8 @@ static struct waiting *in_hand;                    /* taken out by threads that 
 
 static struct order order_of(CUstream stream, CUcontext context)
 {
-    static uint64_t threads;
-    static __thread uint64_t own_number;
-    if (stream == CU_STREAM_PER_THREAD && own_number == 0)
-        own_number = __atomic_add_fetch(&threads, 1, __ATOMIC_RELAXED);
     return (struct order){stream == CU_STREAM_LEGACY ? NULL : stream, context,
-                          stream == CU_STREAM_PER_THREAD ? own_number : 0};
+                          stream == CU_STREAM_PER_THREAD ? gv_streams_thread_number() : 0};
 }
 
 void gv_waiting_forget(void)
@@ -66,25 +63,25 @@ static void append(struct waiting *entry)
     pthread_mutex_unlock(&lock);
 }
 
-void gv_pool_free_later(struct gv_range *range, CUstream stream, CUcontext context)
+CUresult gv_pool_free_later(struct gv_range *range, CUstream stream, CUcontext context)
 {
     struct waiting *entry = calloc(1, sizeof *entry);
+    const CUstreamCaptureMode mode = gv_capture_relax();
     CUresult result =
         entry == NULL ? CUDA_ERROR_OUT_OF_MEMORY : REAL(cuEventCreate)(&entry->event, CU_EVENT_DISABLE_TIMING);
     if (result == CUDA_SUCCESS)
         result = REAL(cuEventRecord)(entry->event, stream);
+    if (result != CUDA_SUCCESS && entry != NULL && entry->event != NULL)
+        REAL(cuEventDestroy_v2)(entry->event);
+    gv_capture_restore(mode);
     if (result != CUDA_SUCCESS) {
-        /* No event, no order: wait for the stream itself (it has an error of its own if that fails too). */
-        REAL(cuStreamSynchronize)(stream);
-        gv_memory_give(range);
-        if (entry != NULL && entry->event != NULL)
-            REAL(cuEventDestroy_v2)(entry->event);
         free(entry);
-        return;
+        return result;
     }
     entry->range = range;
     entry->order = order_of(stream, context);
     append(entry);
+    return CUDA_SUCCESS;
 }
 
 int gv_pool_free_after_captures(struct gv_range *range)
@@ -103,8 +100,7 @@ int gv_pool_free_after_captures(struct gv_range *range)
 static int passed(const struct waiting *entry, int wait)
 {
     if (entry->event == NULL)
-        return !gv_anything_captures() &&
-               gv_contexts_finish(entry->order.context) != CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+        return gv_contexts_finish(entry->order.context) != CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     /* Any other answer than "not yet" ends the wait: a lost context never finishes, a dead stream has finished. */
     if (wait)
         REAL(cuEventSynchronize)(entry->event);
@@ -182,13 +178,10 @@ int gv_pool_reclaim(int wait)
 {
     if (__atomic_load_n(&oldest, __ATOMIC_RELAXED) == NULL && !wait)
         return 0;
-    if (!gv_anything_captures())
-        return reclaim(wait);
     /* Asking an event is forbidden to a program that captures, and would spoil its capture; not to us. */
-    CUstreamCaptureMode mode = CU_STREAM_CAPTURE_MODE_RELAXED;
-    REAL(cuThreadExchangeStreamCaptureMode)(&mode);
+    const CUstreamCaptureMode mode = gv_capture_relax();
     const int given = reclaim(wait);
-    REAL(cuThreadExchangeStreamCaptureMode)(&mode);
+    gv_capture_restore(mode);
     return given;
 }
 

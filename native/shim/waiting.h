@@ -8,8 +8,11 @@
 #include "cuda_api.h"
 #include "ranges.h"
 
-/* Gives the range back when what was submitted to the stream so far has finished. `context`: current on this thread. */
-void gv_pool_free_later(struct gv_range *range, CUstream stream, CUcontext context);
+/*
+ * Gives the range back when what was submitted to the stream so far has finished. `context`: current on this thread. The
+ * driver's error when the stream takes no event now (the range stays with the caller).
+ */
+CUresult gv_pool_free_later(struct gv_range *range, CUstream stream, CUcontext context);
 
 /* A range of this size that was freed on this very stream, where stream order makes it safe at once; else NULL. */
 struct gv_range *gv_pool_reuse(uint64_t bytes, CUstream stream, CUcontext context);

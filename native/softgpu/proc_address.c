@@ -8,11 +8,7 @@
 
 #include <string.h>
 
-static void *const functions[] = {
-#define GV_SYMBOL(index, symbol) [index] = (void *)&symbol,
-#include "entry_points.inc"
-#undef GV_SYMBOL
-};
+extern void *const gv_soft_functions[]; /* generated: by index of the symbol */
 
 struct row {
     const char *name;
@@ -43,21 +39,6 @@ static int find_name(const char *name)
     return low < ROWS && strcmp(rows[low].name, name) == 0 ? low : ROWS;
 }
 
-/* Of cudaProfiler.h, which is not among the headers that the table is made from. */
-CUresult cuProfilerStart(void);
-CUresult cuProfilerStop(void);
-CUresult cuProfilerInitialize(const char *configFile, const char *outputFile, int outputMode);
-
-static void *profiler_function(const char *symbol, int version)
-{
-    if (version < 4000)
-        return NULL;
-    return strcmp(symbol, "cuProfilerStart") == 0        ? (void *)cuProfilerStart
-           : strcmp(symbol, "cuProfilerStop") == 0       ? (void *)cuProfilerStop
-           : strcmp(symbol, "cuProfilerInitialize") == 0 ? (void *)cuProfilerInitialize
-                                                         : NULL;
-}
-
 static CUresult look_up(const char *symbol, void **pfn, int version, cuuint64_t flags,
                         CUdriverProcAddressQueryResult *status)
 {
@@ -65,11 +46,7 @@ static CUresult look_up(const char *symbol, void **pfn, int version, cuuint64_t 
     if (symbol == NULL || pfn == NULL || flags & ~known || version > GV_HEADER_VERSION)
         return CUDA_ERROR_INVALID_VALUE;
     *status = CU_GET_PROC_ADDRESS_SYMBOL_NOT_FOUND;
-    *pfn = profiler_function(symbol, version);
-    if (*pfn != NULL) {
-        *status = CU_GET_PROC_ADDRESS_SUCCESS;
-        return CUDA_SUCCESS;
-    }
+    *pfn = NULL;
     const struct row *best = NULL;
     const bool per_thread = flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM;
     for (int i = find_name(symbol); i < ROWS && strcmp(rows[i].name, symbol) == 0; i++) {
@@ -82,7 +59,7 @@ static CUresult look_up(const char *symbol, void **pfn, int version, cuuint64_t 
     }
     if (best != NULL) {
         *status = CU_GET_PROC_ADDRESS_SUCCESS;
-        *pfn = functions[best->index];
+        *pfn = gv_soft_functions[best->index];
     }
     return CUDA_SUCCESS;
 }

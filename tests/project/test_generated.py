@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GENERATE = ROOT / "native" / "generate"
 RESEARCH = ROOT.parent / "shared" / "data" / "driver_entry_points.tsv"
 NAMES, ROWS, SYMBOLS = 485, 685, 685  # of CUDA 13.5: a new header version changes them, and somebody must look
+EXTENSION_ROWS = 38  # of the GL (18), EGL (12), VDPAU (5) and profiler (3) headers; cuWGLGetDevice is Windows only
 
 
 def load(name: str) -> ModuleType:
@@ -31,18 +33,29 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def table() -> tuple[list[Any], list[Any]]:
-    """(symbols, rows) as the generator reads them from the headers."""
+def include() -> Path:
+    """The folder of cuda.h."""
     found = subprocess.run([sys.executable, GENERATE / "find_headers.py"], capture_output=True, text=True, check=False)
     if found.returncode != 0:
         pytest.skip(found.stderr.strip())
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
+    if shutil.which("cc") is None:
         pytest.skip("no C compiler")
+    return Path(found.stdout.strip())
+
+
+@pytest.fixture(scope="module")
+def table(include: Path) -> tuple[list[Any], list[Any]]:
+    """(symbols, rows) of cuda.h as the generator reads them."""
     headers = load("headers")
-    text = headers.preprocess(compiler, Path(found.stdout.strip()))
+    text = headers.preprocess("cc", include)
     symbols = headers.parse_symbols(text)
     return symbols, headers.pair_rows(text, symbols)
+
+
+@pytest.fixture(scope="module")
+def whole(include: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What all headers declare, GL, EGL, VDPAU and profiler included."""
+    return load("headers").read_headers("cc", include, tmp_path_factory.mktemp("stand_ins"))
 
 
 def test_counts(table: tuple[list[Any], list[Any]]) -> None:
@@ -70,9 +83,55 @@ def test_same_as_the_research(table: tuple[list[Any], list[Any]]) -> None:
     assert {(row.base, row.version, row.variant, row.symbol) for row in table[1]} == research
 
 
-def test_every_name_has_a_class(table: tuple[list[Any], list[Any]]) -> None:
+def test_the_extensions_are_there(table: tuple[list[Any], list[Any]], whole: Any) -> None:
+    assert whole.absent == []
+    assert len(whole.rows) == ROWS + EXTENSION_ROWS
+    assert len(whole.symbols) == SYMBOLS + EXTENSION_ROWS
+    assert {row.symbol for row in whole.rows} == {symbol.name for symbol in whole.symbols}
+    assert set(table[1]) <= set(whole.rows)
+
+
+def test_every_name_has_a_class(whole: Any) -> None:
     classes = load("entry_points").read_classes(GENERATE / "classes.tsv")
-    assert set(classes) == {row.base for row in table[1]}
+    assert set(classes) == {row.base for row in whole.rows}
+
+
+def test_same_classes_as_the_research() -> None:
+    if not RESEARCH.exists():
+        pytest.skip(f"no {RESEARCH.name} beside this checkout")
+    lines = [line.split("\t") for line in RESEARCH.read_text().splitlines() if line and not line.startswith("#")]
+    name, kind = lines[0].index("name"), lines[0].index("class")
+    ours = load("entry_points").read_classes(GENERATE / "classes.tsv")
+    assert {(line[name], line[kind]) for line in lines[1:] if ours[line[name]].name != line[kind]} == set()
+
+
+def generate(include: Path, folder: Path, classes: str) -> Any:
+    (folder / "classes.tsv").write_text(classes)
+    hooks = ROOT / "native" / "shim" / "hooked_functions.h"
+    return load("entry_points").generate(include, folder, "cc", "x86_64", hooks, folder / "classes.tsv")
+
+
+def test_a_name_without_a_class_is_listed_and_passes_through(include: Path, tmp_path: Path) -> None:
+    lines = (GENERATE / "classes.tsv").read_text().splitlines(keepends=True)
+    left_out = ("cuDeviceGetCount", "cuEGLStreamProducerConnect")
+    files = generate(include, tmp_path, "".join(line for line in lines if line.split("\t")[0] not in left_out))
+    assert files["unclassified.txt"].split() == list(left_out)
+    counted = files["shim_symbols.c"]
+    assert '{"cuDeviceGetCount", (void *)cuDeviceGetCount, ' in counted  # our forwarder, with a counter
+    assert "cuDeviceGetCount:" in files["shim_forwarders.S"]
+    assert generate(include, tmp_path, "".join(lines))["unclassified.txt"] == ""
+
+
+def test_a_class_that_does_not_exist_is_an_error(include: Path, tmp_path: Path) -> None:
+    with pytest.raises(load("headers").HeaderError, match="cuInit has the class gates"):
+        generate(include, tmp_path, "cuInit\tgates\n")
+
+
+def test_the_shim_knows_the_classes_by_number() -> None:
+    text = (ROOT / "native" / "shim" / "symbols.h").read_text()
+    written = re.findall(r"GV_CLASS_(\w+) = (\d+)", text)
+    expected = [(name.upper().replace("-", "_"), str(i)) for i, name in enumerate(load("forwarders").CLASSES)]
+    assert written == expected
 
 
 def built(name: str) -> Path:
@@ -93,13 +152,13 @@ def test_sonames(library: str, soname: str) -> None:
 
 
 @pytest.mark.parametrize("library", ["libgpuvirt-shim.so", "softgpu/libcuda.so.1"])
-def test_every_symbol_is_exported(table: tuple[list[Any], list[Any]], library: str) -> None:
-    missing = {symbol.name for symbol in table[0]} - elf.exported_symbols(built(library))
+def test_every_symbol_is_exported(whole: Any, library: str) -> None:
+    missing = {symbol.name for symbol in whole.symbols} - elf.exported_symbols(built(library))
     assert not missing
 
 
 @pytest.mark.parametrize("library", ["libgpuvirt-shim.so", "softgpu/libcuda.so.1"])
-def test_nothing_else_is_exported(table: tuple[list[Any], list[Any]], library: str) -> None:
+def test_nothing_else_is_exported(whole: Any, library: str) -> None:
     """A library in somebody else's process: any other name could shadow one of the program's."""
-    extra = elf.exported_symbols(built(library)) - {symbol.name for symbol in table[0]}
-    assert {name for name in extra if not name.startswith(("cu", "_init", "_fini"))} == set()
+    extra = elf.exported_symbols(built(library)) - {symbol.name for symbol in whole.symbols}
+    assert extra - {"_init", "_fini"} == ({"gvSoftWatch"} if library.startswith("softgpu/") else set())  # watch.h

@@ -14,7 +14,7 @@ PURE_FORBIDS = {
     "asyncio", "ctypes", "grpc", "logging", "multiprocessing", "os", "pathlib", "random", "select", "selectors",
     "shutil", "signal", "socket", "structlog", "subprocess", "tempfile", "threading", "time",
 }  # fmt: skip
-DAEMON_MAY_USE = {"arbitration", "clock", "control", "errors", "job", "paths", "proto", "units"}
+DAEMON_MAY_USE = {"arbitration", "clock", "control", "errors", "job", "metrics", "paths", "proto", "units"}
 NVML_READERS = {"daemon/gpuvirtd/devices/nvml.py", "gpuvirt/cli/nvml_probe.py"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
 

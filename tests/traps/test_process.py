@@ -36,7 +36,7 @@ def present(**environ: str) -> dict[str, object]:
     Edit(
         "native/shim/session.c",
         "int gv_session_refused(void)",
-        "__attribute__((constructor)) static void early(void) { gv_open_driver(); }\nint gv_session_refused(void)",
+        "__attribute__((constructor)) static void early(void) { gv_open_driver(NULL); }\nint gv_session_refused(void)",
     ),
 )
 def test_work_in_constructors() -> None:

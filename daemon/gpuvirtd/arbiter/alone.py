@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpuvirt.control.block import ClientState
 from gpuvirtd.jobs import Job
 
 
@@ -38,10 +37,4 @@ class AloneTime:
 
 def busy(job: Job, now: int) -> int:
     """Busy time of all processes of a job so far, with what each one is busy with at this moment."""
-    total = job.totals["busy_ns"]
-    for member in job.members.values():
-        report = member.refresh(now)
-        total += report.busy_ns
-        if report.state is ClientState.RUNNING:
-            total += now - report.ready_since_ns
-    return total
+    return job.totals["busy_ns"] + sum(member.busy(now) for member in job.members.values())

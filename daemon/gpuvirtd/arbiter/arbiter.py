@@ -75,6 +75,7 @@ class Arbiter:
         for old in replaced:
             self.members.pop(old.number, None)
             events.gone(self.gpu, old.number)
+        member.attached = self.clock.now()
         self.members[member.number] = member
         events.attach(self.gpu, member.job.id, member.job.weight, member.facts)
         self.turn()
@@ -281,6 +282,8 @@ class Arbiter:
         """Tell all clients that the loop turns."""
         for page in self.pages.values():
             page.heartbeat(now)
+        for member in self.members.values():
+            member.sample(now)
 
     def close(self) -> None:
         """Stop; lease words stay as they are, so that jobs wait or run on."""

@@ -27,12 +27,7 @@ def publish_quota(jobs: Iterable[Job], job: Job, arbiter: Arbiter, host_budget: 
     mine = [member for member in job.members.values() if member.arbiter is arbiter]
     charged = sum(member.facts.charged for member in mine)
     native = sum(member.facts.native for member in mine)
-    others = sum(
-        member.facts.charged - member.facts.native
-        for other in jobs
-        if other is not job
-        for member in other.members.values()
-    )
+    others = charged_by_others(jobs, job)
     capacity = arbiter.gpu.capacity
     quota = ledger.published_quota(job.memory, capacity, charged, others, host_budget, native)
     page = arbiter.page_of(job)
@@ -43,3 +38,13 @@ def publish_quota(jobs: Iterable[Job], job: Job, arbiter: Arbiter, host_budget: 
             log.warning("quota_cut", job=job.id, quota=quota, others_charged=others, reason="host memory budget")
         page.set_quota(quota)
     return quota
+
+
+def charged_by_others(jobs: Iterable[Job], job: Job) -> int:
+    """Bytes of all other jobs that may have to be swapped."""
+    return sum(
+        member.facts.charged - member.facts.native
+        for other in jobs
+        if other is not job
+        for member in other.members.values()
+    )

@@ -26,6 +26,8 @@ _Static_assert(offsetof(struct gv_client, charged_bytes) == 56 && offsetof(struc
 _Static_assert(sizeof(struct gv_message_header) == 8, "message layout");
 _Static_assert(sizeof(struct gv_hello) == 144 && sizeof(struct gv_welcome) == 40, "message layout");
 _Static_assert(sizeof(struct gv_refused) == 208 && sizeof(struct gv_moved) == 64, "message layout");
+_Static_assert(sizeof(struct gv_usage_process) == 56 && sizeof(struct gv_query) == 88, "message layout");
+_Static_assert(sizeof(struct gv_usage) == 40 + 56 * GV_USAGE_PROCESSES, "message layout");
 
 static inline uint32_t gv_lease_epoch(uint32_t word) { return word >> GV_LEASE_STATE_BITS; }
 static inline uint32_t gv_lease_state(uint32_t word) { return word & GV_LEASE_STATE_MASK; }

@@ -22,6 +22,10 @@
  *     FETCH(pid, extents)              ->     give me those of that process
  *                                      <-     SHARED(status) + descriptors: the answer to either
  *
+ *     any process of a job (the NVML shim)
+ *     QUERY(job token, GPU)            ->     on a connection of its own, in place of HELLO: the process is no client by it
+ *                                      <-     USAGE or REFUSED(reason); then it may ask again, or hang up
+ *
  * Rules
  *  - `allowance` is a promise of the daemon: a client never has more than that resident on the device. EVICT lowers it to its
  *    target at once; RESTORE raises it. A client below its allowance may create extents without asking.
@@ -46,7 +50,8 @@ enum {
     GV_TEXT_BYTES = 192, /* NUL-terminated UTF-8 */
     GV_DEVICES_MAX = 16,
     GV_UUID_BYTES = 16,
-    GV_SHARE_MAX = 16, /* descriptors of one SHARE or SHARED */
+    GV_SHARE_MAX = 16,       /* descriptors of one SHARE or SHARED */
+    GV_USAGE_PROCESSES = 64, /* of one job on one GPU, in one answer; those with the most memory */
 };
 
 enum gv_message_type {
@@ -61,6 +66,7 @@ enum gv_message_type {
     GV_EVENT = 8, /* a line for the log of the daemon: what could not be virtualised, what failed */
     GV_SHARE = 10,
     GV_FETCH = 11,
+    GV_QUERY = 9, /* what does my job have on this GPU? */
     /* daemon -> shim */
     GV_WELCOME = 65,
     GV_REFUSED = 66,
@@ -68,6 +74,7 @@ enum gv_message_type {
     GV_EVICT = 68,
     GV_WAKE = 69,
     GV_SHARED = 71,
+    GV_USAGE = 70,
 };
 
 struct gv_message_header {
@@ -184,6 +191,34 @@ struct gv_shared {
     uint32_t request;
     uint32_t status; /* CUresult; 0: to a FETCH, the descriptors come with it, in order */
     char reason[GV_TEXT_BYTES];
+};
+
+struct gv_query {
+    struct gv_message_header header;
+    uint8_t device_uuid[GV_UUID_BYTES];
+    char token[GV_TOKEN_BYTES];
+};
+
+/* One process of the asking process's job on the GPU that it asked for. Times are of the daemon's CLOCK_MONOTONIC. */
+struct gv_usage_process {
+    uint32_t pid;           /* in the pid namespace of the process that asks; one that it cannot see is left out */
+    uint32_t host_pid;      /* in that of the daemon */
+    uint64_t charged_bytes; /* device memory charged to it */
+    uint64_t peak_bytes;    /* the most of it that the daemon has seen */
+    uint64_t busy_ns;       /* time with work on the GPU, since it attached */
+    uint64_t recent_ns;     /* the same within the last `window_ns` */
+    uint64_t window_ns;     /* some seconds; shorter for a process that has just attached */
+    uint64_t attached_ns;   /* when it attached */
+};
+
+struct gv_usage {
+    struct gv_message_header header;
+    uint32_t generation; /* of the daemon */
+    uint32_t count;      /* entries that follow */
+    uint64_t quota;      /* bytes that the job may charge on this GPU */
+    uint64_t charged;    /* bytes that all its processes have charged there, also those that are left out */
+    uint64_t now_ns;
+    struct gv_usage_process processes[GV_USAGE_PROCESSES];
 };
 
 struct gv_wake {

@@ -236,7 +236,6 @@ def test_context_synchronise_beside_a_capture(stream: Any) -> None:
     spoiled(stream)
 
 
-@pytest.mark.differs("shim", reason="memory is the shim's: allocating disturbs no capture")
 @pytest.mark.parametrize("mode", [GLOBAL, THREAD_LOCAL])
 def test_unsafe_calls_are_forbidden_to_the_capturing_thread(stream: Any, mode: Any) -> None:
     call(cu.cuStreamBeginCapture, stream, mode)

@@ -91,7 +91,7 @@ def test_unimplemented_is_not_supported(target: Any, context: Any) -> None:
     missing = set(missing_symbols())
     plain = {symbol.name: symbol.name.removesuffix(f"_{symbol.variant}") for symbol in declared()[0]}
     wrong = {}
-    for symbol in sorted(missing):
+    for symbol in sorted(missing & set(plain)):  # the rest is of the GL, EGL and VDPAU headers
         if plain[symbol] in missing and not (target.shim and symbol in OF_SHIM):
             answer = native(symbol)(*[0] * 12)
             if answer != "NOT_SUPPORTED":

@@ -26,6 +26,7 @@ def test_created_job_gets_all_that_it_needs(new_daemon, shims):
         "GPUVIRT_SOCKET": daemon.socket,
         "GPUVIRT_JOB": answer["token"],
         "GPUVIRT_DRIVER": "/nonexistent/libcuda.so.1",
+        "GPUVIRT_NVML": "/nonexistent/libnvidia-ml.so.1",
     }
     assert len(answer["token"]) == 32
     assert answer["preload"] == str(daemon.shim)

@@ -55,6 +55,7 @@ def test_file_then_variable_then_flag(load):
         ('[driver.environment]\nLD_PRELOAD = "x"\n', ["driver.environment", "LD_PRELOAD"]),
         ('[memory]\nhost_budget = "half"\n', ["memory.host_budget", "'half'"]),
         ('[memory]\nhost_budget = "150%"\n', ["memory.host_budget", "'150%'"]),
+        ('[memory]\npinned_per_process = "much"\n', ["memory.pinned_per_process", "'much'"]),
         ('[memory]\nreserve = "lots"\n', ["memory.reserve", "'lots'"]),
         ('[memory]\nreserve = "-1%"\n', ["memory.reserve", "'-1%'"]),
         ('[memory]\nmemory_over_device = "maybe"\n', ["memory.memory_over_device", "'maybe'"]),

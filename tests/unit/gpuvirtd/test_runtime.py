@@ -54,8 +54,8 @@ def test_links_sockets_and_removal(folder):
     runtime = Runtime(folder / "run", UID)
     shim = folder / "shim.so"
     shim.touch()
-    runtime.link_shim(shim)
-    runtime.link_shim(shim)
+    runtime.link_shims(shim, None)
+    runtime.link_shims(shim, None)
     client, admin = runtime.listen()
     for name in ("libcuda.so", "libcuda.so.1"):
         assert os.path.samefile(folder / "run" / "lib" / name, shim)
@@ -74,7 +74,7 @@ def test_a_folder_that_was_removed_and_made_again_belongs_to_the_other_daemon(fo
     shim = folder / "shim.so"
     shim.touch()
     new = Runtime(folder / "run", UID)
-    new.link_shim(shim)
+    new.link_shims(shim, None)
     new.listen()
     old.remove()
     assert {path.name for path in (folder / "run").iterdir()} == {"gpuvirtd.lock", "lib", "client.sock", "admin.sock"}

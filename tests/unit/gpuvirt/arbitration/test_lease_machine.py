@@ -215,8 +215,8 @@ class Leases(RuleBasedStateMachine):
         client.allowance = max(process.resident, old.allowance)
         client.drained = client.restored = False
         again = Process(
-            self.count, process.job, process.charged, process.resident, process.native, client.allowance, on_gpu=process.on_gpu,
-            zero_sent=False,
+            self.count, process.job, process.charged, process.resident, process.native, client.allowance,
+            on_gpu=process.on_gpu, zero_sent=False,
         )  # fmt: skip
         self.alive[again.number] = again
         events.gone(self.gpu, process.number)

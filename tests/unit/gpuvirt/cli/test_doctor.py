@@ -113,7 +113,7 @@ def test_libraries(tmp_path: Path, shim_library: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(paths, "library", missing)
     assert findings.libraries(Patient()).message == "libgpuvirt-shim.so is not built"
     monkeypatch.setattr(paths, "library", lambda name: shim_library)
-    assert "softgpu/libnvidia-ml.so.1 has the SONAME libcuda.so.1" in findings.libraries(Patient()).message
+    assert "libgpuvirt-nvml.so has the SONAME libcuda.so.1" in findings.libraries(Patient()).message
     (tmp_path / "x").write_bytes(b"\x7fELF")
     monkeypatch.setattr(paths, "library", lambda name: tmp_path / "x")
     assert "is damaged" in findings.libraries(Patient()).message

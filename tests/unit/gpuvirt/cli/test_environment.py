@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,17 @@ def test_twice_is_once() -> None:
     assert governed(once, JOB, []) == once
 
 
+def test_nvml_has_its_own_shim() -> None:
+    """Then the real NVML's folder is not needed, and its libcuda.so.1 cannot be found there."""
+    job = dataclasses.replace(JOB, nvml_preload=Path("/g/libnvml.so"))
+    result = governed({"LD_PRELOAD": "/x/libasan.so.8 /b.so"}, job, [])
+    assert result["LD_PRELOAD"] == "/x/libasan.so.8:/g/libshim.so:/g/libnvml.so:/b.so"
+    assert result["LD_LIBRARY_PATH"] == "/run/g/lib"
+    assert governed(result, job, []) == result
+    spaced = dataclasses.replace(JOB, nvml_preload=Path("/my files/n.so"))
+    assert governed({}, spaced, [])["LD_PRELOAD"] == "/g/libshim.so:/run/g/lib/libnvidia-ml.so.1"
+
+
 def test_sanitizer_stays_first() -> None:
     result = governed({"LD_PRELOAD": "/x/libasan.so.8 /b.so"}, JOB, [])
     assert result["LD_PRELOAD"] == "/x/libasan.so.8:/g/libshim.so:/b.so"
@@ -39,9 +51,9 @@ def test_system_nvml_adds_no_folder() -> None:
 
 def test_folder_with_a_space() -> None:
     """LD_PRELOAD cannot quote: the link in the runtime folder stands in."""
-    assert preload_entry(Attachment(Path("/my files/s.so"), Path("/run/g/lib"), None, {})) == "/run/g/lib/libcuda.so.1"
+    assert preload_entry(Path("/my files/s.so"), Path("/run/g/lib/libcuda.so.1")) == "/run/g/lib/libcuda.so.1"
     with pytest.raises(AttachError, match="space or colon"):
-        preload_entry(Attachment(Path("/my files/s.so"), Path("/my runtime/lib"), None, {}))
+        preload_entry(Path("/my files/s.so"), Path("/my runtime/lib/libcuda.so.1"))
 
 
 def test_system_folders_read_the_loaders_configuration(tmp_path: Path) -> None:

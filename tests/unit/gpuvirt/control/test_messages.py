@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
@@ -12,9 +13,12 @@ from hypothesis import strategies as st
 from gpuvirt.control import messages
 from gpuvirt.errors import ProtocolError
 
+T = TypeVar("T")
 u32, u64 = st.integers(0, (1 << 32) - 1), st.integers(0, (1 << 64) - 1)
 text = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=15)
 NARROW = {
+    "pid",
+    "host_pid",
     "minimum_version",
     "claimed_pid",
     "device",
@@ -27,8 +31,10 @@ NARROW = {
 }
 
 
-def strategy(cls: type[messages.Message]) -> st.SearchStrategy[messages.Message]:
-    kinds = {"str": text, "bytes": st.binary(min_size=16, max_size=16)}
+def strategy(cls: type[T]) -> st.SearchStrategy[T]:
+    kinds: dict[str, st.SearchStrategy[Any]] = {"str": text, "bytes": st.binary(min_size=16, max_size=16)}
+    if cls is messages.Usage:
+        kinds["tuple[UsageProcess, ...]"] = st.lists(strategy(messages.UsageProcess), max_size=3).map(tuple)
     values = {
         field.name: kinds.get(str(field.type), u32 if field.name in NARROW else u64)
         for field in fields(cls)  # type: ignore[arg-type]
@@ -110,3 +116,16 @@ def test_wrong_uuid_length() -> None:
     hello = messages.Hello(1, 1, 0, 0, 1, 1, 0, 0, b"short", "t")
     with pytest.raises(ValueError, match="5 bytes"):
         messages.encode(hello)
+
+
+def test_usage_has_room_for_so_many_processes() -> None:
+    entry = messages.UsageProcess(1, 1, 2, 3, 4, 5, 6, 7)
+    full = messages.Usage(1, 2, 3, 4, (entry,) * messages.USAGE_PROCESSES)
+    packet = messages.encode(full)
+    assert messages.decode(packet) == full
+    with pytest.raises(ValueError, match="65 entries"):
+        messages.encode(messages.Usage(1, 2, 3, 4, (entry,) * (messages.USAGE_PROCESSES + 1)))
+    lying = bytearray(packet)
+    lying[12:16] = (messages.USAGE_PROCESSES + 1).to_bytes(4, "little")
+    with pytest.raises(ProtocolError, match="65 entries"):
+        messages.decode(bytes(lying))

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemon knows, as metrics. Labels: gpu (index), uuid, job; gpuvirt_job_info has a job's name and user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import gpuvirt
+from gpuvirt.arbitration.facts import Contender
+from gpuvirt.control import fixed
+from gpuvirt.metrics import COUNTER, GAUGE, Family, families
+from gpuvirtd.arbiter.arbiter import Arbiter
+from gpuvirtd.jobs import Job, Member
+from gpuvirtd.usage import quota_of
+
+if TYPE_CHECKING:
+    from gpuvirtd.host import Host
+
+SECOND = 1e9
+
+DAEMON = (
+    ("build_info", GAUGE, "1, with the version of gpuvirtd."),
+    ("daemon_generation", GAUGE, "Which start of gpuvirtd on its state this is."),
+    ("daemon_uptime_seconds", GAUGE, "Time since gpuvirtd started."),
+    ("daemon_recovering", GAUGE, "1 while processes of before the restart have not come back yet."),
+    ("jobs", GAUGE, "Jobs that have not ended."),
+    ("refused_clients_total", COUNTER, "Processes that were not allowed to attach."),
+    ("protocol_errors_total", COUNTER, "Connections closed because of a message that was wrong."),
+    ("internal_errors_total", COUNTER, "Mistakes of gpuvirtd itself; each is in its log."),
+    ("usage_queries_total", COUNTER, "Questions of NVML shims inside jobs."),
+    ("host_swap_limit_bytes", GAUGE, "Host memory that swapped memory of jobs may take."),
+    ("host_swap_free_bytes", GAUGE, "What is left of it."),
+)
+COUNTED = {"refused": "refused_clients_total", "protocol_errors": "protocol_errors_total",
+           "internal_errors": "internal_errors_total", "queries": "usage_queries_total"}  # fmt: skip
+GPU = (
+    ("gpu_info", GAUGE, "1, with the name of the GPU."),
+    ("gpu_answers", GAUGE, "1 when NVML answers for this GPU."),
+    ("gpu_memory_size_bytes", GAUGE, "Memory of the device."),
+    ("gpu_memory_used_bytes", GAUGE, "Memory in use on the device by anybody, as NVML says."),
+    ("gpu_memory_capacity_bytes", GAUGE, "Memory of the device that jobs may have resident."),
+    ("gpu_memory_others_bytes", GAUGE, "Memory in use that no job reports: contexts, other programs."),
+    ("gpu_switches_total", COUNTER, "Times that the GPU went to another job."),
+    ("gpu_last_switch_seconds", GAUGE, "How long the last such change took."),
+    ("gpu_waiting_jobs", GAUGE, "Jobs that wait for the GPU."),
+    ("gpu_held", GAUGE, "1 when a job holds the GPU."),
+)
+JOB = (
+    ("job_info", GAUGE, "1, with the name and the user of the job."),
+    ("job_weight", GAUGE, "GPU time that the job gets in proportion to others."),
+)
+SHARE = (  # of one job on one GPU
+    ("clients", GAUGE, "Processes of the job that use the GPU."),
+    ("memory_limit_bytes", GAUGE, "Device memory that the job may charge."),
+    ("memory_charged_bytes", GAUGE, "Device memory charged to the job, resident or swapped out."),
+    ("memory_resident_bytes", GAUGE, "Of that, what is in device memory."),
+    ("memory_swapped_bytes", GAUGE, "Of that, what is in host memory."),
+    ("memory_fixed_bytes", GAUGE, "Device memory that cannot be moved, by kind."),
+    ("memory_pinned_bytes", GAUGE, "Host memory that the job has pinned."),
+    ("swap_bytes_total", COUNTER, "Bytes moved out of and into the device."),
+    ("lease_held_seconds_total", COUNTER, "GPU time: held while others waited, or busy while nobody did."),
+    ("lease_wait_seconds_total", COUNTER, "Time that the job waited for the GPU."),
+    ("lease_waits_total", COUNTER, "Times that the job began to wait for the GPU."),
+    ("lease_grants_total", COUNTER, "Times that the job was given the GPU."),
+    ("lease_overruns_total", COUNTER, "Times that work of the job went on too long after its turn."),
+    ("lease_overrun_seconds_total", COUNTER, "How long that was in all."),
+    ("busy_seconds_total", COUNTER, "Time that processes of the job had work on the GPU."),
+    ("gate_wait_seconds_total", COUNTER, "Time that threads of the job were held back before a call."),
+    ("submissions_total", COUNTER, "Calls of the job that gave work to the GPU."),
+    ("passed_calls_total", COUNTER, "Calls of the job that went to the driver ungoverned."),
+    ("unknown_names_total", COUNTER, "Driver functions that the job asked for and the shim does not know."),
+)
+
+
+def collect(host: Host, counters: Mapping[str, int], started: int) -> list[Family]:
+    """All families, in a fixed order. counters: those of the sessions; started: clock of the start, ns."""
+    found = families([*DAEMON, *GPU, *JOB, *SHARE])
+    _daemon(found, host, counters, started)
+    for arbiter in host.arbiters.values():
+        _gpu(found, arbiter)
+    for job in host.jobs:
+        found["job_info"].add(1, job=job.id, name=job.name, user=job.user)
+        found["job_weight"].add(job.weight, job=job.id)
+        for arbiter in host.arbiters.values():
+            contender = arbiter.gpu.contenders.get(job.id)
+            if contender is not None:
+                _share(found, host, job, arbiter, contender)
+    return list(found.values())
+
+
+def _daemon(found: dict[str, Family], host: Host, counters: Mapping[str, int], started: int) -> None:
+    found["build_info"].add(1, version=gpuvirt.__version__)
+    found["daemon_generation"].add(host.generation)
+    found["daemon_uptime_seconds"].add((host.clock.now() - started) / SECOND)
+    found["daemon_recovering"].add(int(host.recovery.active()))
+    found["jobs"].add(len(host.jobs.by_id))
+    for counter, name in COUNTED.items():
+        found[name].add(counters.get(counter, 0))
+    found["host_swap_limit_bytes"].add(host.policy.host_budget)
+    found["host_swap_free_bytes"].add(host.host_room())
+
+
+def _gpu(found: dict[str, Family], arbiter: Arbiter) -> None:
+    gpu, labels = arbiter.gpu, _of(arbiter)
+    found["gpu_info"].add(1, **labels, name=arbiter.device.name)
+    found["gpu_answers"].add(int(arbiter.usage is not None), **labels)
+    found["gpu_memory_size_bytes"].add(arbiter.device.memory_total, **labels)
+    if arbiter.usage is not None:
+        found["gpu_memory_used_bytes"].add(arbiter.usage.used, **labels)
+    found["gpu_memory_capacity_bytes"].add(gpu.capacity, **labels)
+    found["gpu_memory_others_bytes"].add(arbiter.residue.value, **labels)
+    found["gpu_switches_total"].add(gpu.switches, **labels)
+    found["gpu_last_switch_seconds"].add(gpu.last_switch_ns / SECOND, **labels)
+    waiting = sum(contender.waiting and key != gpu.holder for key, contender in gpu.contenders.items())
+    found["gpu_waiting_jobs"].add(waiting, **labels)
+    found["gpu_held"].add(int(gpu.holder is not None), **labels)
+
+
+def _share(found: dict[str, Family], host: Host, job: Job, arbiter: Arbiter, contender: Contender) -> None:
+    now = host.clock.now()
+    members = [member for member in job.members.values() if member.arbiter is arbiter]
+    busy = sum(member.busy(now) for member in members)  # reads the pages, too
+    past = job.past.get(arbiter.device.uuid, {})
+    labels = {**_of(arbiter), "job": job.id}
+
+    def total(name: str) -> int:
+        return past.get(name, 0) + sum(int(getattr(member.report, name)) for member in members)
+
+    found["clients"].add(len(members), **labels)
+    found["memory_limit_bytes"].add(quota_of(host, job, arbiter), **labels)
+    found["memory_charged_bytes"].add(sum(member.facts.charged for member in members), **labels)
+    found["memory_resident_bytes"].add(sum(member.facts.resident for member in members), **labels)
+    found["memory_swapped_bytes"].add(sum(member.facts.swapped for member in members), **labels)
+    for kind, size in _fixed(members):
+        found["memory_fixed_bytes"].add(size, **labels, kind=kind)
+    found["memory_pinned_bytes"].add(sum(member.report.pinned_bytes for member in members), **labels)
+    found["swap_bytes_total"].add(total("out_bytes"), **labels, direction="out")
+    found["swap_bytes_total"].add(total("in_bytes"), **labels, direction="in")
+    waited = contender.wait_ns + (now - contender.waiting_since if contender.waiting_since is not None else 0)
+    found["lease_held_seconds_total"].add(arbiter.held(contender, now) / SECOND, **labels)
+    found["lease_wait_seconds_total"].add(waited / SECOND, **labels)
+    found["lease_waits_total"].add(contender.waits, **labels)
+    found["lease_grants_total"].add(contender.switches, **labels)
+    found["lease_overruns_total"].add(contender.overruns, **labels)
+    found["lease_overrun_seconds_total"].add(contender.overrun_ns / SECOND, **labels)
+    found["busy_seconds_total"].add((past.get("busy_ns", 0) + busy) / SECOND, **labels)
+    found["gate_wait_seconds_total"].add(total("waited_ns") / SECOND, **labels)
+    found["submissions_total"].add(total("submitted"), **labels)
+    found["passed_calls_total"].add(total("passed_calls"), **labels)
+    found["unknown_names_total"].add(total("unknown_names"), **labels)
+
+
+def _of(arbiter: Arbiter) -> dict[str, str]:
+    return {"gpu": str(arbiter.device.index), "uuid": arbiter.device.uuid}
+
+
+def _fixed(members: Iterable[Member]) -> list[tuple[str, int]]:
+    """(kind, bytes) for every kind, also where there is nothing: a series that comes and goes is hard to add up."""
+    sizes = {kind.name: 0 for kind in fixed.KINDS}
+    for member in members:
+        for kind, size, _ in fixed.kinds_of(member.report.fixed):
+            sizes[kind.name] += size
+    return list(sizes.items())

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The answer to QUERY: what the asking process's job has on one GPU. Whoever asks is no client by it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpuvirt.arbitration import ledger
+from gpuvirt.control import messages
+from gpuvirtd.arbiter.arbiter import Arbiter
+from gpuvirtd.identity import Process
+from gpuvirtd.jobs import Job, Member
+from gpuvirtd.memory.quotas import charged_by_others
+from gpuvirtd.namespaces import pid_seen_by
+from gpuvirtd.sessions import INVALID_DEVICE, NOT_PERMITTED, Refusal
+
+if TYPE_CHECKING:
+    from gpuvirtd.host import Host
+
+
+def usage_of(host: Host, process: Process, query: messages.Query) -> messages.Usage:
+    """What the job of this token has on this GPU, as `process` may see it. Raises Refusal."""
+    job = host.jobs.by_token(query.token)
+    if job is None:
+        raise Refusal(NOT_PERMITTED, "the job is not known to this gpuvirtd")
+    if process.uid not in (0, job.uid):
+        raise Refusal(NOT_PERMITTED, f"job {job.id} belongs to uid {job.uid}, this process to uid {process.uid}")
+    arbiter = host.arbiters.get(query.device_uuid)
+    if arbiter is None:
+        raise Refusal(INVALID_DEVICE, f"the GPU {query.device_uuid.hex()} is not served by gpuvirtd")
+    now = host.clock.now()
+    members = [member for member in job.members.values() if member.arbiter is arbiter]
+    seen = []
+    for member in sorted(members, key=lambda member: -member.facts.charged):
+        pid = pid_seen_by(member.process.pid, process.pid)
+        if pid is not None:
+            seen.append(_entry(member, pid, now))
+    charged = sum(member.facts.charged for member in members)
+    return messages.Usage(
+        generation=host.generation,
+        quota=quota_of(host, job, arbiter),
+        charged=charged,
+        now_ns=now,
+        processes=tuple(seen[: messages.USAGE_PROCESSES]),
+    )
+
+
+def quota_of(host: Host, job: Job, arbiter: Arbiter) -> int:
+    """Bytes that the job may charge on this GPU: as in its lease page, or as they would be if it attached now."""
+    if job.id in arbiter.pages:
+        return arbiter.pages[job.id].quota
+    others = charged_by_others(host.jobs, job)
+    return ledger.published_quota(job.memory, arbiter.gpu.capacity, 0, others, host.policy.host_budget)
+
+
+def _entry(member: Member, pid: int, now: int) -> messages.UsageProcess:
+    busy = member.busy(now)
+    since, before = member.recent(now)
+    return messages.UsageProcess(
+        pid=pid,
+        host_pid=member.process.pid,
+        charged_bytes=member.facts.charged,
+        peak_bytes=max(member.peak, member.facts.charged),
+        busy_ns=busy,
+        recent_ns=max(0, min(busy - before, now - since)),
+        window_ns=now - since,
+        attached_ns=member.attached,
+    )

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gpuvirt metrics`: what the daemon knows, for Prometheus."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gpuvirt.cli import connection
+
+
+@click.command("metrics")
+def command() -> None:
+    """Print metrics of the daemon, its GPUs and jobs in the text format of Prometheus.
+
+    For node_exporter's textfile collector: gpuvirt metrics > DIR/gpuvirt.prom.new && mv DIR/gpuvirt.prom.new
+    DIR/gpuvirt.prom
+    """
+    sys.stdout.write(str(connection.connect().call("metrics").get("text", "")))

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * A libcuda.so.1 that does while it is loaded, and inside cuInit, what NVIDIA's has been seen to do: it calls driver functions
+ * by the names that the whole program sees (which are the shim's), on this thread and on one of its own that it waits for,
+ * and through its own PLT. It takes its time. What it got is in `seen_*`.
+ */
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <unistd.h>
+
+int seen_loads, seen_inits, seen_copies;
+int seen_while_loading = -1, seen_on_a_thread = -1, seen_coming_back = -1, seen_own_copy = -1;
+
+static int call_by_name(const char *name)
+{
+    int (*function)(void *) = (int (*)(void *))dlsym(dlopen(NULL, RTLD_NOW), name);
+    return function == NULL ? -2 : function(NULL);
+}
+
+static int (*whole_programs)(void *);
+
+static void *call_on_a_thread(void *unused)
+{
+    seen_on_a_thread = whole_programs(NULL);
+    return unused;
+}
+
+__attribute__((constructor)) static void loading(void)
+{
+    pthread_t thread;
+    seen_loads++;
+    seen_while_loading = call_by_name("cuGetExportTable");
+    whole_programs = (int (*)(void *))dlsym(dlopen(NULL, RTLD_NOW), "cuDeviceGetCount");
+    if (whole_programs != NULL && pthread_create(&thread, NULL, call_on_a_thread, NULL) == 0)
+        pthread_join(thread, NULL);
+    usleep(100000);
+}
+
+int cuGetExportTable(void *any) { return any == NULL ? 0 : 1; }
+int cuDeviceGetCount(int *count) { return count == NULL ? 0 : 1; }
+
+int cuMemcpy2DUnaligned_v2(const void *copy)
+{
+    seen_copies++;
+    return copy == NULL ? 0 : 1;
+}
+
+int cuInit(unsigned int flags)
+{
+    static int inside;
+    __atomic_fetch_add(&seen_inits, 1, __ATOMIC_RELAXED);
+    if (flags == 77 && !__atomic_exchange_n(&inside, 1, __ATOMIC_RELAXED)) {
+        seen_coming_back = call_by_name("cuInit");
+        seen_own_copy = cuMemcpy2DUnaligned_v2(NULL); /* through the PLT: must come to the function above */
+    }
+    return 0;
+}

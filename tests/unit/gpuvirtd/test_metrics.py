@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics of a real daemon: what is in them, that they hold to the rules, and that they agree with `status`."""
+
+from __future__ import annotations
+
+import re
+
+from fake_shim import MIB, until
+
+
+def scrape(daemon):
+    """{name: {labels: value}}, labels as sorted pairs."""
+    found = {}
+    for line in daemon.admin.call("metrics")["text"].splitlines():
+        if not line.startswith("#"):
+            name, labels, value = re.fullmatch(r"(\w+)(?:\{(.*)\})? (\S+)", line).groups()
+            pairs = tuple(sorted(re.findall(r'(\w+)="([^"]*)"', labels or "")))
+            found.setdefault(name, {})[pairs] = float(value)
+    return found
+
+
+def of(metrics, metric, /, **labels):
+    """The one sample of this name with (at least) these labels."""
+    [value] = [v for pairs, v in metrics[f"gpuvirt_{metric}"].items() if set(labels.items()) <= set(pairs)]
+    return value
+
+
+def test_a_daemon_alone(new_daemon):
+    metrics = scrape(new_daemon(gpus=2).start())
+    assert of(metrics, "jobs") == 0 and of(metrics, "refused_clients_total") == 0
+    assert of(metrics, "daemon_generation") == 1 and of(metrics, "daemon_uptime_seconds") > 0
+    assert of(metrics, "gpu_memory_size_bytes", gpu="1") == 512 * MIB
+    assert not any(name.startswith("gpuvirt_memory") for name in metrics)
+
+
+def test_a_job(daemon, attach):
+    shim, job = attach("train", memory=200 * MIB, weight=3)
+    shim.want(64 * MIB)
+    until(lambda: daemon.job(job)["resident"] == 64 * MIB, what="its memory")
+    shim.write_page(submitted=7, passed_calls=5, unknown_names=2, pinned_bytes=4096, waited_ns=2_000_000_000)
+    metrics, status = scrape(daemon), daemon.job(job)
+    assert of(metrics, "job_info", job=job, name="train", user=status["user"]) == 1
+    assert of(metrics, "job_weight", job=job) == 3
+    expected = {
+        "clients": 1,
+        "memory_limit_bytes": 200 * MIB,
+        "memory_charged_bytes": 64 * MIB,
+        "memory_resident_bytes": 64 * MIB,
+        "memory_swapped_bytes": 0,
+        "memory_pinned_bytes": 4096,
+        "submissions_total": 7,
+        "passed_calls_total": 5,
+        "unknown_names_total": 2,
+        "gate_wait_seconds_total": 2.0,
+        "lease_grants_total": 1,
+    }
+    uuid = daemon.gpu()["uuid"]
+    assert {name: of(metrics, name, job=job, gpu="0", uuid=uuid) for name in expected} == expected
+    assert of(metrics, "memory_fixed_bytes", job=job, kind="arrays") == 0
+    assert of(metrics, "swap_bytes_total", job=job, direction="out") == 0
+    assert of(metrics, "gpu_held") == 1
+    assert not re.search(rf"\b{shim.pid}\b", daemon.admin.call("metrics")["text"]), "no pids"
+
+
+def test_what_was_counted_stays_when_a_process_ends(daemon, shims):
+    one, two = shims(), shims()
+    job = daemon.create(one)
+    one.hello(daemon.socket, job["token"], daemon.uuid())
+    two.hello(daemon.socket, job["token"], daemon.uuid())
+    two.write_page(submitted=11, unknown_names=1)
+    until(lambda: of(scrape(daemon), "submissions_total", job=job["job"]) == 11, what="the count")
+    two.kill()
+    until(lambda: of(scrape(daemon), "clients", job=job["job"]) == 1, what="the end of one")
+    assert of(scrape(daemon), "submissions_total", job=job["job"]) == 11
+    assert of(scrape(daemon), "unknown_names_total", job=job["job"]) == 1
+
+
+def test_refused_clients_are_counted(daemon, shims):
+    shims().hello(daemon.socket, "0" * 32, daemon.uuid())
+    until(lambda: of(scrape(daemon), "refused_clients_total") == 1, what="the refusal")
+
+
+def test_a_name_cannot_break_the_text(daemon, shims):
+    """What a user chooses is in quotes; the daemon allows few characters anyway."""
+    daemon.create(shims(), "a.b:c@d+e-f")
+    assert of(scrape(daemon), "job_info", name="a.b:c@d+e-f") == 1
