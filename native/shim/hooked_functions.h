@@ -100,7 +100,6 @@ GV_HOOK(cuMemGetInfo_v2)
 GV_HOOK(cuMemGetAddressRange_v2)
 GV_HOOK(cuPointerGetAttribute)
 GV_HOOK(cuPointerGetAttributes)
-GV_HOOK(cuMemGetHandleForAddressRange)
 
 /* virtual.c: handles of the program's own memory management */
 GV_HOOK(cuMemCreate)
@@ -120,6 +119,7 @@ GV_HOOK(cuMemGetAccess)
 
 /* ipc.c, ipc_import.c */
 GV_HOOK(cuIpcGetMemHandle)
+GV_HOOK(cuMemGetHandleForAddressRange)
 GV_HOOK(cuIpcOpenMemHandle)
 GV_HOOK(cuIpcOpenMemHandle_v2)
 GV_HOOK(cuIpcCloseMemHandle)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cuIpcGetMemHandle: the exporter's side.
+ * Memory that others get at: cuIpcGetMemHandle (another process of the job), dma-buf (another device).
  */
 #include "ipc.h"
 
@@ -99,5 +99,59 @@ GV_EXPORT CUresult cuIpcGetMemHandle(CUipcMemHandle *pHandle, CUdeviceptr dptr)
         memset(pHandle, 0, sizeof *pHandle);
         memcpy(pHandle, &ticket, sizeof ticket);
     }
+    return result;
+}
+
+/* --- dma-buf -------------------------------------------------------------------------------------------------------------- */
+
+/* The blocks that the program mapped in a range are kept from now on. 0: nothing is mapped there; else the driver is asked. */
+static int keep_blocks(CUdeviceptr address, size_t bytes, CUresult *result)
+{
+    int any = 0;
+    *result = CUDA_SUCCESS;
+    for (uint64_t at = address; at < address + bytes && *result == CUDA_SUCCESS; any = 1) {
+        pthread_mutex_lock(&gv_memory.lock);
+        const struct gv_mapping *const mapping = gv_mapping_around(at, 1);
+        struct gv_block *const block = mapping == NULL || mapping->block->native ? NULL : mapping->block;
+        at = mapping == NULL ? address + bytes : mapping->base + mapping->bytes;
+        pthread_mutex_unlock(&gv_memory.lock);
+        if (mapping == NULL)
+            return any;
+        CUmemGenericAllocationHandle physical;
+        if (block !=
+            NULL) /* the mapping holds it; unmapping it meanwhile is the program's mistake, as with the driver */
+            *result = gv_block_keep(block, &physical);
+    }
+    return any;
+}
+
+GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr, size_t size,
+                                                 CUmemRangeHandleType handleType, unsigned long long flags)
+{
+    struct gv_range range;
+    int supported = 0;
+    if (handle == NULL || size == 0 || size > UINT64_MAX - dptr)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (gv_memory.bytes == 0 ||
+        REAL(cuDeviceGetAttribute)(&supported, CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED, gv_memory.device) !=
+            CUDA_SUCCESS ||
+        !supported)
+        return REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType,
+                                                   flags); /* nothing of ours, or its error */
+    CUresult result = CUDA_SUCCESS;
+    if (gv_memory_owns(dptr)) {
+        if (!gv_memory_find(dptr, 1, &range) || size > range.address + range.bytes - dptr)
+            return CUDA_ERROR_INVALID_VALUE;
+        const uint64_t first = (dptr - gv_memory.base) / gv_memory.extent_bytes;
+        keep(first, (dptr + size - 1 - gv_memory.base) / gv_memory.extent_bytes - first + 1);
+    } else if (!keep_blocks(dptr, size, &result)) {
+        return REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType, flags);
+    }
+    const struct gv_submission submission = gv_gate_enter(NULL, 0); /* all of it is in its place, and stays there */
+    if (result == CUDA_SUCCESS)
+        result = submission.refused;
+    if (result == CUDA_SUCCESS)
+        result = REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType, flags);
+    gv_gate_leave_unused(&submission);
     return result;
 }

@@ -142,12 +142,3 @@ GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_
             *(void **)data[i] = NULL; /* this call does not fail for attributes that an address lacks */
     return CUDA_SUCCESS;
 }
-
-/* It cannot be registered with another device (dma-buf): it moves. */
-GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr, size_t size,
-                                                 CUmemRangeHandleType handleType, unsigned long long flags)
-{
-    if (gv_memory_owns(dptr))
-        return CUDA_ERROR_NOT_SUPPORTED;
-    return REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType, flags);
-}

@@ -4,12 +4,10 @@
  */
 #include "sharing.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -23,7 +21,7 @@ enum state { QUEUED, SENT, ANSWERED };
 
 struct request {
     struct request *next;
-    enum state state;
+    uint32_t state; /* enum state, changed under lock; a futex of the waiting thread */
     int waited_for; /* by a thread, on whose stack it lies; else it is freed when it was sent */
     uint32_t number;
     union {
@@ -38,7 +36,6 @@ struct request {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t answered = PTHREAD_COND_INITIALIZER;
 static struct request *requests; /* the oldest first; under lock */
 static uint32_t last_number;     /* under lock */
 static uint64_t nonce;           /* under lock */
@@ -46,7 +43,6 @@ static uint64_t nonce;           /* under lock */
 void gv_sharing_forget(void)
 {
     pthread_mutex_init(&lock, NULL);
-    pthread_cond_init(&answered, NULL);
     requests = NULL;
     nonce = 0;
 }
@@ -83,24 +79,20 @@ static void take_out(const struct request *request)
 /* Waits for the daemon's answer. `number` is set where the message has its own. */
 static CUresult ask(struct request *request, uint32_t *number)
 {
-    struct timespec until;
     request->waited_for = 1;
     for (int i = 0; i < GV_SHARE_MAX; i++)
         request->received[i] = -1;
     pthread_mutex_lock(&lock);
     request->number = *number = ++last_number == 0 ? ++last_number : last_number;
     append(request);
-    for (int step = 0; step < STEPS && request->state != ANSWERED; step++) {
-        pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&lock);
+    for (int step = 0; step < STEPS && __atomic_load_n(&request->state, __ATOMIC_ACQUIRE) != ANSWERED; step++) {
         gv_session_poke(GV_POKE_SHARE);
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += STEP_NS;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-        pthread_mutex_lock(&lock);
-        while (request->state != ANSWERED && pthread_cond_timedwait(&answered, &lock, &until) != ETIMEDOUT)
-            ;
+        const uint32_t state = __atomic_load_n(&request->state, __ATOMIC_ACQUIRE);
+        if (state != ANSWERED)
+            gv_futex_wait(&request->state, state, STEP_NS);
     }
+    pthread_mutex_lock(&lock); /* whoever answers has left it */
     const int late = request->state != ANSWERED;
     take_out(request);
     pthread_mutex_unlock(&lock);
@@ -171,7 +163,7 @@ void gv_sharing_send(gv_sharing_sender *send)
         for (found = requests; found != NULL && found->state != QUEUED; found = found->next)
             ;
         if (found != NULL) {
-            found->state = SENT;
+            __atomic_store_n(&found->state, SENT, __ATOMIC_RELEASE);
             copy = *found;
             if (!found->waited_for) {
                 take_out(found);
@@ -199,8 +191,8 @@ void gv_sharing_answered(const struct gv_shared *answer, int *descriptors)
             request->received[i] = descriptors[i];
             descriptors[i] = -1;
         }
-        request->state = ANSWERED;
-        pthread_cond_broadcast(&answered);
+        __atomic_store_n(&request->state, ANSWERED, __ATOMIC_RELEASE);
+        gv_futex_wake_all(&request->state);
         break;
     }
     pthread_mutex_unlock(&lock);
@@ -212,7 +204,8 @@ void gv_sharing_reattached(void)
 {
     pthread_mutex_lock(&lock);
     for (struct request *request = requests; request != NULL; request = request->next)
-        request->state = request->state == SENT ? QUEUED : request->state;
+        if (request->state == SENT)
+            __atomic_store_n(&request->state, QUEUED, __ATOMIC_RELEASE);
     pthread_mutex_unlock(&lock);
     for (uint64_t index = 0; index < gv_memory.extents_touched; index++) {
         pthread_mutex_lock(&gv_memory.lock);
