@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two processes pass device memory on to each other by legacy IPC, as torch.multiprocessing does with CUDA tensors.
 
-The producer allocates and fills; the consumer (a child of its own) opens what it is handed, works on it in place, closes
-it, and says so; then the producer checks every word and frees it. Both hold memory of their own that they check at the
-end. Prints `ready`, `round N`, `result: OK`, and exits 0; 3 when a CUDA call fails (with its name), 4 when a word is wrong.
-`--offer` only prints `handle: HEX` and sleeps; `--open HEX` opens such a handle and prints what came of it.
+The producer allocates and fills; the consumer (a child of its own) opens what it is handed, works on it in place,
+closes it, and says so; then the producer checks every word and frees it. Both hold memory of their own that they check
+at the end. Prints `ready`, `round N`, `result: OK`, and exits 0; 3 when a CUDA call fails (with its name), 4 when a word
+is wrong. `--hold`: prints `all freed` and sleeps before the end. `--offer` only prints `handle: HEX` and sleeps;
+`--open HEX` opens such a handle and prints what came of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from device import CudaError, call, launch_mix, load_mix, open_device
 from mixer import expected
 
 MIB = 1 << 20
+CAPABLE = cu.CUpointer_attribute.CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE
 LAZY = cu.CUipcMem_flags.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS.value
 
 
@@ -96,6 +98,7 @@ def produce(options: argparse.Namespace) -> int:
         offset = 4096 * (rounds % 5)  # a tensor is a part of what the allocator has
         count = (size - offset) // 4
         shared = int(call(cu.cuMemAlloc, size))
+        assert call(cu.cuPointerGetAttribute, CAPABLE, shared)
         call(cu.cuMemsetD32, shared, rounds, size // 4)
         launch_mix(mix, shared + offset, count)
         call(cu.cuCtxSynchronize)
@@ -112,6 +115,9 @@ def produce(options: argparse.Namespace) -> int:
         call(cu.cuMemFree, shared)
         rounds += 1
         print(f"round {rounds}", flush=True)
+    if options.hold:
+        print("all freed", flush=True)
+        time.sleep(60)
     child.stdin.close()
     if child.wait() != 0 or not own.right():
         print("result: WRONG in what was not shared", flush=True)
@@ -141,6 +147,7 @@ def main() -> int:
     parser.add_argument("--own", type=int, default=16, help="MiB that each process has besides")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=0.0, help="go on at least this long")
+    parser.add_argument("--hold", action="store_true")
     parser.add_argument("--consume", action="store_true")
     parser.add_argument("--offer", action="store_true")
     parser.add_argument("--open", metavar="HEX")
