@@ -6,6 +6,7 @@
 {"op": "job_started", "job": "j1", "pid": 124}                     {"ok": false, "error": "...", "hint": "..."}
 {"op": "end_job", "job": "j1", "exit": 0}
 {"op": "status", "all": true}
+{"op": "describe", "job": "train"}
 {"op": "metrics"}
 """
 
@@ -24,6 +25,7 @@ import msgspec
 import gpuvirt
 from gpuvirt.errors import GpuvirtError, RefusedError
 from gpuvirt.metrics import render
+from gpuvirtd.describe import describe
 from gpuvirtd.host import Host
 from gpuvirtd.identity import Process, ProcessGone, peer_process
 from gpuvirtd.jobs import Job
@@ -70,11 +72,17 @@ class Status(msgspec.Struct, tag_field="op", tag="status", forbid_unknown_fields
     all: bool = True
 
 
+class Describe(msgspec.Struct, tag_field="op", tag="describe", forbid_unknown_fields=True):
+    """One job with everything: by id ("j3"), number ("3") or name."""
+
+    job: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
 class Metrics(msgspec.Struct, tag_field="op", tag="metrics", forbid_unknown_fields=True):
     """What a monitoring system wants to know, as the text that Prometheus reads."""
 
 
-Request = Ping | CreateJob | JobStarted | EndJob | Status | Metrics
+Request = Ping | CreateJob | JobStarted | EndJob | Status | Metrics | Describe
 
 
 class Facts(msgspec.Struct):
@@ -180,6 +188,8 @@ class AdminServer:
                 if not self.host.jobs.note_exit(request.job, peer.uid, request.exit):
                     self.host.end_job(self._own(peer, request.job), request.exit)
                 return {}
+            case Describe():
+                return {"job": describe(self.host, request.job)}
             case Metrics():
                 return {"text": render(collect(self.host, self.facts.counters(), self.facts.started))}
             case Status():

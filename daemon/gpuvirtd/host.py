@@ -235,7 +235,8 @@ class Host:
     def heard(self, member: Member, message: messages.Message) -> None:
         """A message of an attached client."""
         if isinstance(message, messages.Event):
-            self.log.info("client_event", job=member.job.id, client=member.number, text=printable(message.text))
+            text = member.job.note(member, printable(message.text))
+            self.log.info("client_event", job=member.job.id, client=member.number, text=text)
             return
         before = (member.facts.charged, member.facts.native)
         member.arbiter.heard(member, message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pwd
 import secrets
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gpuvirtd.sessions import Session
 
 HISTORY = 100
+EVENTS = 20  # lines of its processes that a job keeps
 RECENT = 3  # samples of a client's busy time
 TOTALS = ("busy_ns", "submitted", "waited_ns", "out_bytes", "in_bytes", "passed_calls", "unknown_names")
 
@@ -86,6 +88,7 @@ class Job:
     past: dict[str, dict[str, int]] = field(default_factory=dict)  # the same by the UUID of the GPU
     attached_once: bool = False
     exit: int | None = None
+    events: deque[tuple[float, int, str]] = field(default_factory=lambda: deque(maxlen=EVENTS))  # (time, pid, line)
 
     @property
     def user(self) -> str:
@@ -94,6 +97,11 @@ class Job:
     def sum(self, name: str) -> int:
         """A counter of the client pages over all members, past ones included."""
         return self.totals[name] + sum(int(getattr(member.report, name)) for member in self.members.values())
+
+    def note(self, member: Member, text: str) -> str:
+        """Keeps a line that a process said about itself; returns it."""
+        self.events.append((time.time(), member.process.pid, text))
+        return text
 
     def forget(self, member: Member) -> None:
         """A member ended: keep its counters."""

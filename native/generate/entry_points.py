@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the C and assembler files that follow from NVIDIA's headers (see headers.py). Run by CMake.
 
-    entry_points.py --include DIR --output DIR --compiler CC --hooks native/shim/hooked_functions.h --architecture x86_64
+    entry_points.py --include DIR --output DIR --compiler CC --hooks native/shim/hooked_functions.h
+                    --architecture x86_64
 
 entry_points.inc        GV_SYMBOL(index, symbol): every exported function, both drivers and the shim share the numbering
 proc_rows.inc           GV_ROW(name, version, variant, index): the cuGetProcAddress table, sorted
 row_types.c             one assertion per row: our symbol has the very type that NVIDIA declares for that version
-shim_forwarders.S       one jump through the real driver's table for each symbol that the shim does not hook (forwarders.py)
+shim_forwarders.S       one jump through the real driver's table for each symbol that the shim does not hook
 shim_symbols.c          what the shim knows of each symbol: its class, our function, the counter of its calls
 shim_forwarded.inc      GV_FORWARDED(index, symbol): the symbols of shim_forwarders.S, for tests
 unclassified.txt        names of the headers that classes.tsv does not have: they pass through; CMake warns of them
@@ -26,6 +27,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import bounds
 from forwarders import (
     ARCHITECTURES,
     BANNER,
@@ -131,8 +133,8 @@ def leave(symbol: Symbol, kind: Kind) -> str:
 
 
 def shim_gates(symbols: list[Symbol], index: dict[str, int], kinds: dict[str, Kind]) -> str:
-    lines = [f"/* {BANNER} */", "#define __CUDA_API_VERSION_INTERNAL", "#include <cuda.h>", '#include "gate.h"']
-    lines += ['#include "real_driver.h"', ""]
+    lines = [f"/* {BANNER} */", "#define __CUDA_API_VERSION_INTERNAL", "#include <cuda.h>", '#include "bounds.h"']
+    lines += ['#include "gate.h"', '#include "real_driver.h"', ""]
     for symbol in symbols:
         declared = ", ".join(f"{p.type} {p.name}" for p in symbol.parameters) or "void"
         passed = ", ".join(p.name for p in symbol.parameters)
@@ -140,11 +142,13 @@ def shim_gates(symbols: list[Symbol], index: dict[str, int], kinds: dict[str, Ki
         lines += [
             f"GV_EXPORT CUresult {symbol.name}({declared})",
             "{",
+            *bounds.before(symbol),
             f"    const struct gv_submission submission = gv_gate_enter({stream_expression(symbol)}, {per_thread});",
             "    if (submission.refused != CUDA_SUCCESS)",
             "        return submission.refused;",
             f"    const CUresult result = ((__typeof__(&{symbol.name}))gv_real[{index[symbol.name]}])({passed});",
             f"    {leave(symbol, kinds[symbol.base])};",
+            *bounds.after(symbol),
             "    if (__builtin_expect(result != CUDA_SUCCESS, 0))",
             "        gv_gate_failed(result);",
             "    return result;",

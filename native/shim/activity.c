@@ -22,7 +22,7 @@ static void enter_state(uint32_t state, uint64_t since)
     if (page->state == GV_CLIENT_RUNNING && page->ready_since_ns != 0 && since > page->ready_since_ns)
         gv_store64(&page->busy_ns, page->busy_ns + (since - page->ready_since_ns));
     gv_store64(&page->submitted, gv_gate_submitted());
-    gv_store64(&page->passed_calls, gv_passed_total());
+    gv_passed_publish(&page->passed_calls);
     gv_store64(&page->ready_since_ns, since);
     gv_store32(&page->state, state);
 }

@@ -17,7 +17,6 @@
 #include "log.h"
 #include "memory.h"
 #include "pages.h"
-#include "passed.h"
 #include "real_driver.h"
 #include "room.h"
 #include "session.h"
@@ -350,25 +349,14 @@ static void take_pokes(void)
         tell_memory();
 }
 
-/* What passes by us: the counts, and once for each unknown name a line for the daemon. Called each turn; mostly some loads. */
-static void tell_passed(void)
+void *gv_control_thread(__attribute__((unused)) void *unused)
 {
-    gv_store64(&gv_session.client->passed_calls, gv_passed_total());
-    gv_store64(&gv_session.client->unknown_names, gv_unknown_count());
-    struct gv_event message = {0};
-    while (connection >= 0 && gv_unknown_next(message.text, sizeof message.text))
-        tell(GV_EVENT, &message, sizeof message);
-}
-
-void *gv_control_thread(void *unused)
-{
-    (void)unused;
     for (;;) {
         if (connection < 0)
             attach();
         if (connection < 0 && gv_session_refused() && !was_attached)
             return NULL;
-        tell_passed();
+        gv_unknown_tell(connection, gv_session.client);
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
         const int ready = poll(events, 2, TICK_MS);
         follow_lease();
@@ -382,8 +370,6 @@ void *gv_control_thread(void *unused)
                 disconnect(-received);
         }
         take_pokes();
-        if (ready == 0)
-            gv_passed_report();
         if (ready == 0 && gv_contexts_enter() == CUDA_SUCCESS)
             gv_arena_sweep();
         gv_contexts_leave(); /* whatever of this turn entered one */
