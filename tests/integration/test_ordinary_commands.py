@@ -59,7 +59,7 @@ COMMANDS = {
     "env": Command("env -i PATH=$PATH PROBE=$PROBE sh -c '$PROBE | grep -v ^environ'", "env"),
     "ps": Command("ps -o comm=,nice=,stat= -p $$", "ps"),
     "dd": Command("dd if=text of=copy bs=7 status=none && cmp text copy; dd if=absent", "dd cmp"),
-    "openssl": Command("openssl dgst -sha256 text; openssl version; openssl dgst absent 2>/dev/null; echo $?", "openssl"),
+    "openssl": Command("openssl dgst -sha256 text; openssl version; openssl dgst absent 2>&-; echo $?", "openssl"),
     "ssh-keygen": Command("ssh-keygen -q -t ed25519 -N '' -f key && ssh-keygen -y -P wrong -f text", "ssh-keygen"),
     "curl": Command("curl --version; curl -sS file://$PWD/absent", "curl"),
     "timeout": Command("timeout 0.1 sleep 5; echo $?; timeout -s KILL 0.1 sleep 5", "timeout"),
