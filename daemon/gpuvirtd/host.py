@@ -279,8 +279,7 @@ class Host:
 
     def _forget(self, member: Member, reason: str) -> None:
         """The descriptors of a client and its place in the job; the arbiter is told by the caller."""
-        member.refresh(self.clock.now())
-        member.job.forget(member)
+        member.job.forget(member, self.clock.now())
         self.unwatch(member.process.pidfd)
         session, member.session = member.session, None
         if session is not None:
@@ -359,8 +358,7 @@ class Host:
         from gpuvirtd.status import job_status
 
         ended = {"state": "ended", "reason": exit_reason(job.exit), "ended": time.time()}
-        self.jobs.ended.append(job_status(self, job) | ended)
-        self.jobs.remove(job)
+        self.jobs.remove(job, job_status(self, job) | ended)
         for arbiter in self.arbiters.values():
             arbiter.end(job)
         self.write("remove_job", job.id)

@@ -36,6 +36,7 @@ FROM_CLIENT = (
     messages.Want,
     messages.Idle,
     messages.Drained,
+    messages.Stuck,
     messages.Restored,
     messages.Evicted,
     messages.Memory,

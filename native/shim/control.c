@@ -13,13 +13,16 @@
 #include "arena.h"
 #include "connection.h"
 #include "contexts.h"
+#include "drain.h"
 #include "environment.h"
+#include "graph_memory.h"
 #include "log.h"
 #include "memory.h"
 #include "pages.h"
 #include "real_driver.h"
 #include "room.h"
 #include "session.h"
+#include "tables.h"
 #include "unknown.h"
 
 enum {
@@ -32,9 +35,8 @@ enum {
 };
 
 static int connection = -1;
-static int was_attached;       /* to any daemon, ever */
-static uint32_t drained_epoch; /* last epoch that was answered on this connection */
-static uint32_t wanted_word;   /* lease word at the last WANT, and its time: not to repeat it at every wake */
+static int was_attached;     /* to any daemon, ever */
+static uint32_t wanted_word; /* lease word at the last WANT, and its time: not to repeat it at every wake */
 static uint64_t wanted_at;
 
 void gv_control_forget(void)
@@ -121,19 +123,6 @@ static int send_hello(int handle)
     return gv_send(handle, GV_HELLO, &hello, sizeof hello);
 }
 
-/* Everything given to the GPU so far has finished when this returns. The word must not allow launches any more. */
-static void drain(void)
-{
-    gv_gate_fence();
-    const CUresult result = gv_contexts_drain();
-    if (result != CUDA_SUCCESS) {
-        gv_debug("drained with CUDA error %d", (int)result);
-        gv_gate_failed(result);
-    }
-    gv_activity_drained();
-    gv_gate_notify();
-}
-
 static int accept_welcome(int handle, const union gv_packet *packet, const int descriptors[GV_DESCRIPTORS_MAX])
 {
     const struct gv_welcome *const welcome = &packet->welcome;
@@ -148,10 +137,10 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
         return error;
     gv_memory.allowance = welcome->allowance;
     connection = handle;
-    drained_epoch = 0;
+    gv_drain_renew();
     wanted_at = 0;
     if (was_attached)
-        drain(); /* the new page says CLOSED; under the old one work may have been given */
+        gv_drain_now(); /* the new page says CLOSED; under the old one work may have been given */
     struct gv_drained drained = {.epoch = 0};
     tell(GV_DRAINED, &drained, sizeof drained);
     tell_memory();
@@ -236,13 +225,21 @@ static void follow_lease(void)
 {
     const uint32_t word = gv_load32(&gv_session.lease->word);
     const uint32_t epoch = gv_lease_epoch(word);
-    if (gv_lease_state(word) != GV_LEASE_DRAIN || epoch == drained_epoch)
+    if (gv_lease_state(word) != GV_LEASE_DRAIN)
         return;
-    drain();
-    drained_epoch = epoch;
-    gv_store32(&gv_session.client->drained_epoch, epoch);
-    struct gv_drained message = {.epoch = epoch};
-    tell(GV_DRAINED, &message, sizeof message);
+    struct gv_drained drained = {.epoch = epoch};
+    struct gv_stuck stuck = {.epoch = epoch};
+    switch (gv_drain_follow(epoch)) {
+    case GV_DRAIN_ENDED:
+        gv_store32(&gv_session.client->drained_epoch, epoch);
+        tell(GV_DRAINED, &drained, sizeof drained);
+        break;
+    case GV_DRAIN_STUCK:
+        tell(GV_STUCK, &stuck, sizeof stuck);
+        break;
+    case GV_DRAIN_NOTHING:
+        break;
+    }
 }
 
 static void restore(uint64_t allowance)
@@ -264,8 +261,10 @@ static void evict(uint64_t target)
     const uint64_t began = gv_now_ns();
     struct gv_move move = {CUDA_ERROR_ILLEGAL_STATE, 0, 0};
     /* Never unmap under a lease: the daemon may be wrong, the data must not be. */
-    if (!gv_may_launch(gv_load32(&gv_session.lease->word)))
+    if (!gv_holds_lease(gv_load32(&gv_session.lease->word))) {
+        gv_graph_memory_trim();
         move = gv_extents_evict(target);
+    }
     gv_extents_publish();
     tell_moved(GV_EVICTED, &move, began);
 }
@@ -295,7 +294,7 @@ static void handle(const union gv_packet *packet)
 static void want(void)
 {
     const uint32_t word = gv_load32(&gv_session.lease->word);
-    if (gv_may_launch(word)) {
+    if (gv_holds_lease(word)) {
         const int room_wanted = gv_room_wanted();
         if ((gv_gate.obstacles & GV_ABSENT_MASK) == 0 && !room_wanted)
             return;
@@ -349,6 +348,14 @@ static void take_pokes(void)
         tell_memory();
 }
 
+/* Tables that programs asked for, each once. */
+static void tell_tables(void)
+{
+    struct gv_event message = {0};
+    while (connection >= 0 && gv_table_next(message.text, sizeof message.text))
+        tell(GV_EVENT, &message, sizeof message);
+}
+
 void *gv_control_thread(__attribute__((unused)) void *unused)
 {
     for (;;) {
@@ -356,9 +363,11 @@ void *gv_control_thread(__attribute__((unused)) void *unused)
             attach();
         if (connection < 0 && gv_session_refused() && !was_attached)
             return NULL;
+        gv_activity_publish();
         gv_unknown_tell(connection, gv_session.client);
+        tell_tables();
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
-        const int ready = poll(events, 2, TICK_MS);
+        const int ready = poll(events, 2, gv_drain_due_ms(TICK_MS));
         follow_lease();
         if (connection >= 0 && events[0].revents != 0) {
             union gv_packet packet;

@@ -12,8 +12,11 @@
 #include "capture.h"
 #include "connection.h"
 #include "contexts.h"
+#include "drain.h"
+#include "driver_heap.h"
 #include "environment.h"
 #include "fixed.h"
+#include "graph_memory.h"
 #include "host_memory.h"
 #include "log.h"
 #include "marks.h"
@@ -24,6 +27,7 @@
 #include "real_driver.h"
 #include "room.h"
 #include "streams.h"
+#include "tables.h"
 #include "unknown.h"
 
 struct gv_session gv_session = {.doorbell = -1};
@@ -64,6 +68,7 @@ static void forget_in_child(void)
     gv_gate_forget();
     gv_activity_forget();
     gv_control_forget();
+    gv_drain_forget();
     if (gv_session.doorbell >= 0)
         close(gv_session.doorbell);
     memset(&gv_session, 0, sizeof gv_session);
@@ -73,10 +78,13 @@ static void forget_in_child(void)
     gv_streams_forget();
     gv_marks_forget();
     gv_capture_forget();
+    gv_graph_memory_forget();
+    gv_driver_heap_forget();
     gv_pool_forget();
     gv_memory_forget();
     gv_fixed_forget();
     gv_passed_forget();
+    gv_tables_forget();
     gv_unknown_forget();
     gv_host_memory_forget();
     gv_room_forget();
@@ -96,7 +104,7 @@ static int prepare(void)
 }
 
 /* A thread that takes no signal of the program's; faults of its own stay faults. */
-static int start_control_thread(void)
+int gv_session_start_thread(void *(*function)(void *))
 {
     sigset_t all, before;
     pthread_attr_t attributes;
@@ -109,7 +117,7 @@ static int start_control_thread(void)
         return -1;
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    const int error = pthread_create(&thread, &attributes, gv_control_thread, NULL);
+    const int error = pthread_create(&thread, &attributes, function, NULL);
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
@@ -136,7 +144,7 @@ static CUresult begin(CUdevice device)
     if (!fork_handler_set && pthread_atfork(NULL, NULL, forget_in_child) == 0)
         fork_handler_set = 1;
     __atomic_store_n(&gv_session.state, GV_SESSION_CONNECTING, __ATOMIC_RELEASE);
-    if (start_control_thread() != 0) {
+    if (gv_session_start_thread(gv_control_thread) != 0) {
         gv_log("cannot start a thread to attach to gpuvirtd");
         return refuse(CUDA_ERROR_OUT_OF_MEMORY);
     }
