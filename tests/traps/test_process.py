@@ -120,12 +120,10 @@ def test_killed_with_a_lock_held(machine: Host) -> None:
     "A lock is held across a call of the driver: who allocates waits for somebody else's free.",
     Edit(
         "native/shim/extents.c",
-        "        REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);\n"
-        "        put_handle(gv_memory.extents[index].handle, 1);",
-        "        pthread_mutex_lock(&gv_memory.lock);\n"
-        "        REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);\n"
-        "        pthread_mutex_unlock(&gv_memory.lock);\n"
-        "        put_handle(gv_memory.extents[index].handle, 1);",
+        "    REAL(cuMemUnmap)(gv_extent_address(gv_extent_index(extent)), gv_memory.extent_bytes);\n",
+        "    pthread_mutex_lock(&gv_memory.lock);\n"
+        "    REAL(cuMemUnmap)(gv_extent_address(gv_extent_index(extent)), gv_memory.extent_bytes);\n"
+        "    pthread_mutex_unlock(&gv_memory.lock);\n",
     ),
 )
 def test_driver_call_under_a_mutex(machine: Host) -> None:
