@@ -332,8 +332,8 @@ def few_descriptors(left: str) -> None:
 def frees_slowly() -> None:
     """One thread frees, which takes the driver long; another allocates meanwhile."""
     attach()
-    first, second = allocate(32 * MIB), allocate(32 * MIB)
-    call("cuMemsetD8_v2", first, 1, 32 * MIB)
+    first, second = allocate(8 * MIB), allocate(8 * MIB)
+    call("cuMemsetD8_v2", first, 1, 8 * MIB)
     thread = threading.Thread(target=in_context(call, "cuMemFree_v2", first))
     thread.start()
     time.sleep(0.3)

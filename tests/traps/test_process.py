@@ -127,7 +127,7 @@ def test_killed_with_a_lock_held(machine: Host) -> None:
     ),
 )
 def test_driver_call_under_a_mutex(machine: Host) -> None:
-    slow = "cuMemUnmap:1+:delay=200ms"
+    slow = "cuMemUnmap:1+:delay=800ms"
     program = machine.job("guest.py", "frees_slowly", GPUVIRT_SOFTGPU_FAULTS=slow)
     assert program.wait(30) == 0, program.text
     assert "busy True waited False" in program.text
