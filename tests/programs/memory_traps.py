@@ -34,7 +34,7 @@ class External(ctypes.Structure):
     """CUDA_EXTERNAL_MEMORY_HANDLE_DESC."""
 
     _fields_ = [
-        ("type", c_int), ("fd", c_int), ("rest", c_uint64), ("size", c_uint64), ("flags", c_uint),
+        ("type", c_int), ("gap", c_int), ("fd", c_int), ("rest", c_int * 3), ("size", c_uint64), ("flags", c_uint),
         ("reserved", c_uint * 16),
     ]  # fmt: skip
 
