@@ -43,13 +43,17 @@ class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=Tru
 
 
 class CreateJob(msgspec.Struct, tag_field="op", tag="create_job", forbid_unknown_fields=True):
-    """A new job of the peer's user. memory: bytes, null for the device. pid: its root, the peer itself if left out."""
+    """A new job of the peer's user. memory: bytes, null for the device. pid: its root, the peer itself if left out.
+
+    trial: it is not shown any more when it has ended.
+    """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[\w.:@+-]+$")]
     command: Annotated[list[str], msgspec.Meta(min_length=1, max_length=4096)]
     memory: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)] | None = None
     weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
     pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)] | None = None
+    trial: bool = False
 
 
 class JobStarted(msgspec.Struct, tag_field="op", tag="job_started", forbid_unknown_fields=True):
@@ -180,6 +184,7 @@ class AdminServer:
                 job = self.host.create_job(
                     peer, request.name, request.memory, request.weight, request.command, request.pid
                 )
+                job.trial = request.trial
                 return self._job_environment(job)
             case JobStarted():
                 self.host.job_started(peer, self._own(peer, request.job), request.pid)

@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "gate.h"
+#include "graph_memory.h"
 #include "memory.h"
 #include "pool.h"
+#include "pool_native.h"
 #include "real_driver.h"
 #include "session.h"
 
@@ -21,6 +23,8 @@ static CUresult memory_info(uint64_t *free, uint64_t *total)
     if (result != CUDA_SUCCESS)
         return result;
     gv_pool_reclaim(0);
+    gv_graph_memory_look();
+    gv_pool_natives_look();
     pthread_mutex_lock(&gv_memory.lock);
     const uint64_t charged = gv_memory_charged(), quota = gv_memory_quota();
     pthread_mutex_unlock(&gv_memory.lock);
