@@ -46,7 +46,7 @@ def descriptor(context: Any, target: Any, driver_call: Call) -> Any:
 
 def test_two_buffers_of_one_memory(descriptor: int, driver_call: Call) -> None:
     memory = driver_call(cu.cuImportExternalMemory, described(descriptor, 8 * MIB))
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)  # it is the driver's now
     whole = driver_call(cu.cuExternalMemoryGetMappedBuffer, memory, piece(0, 8 * MIB))
     part = driver_call(cu.cuExternalMemoryGetMappedBuffer, memory, piece(4 * MIB, MIB))
