@@ -150,7 +150,7 @@ static CUresult note(CUresult result, const CUgraphExec *executable, CUgraph sou
         if (submission.refused != CUDA_SUCCESS)                                                                        \
             return submission.refused;                                                                                 \
         const CUresult result = note(REAL(symbol) arguments, phGraphExec, hGraph);                                     \
-        gv_gate_leave_unused(&submission);                                                                             \
+        gv_gate_leave(&submission);                                                                                    \
         if (__builtin_expect(result != CUDA_SUCCESS, 0))                                                               \
             gv_gate_failed(result);                                                                                    \
         return result;                                                                                                 \
@@ -178,10 +178,7 @@ static CUresult with_params(CUresult (*instantiate)(CUgraphExec *, CUgraph, CUDA
     result = submission.refused;
     if (result == CUDA_SUCCESS) {
         result = note(instantiate(executable, source, params), executable, source);
-        if (uploads)
-            gv_gate_leave(&submission);
-        else
-            gv_gate_leave_unused(&submission);
+        gv_gate_leave(&submission);
         if (result != CUDA_SUCCESS)
             gv_gate_failed(result);
     }
