@@ -31,9 +31,7 @@ def run(rank: int, shared: mmap.mmap, rounds: int) -> None:
         call(cu.cuStreamWaitValue32, stream, other, number if rank else number - 1, GEQ)
         call(cu.cuMemsetD32Async, words, number, 1 << 12, stream)
         call(cu.cuStreamWriteValue32, stream, mine, number, 0)
-        if number % 16 == 0:
-            call(cu.cuStreamSynchronize, stream)
-    call(cu.cuStreamSynchronize, stream)
+        call(cu.cuStreamSynchronize, stream)
 
 
 def main() -> int:
