@@ -27,6 +27,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import bounds
 from forwarders import (
     ARCHITECTURES,
     BANNER,
@@ -155,19 +156,21 @@ def leave(symbol: Symbol, kind: Kind) -> str:
 
 
 def shim_gates(symbols: list[Symbol], index: dict[str, int], kinds: dict[str, Kind]) -> str:
-    lines = [f"/* {BANNER} */", "#define __CUDA_API_VERSION_INTERNAL", "#include <cuda.h>", '#include "gate.h"']
-    lines += ['#include "real_driver.h"', ""]
+    lines = [f"/* {BANNER} */", "#define __CUDA_API_VERSION_INTERNAL", "#include <cuda.h>", '#include "bounds.h"']
+    lines += ['#include "gate.h"', '#include "real_driver.h"', ""]
     for symbol in symbols:
         declared = ", ".join(f"{p.type} {p.name}" for p in symbol.parameters) or "void"
         passed = ", ".join(p.name for p in symbol.parameters)
         lines += [
             f"GV_EXPORT CUresult {symbol.name}({declared})",
             "{",
+            *bounds.before(symbol),
             *enter(symbol, kinds[symbol.base]),
             "    if (submission.refused != CUDA_SUCCESS)",
             "        return submission.refused;",
             f"    const CUresult result = ((__typeof__(&{symbol.name}))gv_real[{index[symbol.name]}])({passed});",
             f"    {leave(symbol, kinds[symbol.base])};",
+            *bounds.after(symbol),
             "    if (__builtin_expect(result != CUDA_SUCCESS, 0))",
             "        gv_gate_failed(result);",
             "    return result;",

@@ -9,10 +9,13 @@
 
 #include "gate.h"
 #include "passed.h"
+#include "pool.h"
 #include "real_driver.h"
 #include "session.h"
 
 static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void gv_activity_forget(void) { pthread_mutex_init(&state_lock, NULL); }
 
 enum { PUBLISH_EVERY_NS = 2000000 };
 
@@ -93,10 +96,18 @@ void gv_activity_idle(void)
 
 void gv_activity_quiet(void) { enter_idle(); }
 
+void gv_activity_publish(void)
+{
+    pthread_mutex_lock(&state_lock); /* an older sum must not follow a newer one: counters never fall */
+    gv_store64(&gv_client_page()->submitted, gv_gate_submitted());
+    pthread_mutex_unlock(&state_lock);
+}
+
 #define SYNCHRONISE(call, stream, whole)                                                                               \
     struct gv_activity_mark mark;                                                                                      \
     gv_activity_sync_begin(&mark);                                                                                     \
     const CUresult result = call;                                                                                      \
+    gv_pool_program_waited();                                                                                          \
     if (result == CUDA_SUCCESS)                                                                                        \
         gv_activity_sync_end(&mark, stream, whole);                                                                    \
     else                                                                                                               \

@@ -7,11 +7,14 @@
 #include "capture.h"
 #include "fixed.h"
 #include "gate.h"
+#include "graph_memory.h"
 #include "host_memory.h"
+#include "ipc.h"
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
 #include "pool.h"
+#include "pool_native.h"
 #include "real_driver.h"
 #include "session.h"
 #include "streams.h"
@@ -258,7 +261,10 @@ static void end_end(CUcontext context, struct waiting *waiting, int gone, int li
         gv_marks_context_ended(context);
         gv_capture_context_ended(context);
         gv_memory_give_context(context);
+        gv_imports_context_ended(context);
         gv_fixed_context_ended(context);
+        gv_graph_memory_look();
+        gv_pool_natives_context_ended();
         gv_host_memory_context_ended(context);
         __atomic_store_n(&gv_gate.lost, 0, __ATOMIC_RELAXED);
     }

@@ -32,6 +32,9 @@ static void count(enum gv_fixed_kind kind, uint64_t bytes, uint64_t pieces)
     gv_extents_publish();
 }
 
+void gv_fixed_count(enum gv_fixed_kind kind, uint64_t bytes) { count(kind, bytes, 1); }
+void gv_fixed_uncount(enum gv_fixed_kind kind, uint64_t bytes) { count(kind, -bytes, -1ull); }
+
 CUresult gv_fixed_charge(enum gv_fixed_kind kind, uint64_t bytes)
 {
     if (gv_notes_expect(&notes) != 0) /* before anything is allocated */
@@ -101,4 +104,10 @@ void gv_fixed_context_ended(CUcontext context)
         return;
     while (gv_notes_take_of(&notes, context, &from, &note))
         gv_fixed_discharge(note.kind, note.bytes);
+}
+
+void gv_fixed_resize(enum gv_fixed_kind kind, uint64_t from, uint64_t to)
+{
+    gv_room_give(from - to); /* a negative gift, when it grew */
+    count(kind, to - from, 0);
 }

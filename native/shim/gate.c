@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gate.h"
 
+#include <errno.h>
 #include <linux/membarrier.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -174,10 +175,12 @@ struct gv_submission gv_gate_wait(CUstream stream, int per_thread, int submits)
             gv_activity_waiting(waiting_since);
         }
         gv_session_poke(GV_POKE_WANT);
+        const int saved = errno;
         if (granted)
             wait_for_change(seen); /* for memory: the control thread notifies */
         else
             gv_futex_wait(&gv_gate.lease->word, word, step ? STEP_LOOK_NS : WAIT_STEP_NS); /* the daemon wakes */
+        errno = saved;
     }
 }
 

@@ -4,6 +4,8 @@
  * of class `gate` (generate/classes.tsv) need no line here: their wrappers are generated. All others are forwarded.
  */
 
+/* tables.c: passed through, and told */
+GV_HOOK(cuGetExportTable)
 /* proc_address.c */
 GV_HOOK(cuGetProcAddress)
 GV_HOOK(cuGetProcAddress_v2)
@@ -41,6 +43,20 @@ GV_HOOK(cuStreamEndCapture)
 GV_HOOK(cuStreamEndCapture_ptsz)
 GV_HOOK(cuStreamWaitEvent)
 GV_HOOK(cuStreamWaitEvent_ptsz)
+
+/* graph_memory.c: what memory nodes take; the gated ones as the generated wrappers */
+GV_HOOK(cuGraphInstantiate)
+GV_HOOK(cuGraphInstantiate_v2)
+GV_HOOK(cuGraphInstantiateWithFlags)
+GV_HOOK(cuGraphInstantiateWithParams)
+GV_HOOK(cuGraphInstantiateWithParams_ptsz)
+GV_HOOK(cuGraphLaunch)
+GV_HOOK(cuGraphLaunch_ptsz)
+GV_HOOK(cuGraphUpload)
+GV_HOOK(cuGraphUpload_ptsz)
+GV_HOOK(cuGraphExecDestroy)
+GV_HOOK(cuGraphDestroy)
+GV_HOOK(cuDeviceGraphMemTrim)
 
 /* activity.c: proofs of idleness */
 GV_HOOK(cuCtxSynchronize)
@@ -104,5 +120,27 @@ GV_HOOK(cuMemGetInfo_v2)
 GV_HOOK(cuMemGetAddressRange_v2)
 GV_HOOK(cuPointerGetAttribute)
 GV_HOOK(cuPointerGetAttributes)
+GV_HOOK(cuPointerSetAttribute)
+
+/* virtual.c: handles of the program's own memory management */
+GV_HOOK(cuMemCreate)
+GV_HOOK(cuMemRelease)
+GV_HOOK(cuMemRetainAllocationHandle)
+GV_HOOK(cuMemGetAllocationPropertiesFromHandle)
+GV_HOOK(cuMemExportToShareableHandle)
+GV_HOOK(cuMemImportFromShareableHandle)
+
+/* virtual_map.c: its addresses */
+GV_HOOK(cuMemAddressReserve)
+GV_HOOK(cuMemAddressFree)
+GV_HOOK(cuMemMap)
+GV_HOOK(cuMemUnmap)
+GV_HOOK(cuMemSetAccess)
+GV_HOOK(cuMemGetAccess)
+
+/* ipc.c, ipc_import.c */
 GV_HOOK(cuIpcGetMemHandle)
 GV_HOOK(cuMemGetHandleForAddressRange)
+GV_HOOK(cuIpcOpenMemHandle)
+GV_HOOK(cuIpcOpenMemHandle_v2)
+GV_HOOK(cuIpcCloseMemHandle)

@@ -3,6 +3,7 @@
 #include "real_driver.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <link.h>
 #include <string.h>
 #include <unistd.h>
@@ -52,7 +53,9 @@ static void *open_file(const char *path)
 {
     const int deep = gv_environment()->no_deepbind ? 0 : RTLD_DEEPBIND;
     __atomic_store_n(&opening_path, path, __ATOMIC_RELEASE);
+    const int saved = errno;
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | deep);
+    errno = saved; /* whatever the loader tried first: the program's call keeps it */
     if (handle == NULL || dlsym(handle, "cuGetProcAddress_v2") != (void *)cuGetProcAddress_v2)
         return handle;
     /* The shim itself, put in the driver's place: each call would come back for ever. */

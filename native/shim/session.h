@@ -12,6 +12,7 @@ enum gv_poke {
     GV_POKE_WANT = 1,   /* a thread waits at the gate */
     GV_POKE_IDLE = 2,   /* nothing is outstanding, and somebody else waits for the GPU */
     GV_POKE_MEMORY = 4, /* the charge changed, and the job has other processes that must know */
+    GV_POKE_SHARE = 16, /* memory is offered to, or asked of, other processes of the job */
 };
 
 /* Puts the process under control, once; waits for the daemon's answer. Anything but success refuses the program's call. */
@@ -28,6 +29,7 @@ int gv_session_refused(void);
 
 /* Tells the control thread; never blocks. */
 void gv_session_poke(enum gv_poke what);
+void gv_session_ring(void); /* only wakes it */
 
 /* The client page; before WELCOME a private page of the same form. */
 struct gv_client *gv_client_page(void);
@@ -51,5 +53,6 @@ extern struct gv_session gv_session;
 int gv_session_start_thread(void *(*function)(void *));
 void *gv_control_thread(void *unused);
 void gv_control_forget(void);
+void gv_session_renew_doorbell(void); /* control thread: the program has closed it */
 
 #endif
