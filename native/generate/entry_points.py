@@ -56,6 +56,9 @@ from headers import (
 
 STREAM_OF = {  # the stream of a gated call that does not take it as a plain parameter
     "cuLaunchKernelEx": "config == NULL ? NULL : config->hStream",
+    "cuLaunchCooperativeKernelMultiDevice": (
+        "launchParamsList == NULL || numDevices == 0 ? NULL : launchParamsList[0].hStream"
+    ),
 }
 RETURNS_FINISHED = ("cuMemcpyDtoH", "cuMemcpyAtoH")  # these return when their stream has finished
 # Calls that return, or begin, only when earlier work of their stream (the default one) has finished.
