@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import select
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -86,6 +87,14 @@ class PacketStream:
                 self.close("closed by the client")
                 return
             self.on_packet(packet)
+
+    def hung_up(self) -> bool:
+        """Has the other end gone, whether or not that was read already?"""
+        if self.closed:
+            return True
+        poll = select.poll()
+        poll.register(self.connection.fileno(), 0)
+        return bool(poll.poll(0))
 
     def close(self, reason: str) -> None:
         """Close once; on_close is told."""

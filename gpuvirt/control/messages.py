@@ -33,6 +33,7 @@ class MessageType(enum.IntEnum):
     EVICTED = lib.GV_EVICTED
     MEMORY = lib.GV_MEMORY
     EVENT = lib.GV_EVENT
+    STUCK = lib.GV_STUCK
     QUERY = lib.GV_QUERY
     WELCOME = lib.GV_WELCOME
     REFUSED = lib.GV_REFUSED
@@ -165,6 +166,12 @@ class Memory(Message):
 @dataclass(frozen=True, slots=True)
 class Event(Message):
     text: str
+
+
+@_message(MessageType.STUCK, "gv_stuck")
+@dataclass(frozen=True, slots=True)
+class Stuck(Message):
+    epoch: int
 
 
 @_message(MessageType.WAKE, "gv_wake")

@@ -92,11 +92,11 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
     if (result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) {
         if (gv_pool_free_after_captures(range) == 0)
             return CUDA_SUCCESS;
-        gv_memory_readmit(range, range->context, range->pool);
+        gv_memory_unclaim(range);
         return CUDA_ERROR_OUT_OF_MEMORY; /* of the host */
     }
     if (result == CUDA_ERROR_INVALID_CONTEXT || result == CUDA_ERROR_NOT_INITIALIZED) {
-        gv_memory_readmit(range, range->context, range->pool); /* no context: as with the driver, nothing happened */
+        gv_memory_unclaim(range); /* no context: as with the driver, nothing happened */
         return result;
     }
     gv_pool_given(range);

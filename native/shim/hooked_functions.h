@@ -4,6 +4,8 @@
  * of class `gate` (generate/classes.tsv) need no line here: their wrappers are generated. All others are forwarded.
  */
 
+/* tables.c: passed through, and told */
+GV_HOOK(cuGetExportTable)
 /* proc_address.c */
 GV_HOOK(cuGetProcAddress)
 GV_HOOK(cuGetProcAddress_v2)
@@ -73,6 +75,10 @@ GV_HOOK(cuCtxSynchronize)
 GV_HOOK(cuCtxSynchronize_v2)
 GV_HOOK(cuStreamSynchronize)
 GV_HOOK(cuStreamSynchronize_ptsz)
+GV_HOOK(cuStreamQuery)
+GV_HOOK(cuStreamQuery_ptsz)
+GV_HOOK(cuEventQuery)
+GV_HOOK(cuEventSynchronize)
 
 /* allocation.c */
 GV_HOOK(cuMemAlloc)
@@ -126,5 +132,6 @@ GV_HOOK(cuMemGetInfo_v2)
 GV_HOOK(cuMemGetAddressRange_v2)
 GV_HOOK(cuPointerGetAttribute)
 GV_HOOK(cuPointerGetAttributes)
+GV_HOOK(cuPointerSetAttribute)
 GV_HOOK(cuIpcGetMemHandle)
 GV_HOOK(cuMemGetHandleForAddressRange)
