@@ -147,11 +147,11 @@ static CUresult note(CUresult result, const CUgraphExec *executable, CUgraph sou
 #define INSTANTIATE(symbol, parameters, arguments)                                                                     \
     GV_EXPORT CUresult symbol parameters                                                                               \
     {                                                                                                                  \
-        const struct gv_submission submission = gv_gate_enter(NULL, 0);                                                \
+        const struct gv_submission submission = gv_gate_enter_unused();                                                \
         if (submission.refused != CUDA_SUCCESS)                                                                        \
             return submission.refused;                                                                                 \
         const CUresult result = note(REAL(symbol) arguments, phGraphExec, hGraph);                                     \
-        gv_gate_leave_unused(&submission);                                                                             \
+        gv_gate_leave(&submission);                                                                                    \
         if (__builtin_expect(result != CUDA_SUCCESS, 0))                                                               \
             gv_gate_failed(result);                                                                                    \
         return result;                                                                                                 \
@@ -175,14 +175,12 @@ static CUresult with_params(CUresult (*instantiate)(CUgraphExec *, CUgraph, CUDA
     CUresult result = taken != 0 ? gv_fixed_charge(GV_FIXED_GRAPH, taken) : CUDA_SUCCESS;
     if (result != CUDA_SUCCESS)
         return result;
-    const struct gv_submission submission = gv_gate_enter(uploads ? params->hUploadStream : NULL, per_thread);
+    const struct gv_submission submission =
+        uploads ? gv_gate_enter(params->hUploadStream, per_thread) : gv_gate_enter_unused();
     result = submission.refused;
     if (result == CUDA_SUCCESS) {
         result = note(instantiate(executable, source, params), executable, source);
-        if (uploads)
-            gv_gate_leave(&submission);
-        else
-            gv_gate_leave_unused(&submission);
+        gv_gate_leave(&submission);
         if (result != CUDA_SUCCESS)
             gv_gate_failed(result);
     }
