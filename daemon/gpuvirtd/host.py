@@ -24,6 +24,7 @@ from gpuvirtd.memory.arenas import Arena, arena_size
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
 from gpuvirtd.recovery import Recovery
 from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, AlreadyAttached, Refusal, Session
+from gpuvirtd.sharing import Shares
 from gpuvirtd.state import State, StoredClient
 
 
@@ -63,6 +64,7 @@ class Host:
             for device in devices
         }
         self.recovery = Recovery(self)
+        self.shares = Shares()
         self._numbers = 0
         self._poll: asyncio.TimerHandle | None = None
         self._polls: set[asyncio.Task[None]] = set()
@@ -114,6 +116,7 @@ class Host:
                 member.close()
             arbiter.close()
         self.recovery.close()
+        self.shares.close()
         for job in self.jobs:
             if job.root is not None:
                 job.root.close()
@@ -273,6 +276,7 @@ class Host:
         if member.number not in member.job.members:
             return
         self._forget(member, reason)
+        self.shares.forget(member.job.id, member.process.pid)
         member.arbiter.detach(member)
         self.publish_quotas()
         self.poll_soon()

@@ -41,6 +41,8 @@ FROM_CLIENT = (
     messages.Evicted,
     messages.Memory,
     messages.Event,
+    messages.Share,
+    messages.Fetch,
 )
 
 
@@ -161,7 +163,14 @@ class Session:
         if not isinstance(message, FROM_CLIENT):
             raise ProtocolError(f"{type(message).__name__} is not a client's message")
         assert self.member is not None
-        self.server.host.heard(self.member, message)
+        if isinstance(message, messages.Share):
+            answer = self.server.host.shares.share(self.member, message, self.stream.take_descriptors())
+            if message.request:
+                self.send(answer)
+        elif isinstance(message, messages.Fetch):
+            self.send(*self.server.host.shares.fetch(self.member, message))
+        else:
+            self.server.host.heard(self.member, message)
 
     def _closed(self, reason: str) -> None:
         if self._deadline is not None:

@@ -18,6 +18,7 @@ VERSION: int = lib.GV_PROTOCOL_VERSION
 TOKEN_BYTES: int = lib.GV_TOKEN_BYTES
 TEXT_BYTES: int = lib.GV_TEXT_BYTES
 UUID_BYTES: int = lib.GV_UUID_BYTES
+SHARE_MAX: int = lib.GV_SHARE_MAX
 USAGE_PROCESSES: int = lib.GV_USAGE_PROCESSES
 HEADER_BYTES: int = ffi.sizeof("struct gv_message_header")
 
@@ -35,11 +36,14 @@ class MessageType(enum.IntEnum):
     EVENT = lib.GV_EVENT
     STUCK = lib.GV_STUCK
     QUERY = lib.GV_QUERY
+    SHARE = lib.GV_SHARE
+    FETCH = lib.GV_FETCH
     WELCOME = lib.GV_WELCOME
     REFUSED = lib.GV_REFUSED
     RESTORE = lib.GV_RESTORE
     EVICT = lib.GV_EVICT
     WAKE = lib.GV_WAKE
+    SHARED = lib.GV_SHARED
     USAGE = lib.GV_USAGE
 
 
@@ -172,6 +176,34 @@ class Event(Message):
 @dataclass(frozen=True, slots=True)
 class Stuck(Message):
     epoch: int
+
+
+@_message(MessageType.SHARE, "gv_share")
+@dataclass(frozen=True, slots=True)
+class Share(Message):
+    request: int
+    count: int
+    nonce: int
+    first: int
+    withdrawn: int
+
+
+@_message(MessageType.FETCH, "gv_fetch")
+@dataclass(frozen=True, slots=True)
+class Fetch(Message):
+    request: int
+    pid: int
+    nonce: int
+    first: int
+    count: int
+
+
+@_message(MessageType.SHARED, "gv_shared")
+@dataclass(frozen=True, slots=True)
+class Shared(Message):
+    request: int
+    status: int
+    reason: str
 
 
 @_message(MessageType.WAKE, "gv_wake")

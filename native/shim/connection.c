@@ -48,10 +48,27 @@ int gv_connect(const char *path)
 
 int gv_send(int handle, uint16_t type, void *message, size_t size)
 {
+    return gv_send_descriptors(handle, type, message, size, NULL, 0);
+}
+
+int gv_send_descriptors(int handle, uint16_t type, void *message, size_t size, const int *descriptors, int count)
+{
+    char control[CMSG_SPACE(sizeof(int) * GV_DESCRIPTORS_MAX)] = {0};
+    struct iovec part = {message, size};
+    struct msghdr packet = {.msg_iov = &part, .msg_iovlen = 1};
+    if (count != 0) {
+        packet.msg_control = control;
+        packet.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)count);
+        struct cmsghdr *const rights = CMSG_FIRSTHDR(&packet);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)count);
+        memcpy(CMSG_DATA(rights), descriptors, sizeof(int) * (size_t)count);
+    }
     struct gv_message_header *const header = message;
     *header = (struct gv_message_header){GV_MESSAGE_MAGIC, GV_PROTOCOL_VERSION, type, (uint16_t)size};
     for (;;) {
-        const ssize_t sent = send(handle, message, size, MSG_NOSIGNAL);
+        const ssize_t sent = sendmsg(handle, &packet, MSG_NOSIGNAL);
         if (sent == (ssize_t)size)
             return 0;
         if (sent >= 0)
@@ -79,9 +96,16 @@ static void take_descriptors(struct msghdr *message, int descriptors[GV_DESCRIPT
     }
 }
 
+void gv_close_descriptors(const int descriptors[GV_DESCRIPTORS_MAX])
+{
+    for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
+        if (descriptors[i] >= 0)
+            close(descriptors[i]);
+}
+
 int gv_receive(int handle, union gv_packet *packet, int descriptors[GV_DESCRIPTORS_MAX])
 {
-    char control[CMSG_SPACE(sizeof(int) * 8)];
+    char control[CMSG_SPACE(sizeof(int) * GV_DESCRIPTORS_MAX)];
     struct iovec part = {packet, sizeof *packet};
     struct msghdr message = {
         .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
@@ -96,9 +120,7 @@ int gv_receive(int handle, union gv_packet *packet, int descriptors[GV_DESCRIPTO
         return -ECONNRESET;
     if ((size_t)size < sizeof packet->header || packet->header.magic != GV_MESSAGE_MAGIC ||
         packet->header.size != (uint16_t)size || (message.msg_flags & MSG_TRUNC) != 0) {
-        for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
-            if (descriptors[i] >= 0)
-                close(descriptors[i]);
+        gv_close_descriptors(descriptors);
         return -EPROTO;
     }
     if ((message.msg_flags & MSG_CTRUNC) != 0) { /* some of its descriptors found no place */

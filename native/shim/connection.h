@@ -10,7 +10,7 @@
 
 #include "gpuvirt/messages.h"
 
-enum { GV_DESCRIPTORS_MAX = 3 };
+enum { GV_DESCRIPTORS_MAX = GV_SHARE_MAX };
 
 union gv_packet {
     struct gv_message_header header;
@@ -18,6 +18,7 @@ union gv_packet {
     struct gv_refused refused;
     struct gv_restore restore;
     struct gv_evict evict;
+    struct gv_shared shared;
     uint8_t bytes[1024];
 };
 
@@ -32,11 +33,14 @@ int gv_connect(const char *path);
 
 /* Fills in the header and sends. 0, or an errno (the connection is then of no use). */
 int gv_send(int socket, uint16_t type, void *message, size_t size);
+/* The same with descriptors, at most GV_DESCRIPTORS_MAX; they stay the caller's. */
+int gv_send_descriptors(int socket, uint16_t type, void *message, size_t size, const int *descriptors, int count);
 
 /*
  * Receives one packet without waiting; its descriptors (CLOEXEC) go to `descriptors`, unused entries are -1. Returns 1, 0 when
  * there is none, or -errno when the connection ended or the packet is not of the protocol.
  */
 int gv_receive(int socket, union gv_packet *packet, int descriptors[GV_DESCRIPTORS_MAX]);
+void gv_close_descriptors(const int descriptors[GV_DESCRIPTORS_MAX]);
 
 #endif

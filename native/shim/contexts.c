@@ -9,6 +9,7 @@
 #include "gate.h"
 #include "graph_memory.h"
 #include "host_memory.h"
+#include "ipc.h"
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
@@ -266,6 +267,7 @@ static void end_end(CUcontext context, struct waiting *waiting, int gone, int li
         gv_marks_context_ended(context);
         gv_capture_context_ended(context);
         gv_memory_give_context(context);
+        gv_imports_context_ended(context);
         gv_fixed_context_ended(context);
         gv_graph_memory_look();
         gv_pool_natives_context_ended();

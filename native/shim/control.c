@@ -22,6 +22,7 @@
 #include "real_driver.h"
 #include "room.h"
 #include "session.h"
+#include "sharing.h"
 #include "tables.h"
 #include "unknown.h"
 
@@ -57,12 +58,15 @@ static void disconnect(int error)
     connection = -1;
 }
 
-static void tell(uint16_t type, void *message, size_t size)
+static void tell_with(uint16_t type, void *message, size_t size, const int *descriptors, int count)
 {
-    const int error = connection < 0 ? ENOTCONN : gv_send(connection, type, message, size);
+    const int error =
+        connection < 0 ? ENOTCONN : gv_send_descriptors(connection, type, message, size, descriptors, count);
     if (error != 0)
         disconnect(error);
 }
+
+static void tell(uint16_t type, void *message, size_t size) { tell_with(type, message, size, NULL, 0); }
 
 /* What the daemon is about to hear. */
 static struct gv_memory_report report_memory(void)
@@ -139,8 +143,10 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
     connection = handle;
     gv_drain_renew();
     wanted_at = 0;
-    if (was_attached)
+    if (was_attached) {
+        gv_sharing_reattached();
         gv_drain_now(); /* the new page says CLOSED; under the old one work may have been given */
+    }
     struct gv_drained drained = {.epoch = 0};
     tell(GV_DRAINED, &drained, sizeof drained);
     tell_memory();
@@ -269,7 +275,7 @@ static void evict(uint64_t target)
     tell_moved(GV_EVICTED, &move, began);
 }
 
-static void handle(const union gv_packet *packet)
+static void handle(const union gv_packet *packet, int *descriptors)
 {
     switch (packet->header.type) {
     case GV_RESTORE:
@@ -283,6 +289,10 @@ static void handle(const union gv_packet *packet)
     case GV_WAKE: /* the lease word changed: follow_lease was here before us, or it says that somebody waits */
         if (gv_lease_state(gv_load32(&gv_session.lease->word)) == GV_LEASE_GRANTED)
             gv_activity_look();
+        break;
+    case GV_SHARED:
+        if (packet->header.size >= sizeof packet->shared)
+            gv_sharing_answered(&packet->shared, descriptors);
         break;
     default: /* what a newer daemon may say */
         break;
@@ -346,6 +356,8 @@ static void take_pokes(void)
         tell_idle();
     if (pokes & GV_POKE_MEMORY)
         tell_memory();
+    if (pokes & GV_POKE_SHARE)
+        gv_sharing_send(tell_with);
 }
 
 /* Tables that programs asked for, each once. */
@@ -374,9 +386,10 @@ void *gv_control_thread(__attribute__((unused)) void *unused)
             int descriptors[GV_DESCRIPTORS_MAX];
             const int received = gv_receive(connection, &packet, descriptors);
             if (received == 1)
-                handle(&packet);
+                handle(&packet, descriptors);
             else if (received < 0)
                 disconnect(-received);
+            gv_close_descriptors(descriptors); /* whoever wanted one has taken it */
         }
         take_pokes();
         if (ready == 0 && gv_contexts_enter() == CUDA_SUCCESS)

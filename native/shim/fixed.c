@@ -32,6 +32,9 @@ static void count(enum gv_fixed_kind kind, uint64_t bytes, uint64_t pieces)
     gv_extents_publish();
 }
 
+void gv_fixed_count(enum gv_fixed_kind kind, uint64_t bytes) { count(kind, bytes, 1); }
+void gv_fixed_uncount(enum gv_fixed_kind kind, uint64_t bytes) { count(kind, -bytes, -1ull); }
+
 CUresult gv_fixed_charge(enum gv_fixed_kind kind, uint64_t bytes)
 {
     if (gv_notes_expect(&notes) != 0) /* before anything is allocated */

@@ -23,6 +23,10 @@
 CUresult gv_fixed_charge(enum gv_fixed_kind kind, uint64_t bytes);
 void gv_fixed_discharge(enum gv_fixed_kind kind, uint64_t bytes);
 
+/* Bytes that are charged already, as extents or blocks, have to stay from now on (or not any more): they only show by kind. */
+void gv_fixed_count(enum gv_fixed_kind kind, uint64_t bytes);
+void gv_fixed_uncount(enum gv_fixed_kind kind, uint64_t bytes);
+
 /* Strangers may use the device too: asks again for `call` while the driver lacks memory for bytes that are charged. */
 #define GV_FIXED_CALL(bytes, call)                                                                                     \
     ({                                                                                                                 \

@@ -133,5 +133,26 @@ GV_HOOK(cuMemGetAddressRange_v2)
 GV_HOOK(cuPointerGetAttribute)
 GV_HOOK(cuPointerGetAttributes)
 GV_HOOK(cuPointerSetAttribute)
+
+/* virtual.c: handles of the program's own memory management */
+GV_HOOK(cuMemCreate)
+GV_HOOK(cuMemRelease)
+GV_HOOK(cuMemRetainAllocationHandle)
+GV_HOOK(cuMemGetAllocationPropertiesFromHandle)
+GV_HOOK(cuMemExportToShareableHandle)
+GV_HOOK(cuMemImportFromShareableHandle)
+
+/* virtual_map.c: its addresses */
+GV_HOOK(cuMemAddressReserve)
+GV_HOOK(cuMemAddressFree)
+GV_HOOK(cuMemMap)
+GV_HOOK(cuMemUnmap)
+GV_HOOK(cuMemSetAccess)
+GV_HOOK(cuMemGetAccess)
+
+/* ipc.c, ipc_import.c */
 GV_HOOK(cuIpcGetMemHandle)
 GV_HOOK(cuMemGetHandleForAddressRange)
+GV_HOOK(cuIpcOpenMemHandle)
+GV_HOOK(cuIpcOpenMemHandle_v2)
+GV_HOOK(cuIpcCloseMemHandle)

@@ -19,7 +19,10 @@ enum { WINDOW_TIMES_DEVICE = 4, EXTENTS_PER_DEVICE = 64 };
 #define EXTENT_MAX (32ull << 20)
 #define WINDOW_HINT 0x1f0000000000ull /* the same in every process, so that replicas get equal addresses */
 
-struct gv_memory_state gv_memory = {.lock = PTHREAD_MUTEX_INITIALIZER};
+#define FIRST_SERIAL (1ull << 62) /* the driver numbers its own memory from below: no number is used twice */
+
+struct gv_memory_state gv_memory = {
+    .lock = PTHREAD_MUTEX_INITIALIZER, .settled = PTHREAD_COND_INITIALIZER, .serial = FIRST_SERIAL};
 
 /* Largest power of two that gives the device EXTENTS_PER_DEVICE extents, between the driver's granularity and 32 MiB. */
 static uint64_t choose_extent(uint64_t total, uint64_t granularity)
@@ -65,6 +68,7 @@ CUresult gv_memory_prepare(CUdevice device)
     if (m->extents == MAP_FAILED || gv_ranges_init(&m->small, base, small, SMALL_UNIT) != 0 ||
         gv_ranges_init(&m->large, base + small, bytes - small, LARGE_UNIT) != 0)
         return CUDA_ERROR_OUT_OF_MEMORY;
+    REAL(cuDeviceGetAttribute)(&m->shareable, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, device);
     m->device = device;
     m->extent_count = count;
     m->extent_bytes = extent;
@@ -78,16 +82,20 @@ void gv_memory_forget(void)
 {
     memset(&gv_memory, 0, sizeof gv_memory);
     pthread_mutex_init(&gv_memory.lock, NULL);
+    pthread_cond_init(&gv_memory.settled, NULL);
+    gv_memory.serial = FIRST_SERIAL;
 }
 
 uint64_t gv_memory_charged(void)
 {
-    return gv_memory.live_extents * gv_memory.extent_bytes + gv_memory.fixed_bytes + gv_memory.fixed_wanted;
+    return gv_memory.live_extents * gv_memory.extent_bytes + gv_memory.block_bytes + gv_memory.fixed_bytes +
+           gv_memory.fixed_wanted;
 }
 
 uint64_t gv_memory_resident(void)
 {
-    return (gv_memory.held_extents + gv_memory.cache_count) * gv_memory.extent_bytes + gv_memory.fixed_bytes;
+    return (gv_memory.held_extents + gv_memory.cache_count) * gv_memory.extent_bytes + gv_memory.held_block_bytes +
+           gv_memory.fixed_bytes;
 }
 
 /*
@@ -123,7 +131,7 @@ static void occupy(const struct gv_range *range)
     uint64_t first, last, absent = 0;
     extents_of(range, &first, &last);
     for (uint64_t i = first; i <= last; i++) {
-        struct gv_extent *extent = &gv_memory.extents[i];
+        struct gv_piece *extent = &gv_memory.extents[i];
         if (extent->live++ == 0) {
             gv_memory.live_extents++;
             absent += !extent->mapped;
@@ -182,12 +190,12 @@ static int vacate(struct gv_range *range, uint64_t *first, uint64_t *last)
     int unused = 0;
     extents_of(range, first, last);
     for (uint64_t i = *first; i <= *last; i++) {
-        struct gv_extent *extent = &gv_memory.extents[i];
+        struct gv_piece *extent = &gv_memory.extents[i];
         if (--extent->live == 0) {
             gv_memory.live_extents--;
             absent += !extent->mapped;
             extent->saved = 0;
-            unused |= extent->mapped || extent->slot != 0;
+            unused |= extent->mapped || extent->place != 0;
         }
     }
     if (absent != 0)

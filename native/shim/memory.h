@@ -4,14 +4,17 @@
  *
  *   window   one reservation of addresses, four times the device: a region for large requests (2 MiB units), one for small
  *   range    what the program got from an allocation call (ranges.h)
- *   extent   one fixed-size slice of the window; backed by one physical handle or by nothing. The atom of residency
- *   arena    the host file that holds extents which are not in device memory
+ *   piece    one physical handle, or nothing, and where it is mapped: the atom of residency. Two kinds:
+ *   extent   a piece of ours: one fixed-size slice of the window
+ *   block    a piece of the program's own: cuMemCreate, mapped where the program mapped it (blocks.h)
+ *   arena    the host file that holds pieces which are not in device memory
  *
- * An extent in use (live > 0) that is not mapped is *absent*; while any is absent the gate stays shut (GV_ABSENT_MASK). An
- * allocation only makes extents absent; the control thread makes them present before the next launch. So allocating never
- * waits for the GPU, also without the lease. Extents out of use are unmapped at once and their handles kept for reuse.
+ * A piece in use (live > 0) that is not mapped is *absent*; while any is absent the gate stays shut (GV_ABSENT_MASK). An
+ * allocation only makes pieces absent; the control thread makes them present before the next launch (residency.c). So
+ * allocating never waits for the GPU, also without the lease. Extents out of use are unmapped at once and their handles kept
+ * for reuse.
  *
- * gv_memory.lock protects all fields; it is never held across a driver call or a wait. Who calls the driver for an extent sets
+ * gv_memory.lock protects all fields; it is never held across a driver call or a wait. Who calls the driver for a piece sets
  * `moving` first: then nobody else touches its mapping.
  */
 #ifndef GPUVIRT_SHIM_MEMORY_H
@@ -23,14 +26,16 @@
 #include "cuda_api.h"
 #include "ranges.h"
 
-struct gv_extent {
+struct gv_piece {
     CUmemGenericAllocationHandle handle; /* valid while mapped */
-    uint32_t live;                       /* ranges that lie in it, wholly or in part */
-    int32_t slot;                        /* its place in the arena + 1; 0 = none */
-    uint8_t mapped;                      /* kernels may touch it */
-    uint8_t moving;                      /* somebody calls the driver for it; `mapped` is 0 meanwhile */
-    uint8_t saved;                       /* the arena holds its content */
-    uint8_t reserved;
+    uint32_t live;  /* ranges that lie in an extent; mappings of a block, and one while it is kept */
+    int32_t place;  /* its place in the arena + 1; 0 = none */
+    uint8_t mapped; /* kernels may touch it */
+    uint8_t moving; /* somebody calls the driver for it; `mapped` of an extent is 0 meanwhile */
+    uint8_t saved;  /* the arena holds its content */
+    uint8_t kept;   /* never evicted: somebody else may have it mapped */
+    uint8_t is_block;
+    uint8_t reserved[3];
 };
 
 struct gv_memory_state {
@@ -39,12 +44,21 @@ struct gv_memory_state {
     uint64_t base, bytes;         /* the window */
     uint64_t extent_bytes, total; /* total: of the device */
     struct gv_ranges large, small;
-    struct gv_extent *extents; /* a sparse mapping, window / extent_bytes entries */
+    struct gv_piece *extents; /* a sparse mapping, window / extent_bytes entries */
     uint64_t extent_count, extents_touched;
-    uint64_t live_extents; /* in use by the program: what is charged */
-    uint64_t held_extents; /* with a physical handle, those that are just being mapped or unmapped included */
-    uint64_t fixed_bytes;  /* memory that does not move (fixed.h): part of what is charged and of what is resident */
-    uint64_t fixed_wanted; /* of it, what waits for room (room.h): charged, not resident */
+    uint64_t live_extents;   /* in use by the program: what is charged */
+    uint64_t held_extents;   /* with a physical handle, those that are just being mapped or unmapped included */
+    uint64_t fixed_bytes;    /* memory that does not move (fixed.h): part of what is charged and of what is resident */
+    uint64_t fixed_wanted;   /* of it, what waits for room (room.h): charged, not resident */
+    struct gv_block *blocks; /* all, the newest first (blocks.h) */
+    uint64_t block_count;
+    uint64_t block_bytes;      /* of all blocks: charged */
+    uint64_t held_block_bytes; /* of blocks with a physical handle, those included that are just being moved */
+    uint64_t kept_bytes;       /* of extents and blocks that are kept: reported as fixed */
+    uint32_t claims;           /* program threads that call the driver for blocks now */
+    uint32_t mover_waits;      /* the control thread waits for claims to end: no new ones */
+    pthread_cond_t settled;    /* blocks stopped moving, or claims ended */
+    int shareable;             /* handles of this device can become file descriptors */
     CUmemGenericAllocationHandle *cache; /* physical handles without an address, ready for reuse */
     uint64_t cache_count, cache_room;
     uint64_t allowance;      /* bytes that may be resident: the daemon's promise; written by the control thread */
@@ -62,7 +76,8 @@ void gv_memory_forget(void); /* in the child of a fork */
 
 static inline int gv_memory_owns(CUdeviceptr address) { return address - gv_memory.base < gv_memory.bytes; }
 static inline CUdeviceptr gv_extent_address(uint64_t index) { return gv_memory.base + index * gv_memory.extent_bytes; }
-uint64_t gv_memory_charged(void);  /* bytes of extents in use and of fixed memory */
+static inline uint64_t gv_extent_index(const struct gv_piece *extent) { return (uint64_t)(extent - gv_memory.extents); }
+uint64_t gv_memory_charged(void);  /* bytes of extents in use, of blocks and of fixed memory */
 uint64_t gv_memory_resident(void); /* bytes of physical memory, cached handles and fixed memory included */
 uint64_t gv_memory_quota(void);
 
@@ -83,14 +98,19 @@ int gv_memory_set_sync_memops(CUdeviceptr address, int wanted);
 void gv_memory_unclaim(struct gv_range *range);
 void gv_memory_readmit(struct gv_range *range, void *context, void *pool);
 
-/* extents.c: physical memory for the extents. Control thread only, but for gv_extents_release_unused. */
+/* residency.c: the two transactions. Control thread only. */
 struct gv_move {
     CUresult status;
     uint64_t bytes_moved, bytes_short;
 };
 struct gv_move gv_extents_restore(uint64_t allowance);
-struct gv_move gv_extents_evict(uint64_t target);          /* fixed memory stays, also above the target */
-uint64_t gv_extents_release_cached(uint64_t bytes_wanted); /* any thread: gives cached handles back; the bytes */
+struct gv_move gv_extents_evict(uint64_t target); /* fixed memory stays, also above the target */
+
+/* extents.c: physical memory for extents. Control thread only, but for gv_extents_release_unused. */
+CUresult gv_extent_bring(struct gv_piece *extent);       /* create and map */
+void gv_extent_drop(struct gv_piece *extent, int reuse); /* unmap; `reuse`: the handle may be cached */
+CUresult gv_extents_open(struct gv_piece *const *extents, uint64_t count); /* access; sorted upwards */
+uint64_t gv_extents_release_cached(uint64_t bytes_wanted);                 /* any thread; the bytes */
 void gv_extents_release_unused(uint64_t first,
                                uint64_t last); /* any thread: unmaps extents of [first, last] not in use */
 struct gv_memory_report {

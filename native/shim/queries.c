@@ -5,8 +5,10 @@
  */
 #include <string.h>
 
+#include "blocks.h"
 #include "gate.h"
 #include "graph_memory.h"
+#include "ipc.h"
 #include "memory.h"
 #include "pool.h"
 #include "pool_native.h"
@@ -52,12 +54,18 @@ static uint64_t narrow(uint64_t bytes) { return bytes > UINT32_MAX ? UINT32_MAX 
 MEMORY_INFO(cuMemGetInfo_v2, size_t, )
 MEMORY_INFO(cuMemGetInfo, unsigned int, narrow)
 
+/* The allocation around an address: of this process, or of another one of the job that is open here. */
+static int find(CUdeviceptr address, struct gv_range *range)
+{
+    return gv_memory_owns(address) ? gv_memory_find(address, 1, range) : gv_import_find(address, range);
+}
+
 GV_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CUdeviceptr dptr)
 {
     struct gv_range range;
-    if (!gv_memory_owns(dptr))
-        return REAL(cuMemGetAddressRange_v2)(pbase, psize, dptr);
-    if (!gv_memory_find(dptr, 1, &range))
+    if (!gv_memory_owns(dptr) && !gv_import_find(dptr, &range))
+        return gv_mapping_range(dptr, pbase, psize) ? CUDA_SUCCESS : REAL(cuMemGetAddressRange_v2)(pbase, psize, dptr);
+    if (!find(dptr, &range))
         return CUDA_ERROR_NOT_FOUND;
     if (pbase != NULL)
         *pbase = range.address;
@@ -104,7 +112,6 @@ static CUresult answer(CUpointer_attribute attribute, void *data, CUdeviceptr ad
         *(int *)data = range->sync_memops;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE: /* mapped memory cannot be shared that way */
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
     case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
         *(int *)data = 0;
@@ -112,7 +119,10 @@ static CUresult answer(CUpointer_attribute attribute, void *data, CUdeviceptr ad
     case CU_POINTER_ATTRIBUTE_LOCALITY_DOMAIN_ORDINAL:
         *(int *)data = -1;
         return CUDA_SUCCESS;
-    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES:
+    case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE: /* not of pools, and not what another process allocated */
+        *(int *)data = gv_memory.shareable && range->pool == NULL && gv_memory_owns(address);
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: /* our extents have handles, its memory has none for the program */
         *(unsigned long long *)data = 0;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
@@ -131,9 +141,11 @@ static CUresult answer(CUpointer_attribute attribute, void *data, CUdeviceptr ad
 GV_EXPORT CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attribute, CUdeviceptr ptr)
 {
     struct gv_range range;
-    if (!gv_memory_owns(ptr))
-        return REAL(cuPointerGetAttribute)(data, attribute, ptr);
-    if (data == NULL || !gv_memory_find(ptr, 1, &range))
+    CUresult told;
+    if (!gv_memory_owns(ptr) && !gv_import_find(ptr, &range))
+        return gv_mapping_answer(data, attribute, ptr, &told) ? told
+                                                              : REAL(cuPointerGetAttribute)(data, attribute, ptr);
+    if (data == NULL || !find(ptr, &range))
         return CUDA_ERROR_INVALID_VALUE;
     return answer(attribute, data, ptr, &range);
 }
@@ -147,9 +159,12 @@ GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_
 {
     struct gv_range range;
     const int ours = gv_memory_owns(ptr);
+    if (!ours && gv_mapping_range(ptr, NULL, NULL))
+        return gv_mapping_answers(numAttributes, attributes, data, ptr);
+    const int known = find(ptr, &range);
     /* Null is an address that no driver knows; one of ours it knows as a reservation, with answers of its own. */
-    const CUresult result = REAL(cuPointerGetAttributes)(numAttributes, attributes, data, ours ? 0 : ptr);
-    if (result != CUDA_SUCCESS || !ours || !gv_memory_find(ptr, 1, &range))
+    const CUresult result = REAL(cuPointerGetAttributes)(numAttributes, attributes, data, ours || known ? 0 : ptr);
+    if (result != CUDA_SUCCESS || !known)
         return result;
     for (unsigned int i = 0; i < numAttributes; i++)
         answer(attributes[i], data[i], ptr, &range);
@@ -164,19 +179,4 @@ GV_EXPORT CUresult cuPointerSetAttribute(const void *value, CUpointer_attribute 
     if (value == NULL || attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS)
         return CUDA_ERROR_INVALID_VALUE;
     return gv_memory_set_sync_memops(ptr, *(const unsigned int *)value != 0) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
-}
-
-/* Memory of ours cannot be handed to another process by legacy handle (README: limits). */
-GV_EXPORT CUresult cuIpcGetMemHandle(CUipcMemHandle *pHandle, CUdeviceptr dptr)
-{
-    return gv_memory_owns(dptr) ? CUDA_ERROR_NOT_SUPPORTED : REAL(cuIpcGetMemHandle)(pHandle, dptr);
-}
-
-/* Nor be registered with another device (dma-buf): it moves. */
-GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr, size_t size,
-                                                 CUmemRangeHandleType handleType, unsigned long long flags)
-{
-    if (gv_memory_owns(dptr))
-        return CUDA_ERROR_NOT_SUPPORTED;
-    return REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType, flags);
 }

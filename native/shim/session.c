@@ -9,6 +9,7 @@
 
 #include "activity.h"
 #include "arena.h"
+#include "blocks.h"
 #include "capture.h"
 #include "connection.h"
 #include "contexts.h"
@@ -18,6 +19,7 @@
 #include "fixed.h"
 #include "graph_memory.h"
 #include "host_memory.h"
+#include "ipc.h"
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
@@ -26,6 +28,7 @@
 #include "pool.h"
 #include "real_driver.h"
 #include "room.h"
+#include "sharing.h"
 #include "streams.h"
 #include "tables.h"
 #include "unknown.h"
@@ -82,6 +85,10 @@ static void forget_in_child(void)
     gv_driver_heap_forget();
     gv_pool_forget();
     gv_memory_forget();
+    gv_blocks_forget();
+    gv_mappings_forget();
+    gv_imports_forget();
+    gv_sharing_forget();
     gv_fixed_forget();
     gv_passed_forget();
     gv_tables_forget();

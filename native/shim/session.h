@@ -12,6 +12,7 @@ enum gv_poke {
     GV_POKE_WANT = 1,   /* a thread waits at the gate */
     GV_POKE_IDLE = 2,   /* nothing is outstanding, and somebody else waits for the GPU */
     GV_POKE_MEMORY = 4, /* the charge changed, and the job has other processes that must know */
+    GV_POKE_SHARE = 16, /* memory is offered to, or asked of, other processes of the job */
 };
 
 /* Puts the process under control, once; waits for the daemon's answer. Anything but success refuses the program's call. */

@@ -4,20 +4,57 @@
 #include <stdlib.h>
 
 #include "arena.h"
+#include "blocks.h"
 #include "contexts.h"
 #include "gate.h"
 #include "log.h"
-#include "memory.h"
 #include "real_driver.h"
 
-CUresult gv_swap_copy_in(const uint64_t *indexes, uint64_t count, uint64_t *bytes)
+static uint64_t size_of(const struct gv_piece *piece)
+{
+    return piece->is_block ? gv_block_of(piece)->bytes : gv_memory.extent_bytes;
+}
+
+/* Where the copy engine reaches the piece; what had to be mapped for that is unmapped by close_window. */
+static CUresult open_window(struct gv_piece *piece, CUdeviceptr *address)
+{
+    if (piece->is_block)
+        return gv_block_open_window(gv_block_of(piece), address);
+    *address = gv_extent_address(gv_extent_index(piece));
+    return CUDA_SUCCESS;
+}
+
+static void close_window(struct gv_piece *piece)
+{
+    if (piece->is_block)
+        gv_block_close_window(gv_block_of(piece));
+}
+
+/* Submits the copy of a whole piece, in one part for each pinned run of the arena. */
+static CUresult copy(const struct gv_piece *piece, CUdeviceptr address, int out, CUstream stream)
+{
+    const uint64_t bytes = size_of(piece);
+    CUresult result = CUDA_SUCCESS;
+    for (uint64_t offset = 0; offset < bytes && result == CUDA_SUCCESS;) {
+        uint64_t run;
+        void *const host = gv_arena_address(piece->place - 1, offset, &run);
+        run = run < bytes - offset ? run : bytes - offset;
+        result = out ? REAL(cuMemcpyDtoHAsync_v2)(host, address + offset, run, stream)
+                     : REAL(cuMemcpyHtoDAsync_v2)(address + offset, host, run, stream);
+        offset += run;
+    }
+    return result;
+}
+
+CUresult gv_swap_copy_in(struct gv_piece *const *pieces, uint64_t count, uint64_t *bytes)
 {
     CUresult result = CUDA_SUCCESS;
     CUstream stream = NULL;
+    uint64_t opened = 0;
     *bytes = 0;
-    for (uint64_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
-        const struct gv_extent *const extent = &gv_memory.extents[indexes[i]];
-        if (!extent->saved)
+    for (; opened < count && result == CUDA_SUCCESS; opened++) {
+        struct gv_piece *const piece = pieces[opened];
+        if (!piece->saved)
             continue;
         if (stream == NULL) {
             result = gv_contexts_enter();
@@ -26,37 +63,54 @@ CUresult gv_swap_copy_in(const uint64_t *indexes, uint64_t count, uint64_t *byte
             if (result != CUDA_SUCCESS)
                 break;
         }
-        result = REAL(cuMemcpyHtoDAsync_v2)(gv_extent_address(indexes[i]), gv_arena_address(extent->slot - 1),
-                                            gv_memory.extent_bytes, stream);
-        *bytes += gv_memory.extent_bytes;
+        CUdeviceptr address = 0;
+        result = open_window(piece, &address);
+        if (result == CUDA_SUCCESS)
+            result = copy(piece, address, 0, stream);
+        *bytes += size_of(piece);
     }
     if (stream != NULL) {
         const CUresult finished = REAL(cuStreamSynchronize)(stream);
         result = result == CUDA_SUCCESS ? finished : result;
     }
+    while (opened-- > 0)
+        close_window(pieces[opened]);
     return result;
 }
 
-/* Host memory for all of them, before the first byte moves. Slots of a try that failed stay for the next one. */
-static CUresult reserve_slots(const uint64_t *indexes, uint64_t count)
+/* Host memory for all of them, before the first byte moves. Places of a try that failed stay for the next one. */
+static CUresult reserve_places(struct gv_piece *const *pieces, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++) {
-        struct gv_extent *const extent = &gv_memory.extents[indexes[i]];
-        if (extent->slot != 0)
+        if (pieces[i]->place != 0)
             continue;
-        const int32_t slot = gv_arena_reserve();
-        if (slot < 0) {
-            gv_debug("no host memory to swap out %llu extents", (unsigned long long)count);
+        const int32_t place = gv_arena_reserve(size_of(pieces[i]));
+        if (place < 0) {
+            gv_debug("no host memory to swap out %llu pieces", (unsigned long long)count);
             return CUDA_ERROR_OUT_OF_MEMORY;
         }
         pthread_mutex_lock(&gv_memory.lock);
-        extent->slot = slot + 1;
+        pieces[i]->place = place + 1;
         pthread_mutex_unlock(&gv_memory.lock);
     }
     return CUDA_SUCCESS;
 }
 
-CUresult gv_swap_copy_out(const uint64_t *indexes, uint64_t count, void (*release)(uint64_t index), uint64_t *done)
+static CUresult submit_out(struct gv_piece *piece, CUevent *event, CUstream stream)
+{
+    CUdeviceptr address = 0;
+    CUresult result = open_window(piece, &address);
+    if (result == CUDA_SUCCESS)
+        result = copy(piece, address, 1, stream);
+    if (result == CUDA_SUCCESS)
+        result = REAL(cuEventCreate)(event, CU_EVENT_DISABLE_TIMING | CU_EVENT_BLOCKING_SYNC);
+    if (result == CUDA_SUCCESS)
+        result = REAL(cuEventRecord)(*event, stream);
+    return result;
+}
+
+CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count, void (*release)(struct gv_piece *piece),
+                          uint64_t *done)
 {
     *done = 0;
     CUresult result = gv_contexts_enter();
@@ -65,7 +119,7 @@ CUresult gv_swap_copy_out(const uint64_t *indexes, uint64_t count, void (*releas
     if (gv_gate_lost_context() !=
         CUDA_SUCCESS) { /* no copy is possible, and every byte is lost to the program anyway */
         for (; *done < count; (*done)++)
-            release(indexes[*done]);
+            release(pieces[*done]);
         return CUDA_SUCCESS;
     }
     CUstream const stream = gv_contexts_stream();
@@ -74,16 +128,10 @@ CUresult gv_swap_copy_out(const uint64_t *indexes, uint64_t count, void (*releas
         free(events);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    result = reserve_slots(indexes, count);
-    uint64_t submitted = 0;
-    while (submitted < count && result == CUDA_SUCCESS) {
-        const struct gv_extent *const extent = &gv_memory.extents[indexes[submitted]];
-        result = REAL(cuMemcpyDtoHAsync_v2)(gv_arena_address(extent->slot - 1), gv_extent_address(indexes[submitted]),
-                                            gv_memory.extent_bytes, stream);
-        if (result == CUDA_SUCCESS)
-            result = REAL(cuEventCreate)(&events[submitted], CU_EVENT_DISABLE_TIMING | CU_EVENT_BLOCKING_SYNC);
-        if (result == CUDA_SUCCESS)
-            result = REAL(cuEventRecord)(events[submitted], stream);
+    result = reserve_places(pieces, count);
+    uint64_t submitted = 0, opened = 0;
+    for (; submitted < count && result == CUDA_SUCCESS; opened++) {
+        result = submit_out(pieces[submitted], &events[submitted], stream);
         submitted += result == CUDA_SUCCESS;
     }
     /* Unmap the first while the later ones copy. What was submitted is finished, also after an error further on. */
@@ -93,10 +141,13 @@ CUresult gv_swap_copy_out(const uint64_t *indexes, uint64_t count, void (*releas
             result = finished;
             break;
         }
-        gv_memory.extents[indexes[*done]].saved = 1;
-        release(indexes[(*done)++]);
+        pieces[*done]->saved = 1;
+        close_window(pieces[*done]);
+        release(pieces[(*done)++]);
     }
     REAL(cuStreamSynchronize)(stream);
+    for (uint64_t i = *done; i < opened; i++)
+        close_window(pieces[i]);
     for (uint64_t i = 0; i < count; i++)
         if (events[i] != NULL)
             REAL(cuEventDestroy_v2)(events[i]);

@@ -20,6 +20,9 @@
  *                                      <-     EVICT(target): only sent while the word is CLOSED and drained
  *     EVICTED(status, resident)        ->
  *     MEMORY                           ->     charged bytes changed by much (or the job asks for more than its allowance)
+ *     SHARE(extents) + descriptors     ->     other processes of this job may have these extents of mine; or not any more
+ *     FETCH(pid, extents)              ->     give me those of that process
+ *                                      <-     SHARED(status) + descriptors: the answer to either
  *
  *     any process of a job (the NVML shim)
  *     QUERY(job token, GPU)            ->     on a connection of its own, in place of HELLO: the process is no client by it
@@ -49,6 +52,7 @@ enum {
     GV_TEXT_BYTES = 192, /* NUL-terminated UTF-8 */
     GV_DEVICES_MAX = 16,
     GV_UUID_BYTES = 16,
+    GV_SHARE_MAX = 16,       /* descriptors of one SHARE or SHARED */
     GV_USAGE_PROCESSES = 64, /* of one job on one GPU, in one answer; those with the most memory */
 };
 
@@ -62,8 +66,10 @@ enum gv_message_type {
     GV_EVICTED = 6,
     GV_MEMORY = 7,
     GV_EVENT = 8, /* a line for the log of the daemon: what could not be virtualised, what failed */
-    GV_STUCK = 12,
     GV_QUERY = 9, /* what does my job have on this GPU? */
+    GV_SHARE = 10,
+    GV_FETCH = 11,
+    GV_STUCK = 12,
     /* daemon -> shim */
     GV_WELCOME = 65,
     GV_REFUSED = 66,
@@ -71,6 +77,7 @@ enum gv_message_type {
     GV_EVICT = 68,
     GV_WAKE = 69,
     GV_USAGE = 70,
+    GV_SHARED = 71,
 };
 
 struct gv_message_header {
@@ -166,6 +173,33 @@ struct gv_memory {
 struct gv_event {
     struct gv_message_header header;
     char text[GV_TEXT_BYTES];
+};
+
+/* The extents [first, first + count) of the sender, one descriptor each; withdrawn: no descriptors, and no answer. */
+struct gv_share {
+    struct gv_message_header header;
+    uint32_t request; /* of the sender, for the answer; 0 = no answer wanted */
+    uint32_t count;   /* at most GV_SHARE_MAX */
+    uint64_t nonce;   /* of the sending process: another one that gets its pid is not taken for it */
+    uint64_t first;
+    uint32_t withdrawn; /* 0 or 1 */
+    uint32_t reserved;
+};
+
+struct gv_fetch {
+    struct gv_message_header header;
+    uint32_t request;
+    uint32_t pid; /* of a process of the same job, as the kernel numbers it */
+    uint64_t nonce, first;
+    uint32_t count; /* at most GV_SHARE_MAX */
+    uint32_t reserved;
+};
+
+struct gv_shared {
+    struct gv_message_header header;
+    uint32_t request;
+    uint32_t status; /* CUresult; 0: to a FETCH, the descriptors come with it, in order */
+    char reason[GV_TEXT_BYTES];
 };
 
 struct gv_query {

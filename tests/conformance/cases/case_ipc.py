@@ -17,7 +17,6 @@ from support.peer import Channel
 Call = Callable[..., Any]
 MIB = 1 << 20
 LAZY = cu.CUipcMem_flags.CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS.value
-GOVERNED = pytest.mark.differs("shim", reason="cuIpcGetMemHandle of governed memory is refused")
 INTERPROCESS = cu.CUevent_flags.CU_EVENT_INTERPROCESS.value | cu.CUevent_flags.CU_EVENT_DISABLE_TIMING.value
 
 
@@ -73,7 +72,6 @@ def channel_buffer() -> int:
 _buffer = ctypes.create_string_buffer(8)
 
 
-@GOVERNED
 def test_memory_of_another_process(context: Any, driver_call: Call, peer: Call) -> None:
     driver_call(cu.cuMemAlloc, 300)  # so that ours is not the first of its piece of memory
     pointer = driver_call(cu.cuMemAlloc, 1000)
@@ -92,7 +90,6 @@ def test_memory_of_another_process(context: Any, driver_call: Call, peer: Call) 
     assert other.wait() == 0
 
 
-@GOVERNED
 def test_memory_is_charged_once(context: Any, driver_call: Call, peer: Call) -> None:
     before, _ = driver_call(cu.cuMemGetInfo)
     pointer = driver_call(cu.cuMemAlloc, 16 * MIB)
@@ -114,7 +111,6 @@ def holder(channel: Channel) -> None:
     call(cu.cuIpcCloseMemHandle, pointer)
 
 
-@GOVERNED
 def test_arguments(context: Any, driver_call: Call, driver_result: Call) -> None:
     pointer = driver_call(cu.cuMemAlloc, 1000)
     handle = driver_call(cu.cuIpcGetMemHandle, pointer)
@@ -145,7 +141,6 @@ def exporter(channel: Channel) -> None:
     channel.hear()
 
 
-@GOVERNED
 def test_exporter_has_gone(context: Any, driver_call: Call, driver_result: Call, peer: Call) -> None:
     other = peer(exporter)
     handle = memory_handle(other.hear())

@@ -28,6 +28,9 @@ NARROW = {
     "code",
     "epoch",
     "status",
+    "request",
+    "count",
+    "withdrawn",
 }
 
 

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Memory that others get at: cuIpcGetMemHandle (another process of the job), dma-buf (another device).
+ */
+#include "ipc.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "blocks.h"
+#include "gate.h"
+#include "ipc_ticket.h"
+#include "real_driver.h"
+#include "sharing.h"
+
+/* The extents of a range stay in device memory from now on, until nothing lies in them any more. */
+static void keep(uint64_t first, uint64_t count)
+{
+    uint64_t fresh = 0;
+    pthread_mutex_lock(&gv_memory.lock);
+    for (uint64_t i = first; i < first + count; i++) {
+        fresh += !gv_memory.extents[i].kept;
+        gv_memory.extents[i].kept = 1;
+    }
+    gv_memory.kept_bytes += fresh * gv_memory.extent_bytes;
+    pthread_mutex_unlock(&gv_memory.lock);
+    while (fresh-- > 0)
+        gv_fixed_count(GV_FIXED_EXPORTED, gv_memory.extent_bytes);
+}
+
+/* Descriptors of extents that are resident for certain: the caller is between gv_gate_enter and gv_gate_leave. */
+static CUresult export_extents(uint64_t first, uint32_t count, int *descriptors)
+{
+    CUresult result = CUDA_SUCCESS;
+    uint32_t done = 0;
+    for (; done < count && result == CUDA_SUCCESS; done++) {
+        pthread_mutex_lock(&gv_memory.lock);
+        const struct gv_piece extent = gv_memory.extents[first + done];
+        pthread_mutex_unlock(&gv_memory.lock);
+        descriptors[done] = -1;
+        result = !extent.mapped ? CUDA_ERROR_ILLEGAL_STATE /* the gate lets all through: the context is lost */
+                                : REAL(cuMemExportToShareableHandle)(&descriptors[done], extent.handle,
+                                                                     CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+    }
+    while (result != CUDA_SUCCESS && done-- > 0)
+        if (descriptors[done] >= 0)
+            close(descriptors[done]);
+    return result;
+}
+
+static CUresult offer(uint64_t first, uint32_t count)
+{
+    int descriptors[GV_SHARE_MAX];
+    const struct gv_submission submission = gv_gate_enter_unused();
+    CUresult result = submission.refused;
+    if (result == CUDA_SUCCESS) {
+        result = export_extents(first, count, descriptors);
+        gv_gate_leave(&submission);
+    }
+    if (result != CUDA_SUCCESS)
+        return result;
+    result = gv_sharing_offer(first, count, descriptors);
+    for (uint32_t i = 0; i < count; i++)
+        close(descriptors[i]);
+    return result;
+}
+
+GV_EXPORT CUresult cuIpcGetMemHandle(CUipcMemHandle *pHandle, CUdeviceptr dptr)
+{
+    struct gv_range range;
+    if (!gv_memory_owns(dptr)) /* what the program mapped or opened itself cannot be handed on, as with the driver */
+        return gv_mapping_range(dptr, NULL, NULL) || gv_import_find(dptr, &range)
+                   ? CUDA_ERROR_INVALID_VALUE
+                   : REAL(cuIpcGetMemHandle)(pHandle, dptr);
+    CUcontext context = NULL;
+    CUresult result = REAL(cuCtxGetCurrent)(&context);
+    if (result != CUDA_SUCCESS || context == NULL)
+        return result != CUDA_SUCCESS ? result : CUDA_ERROR_INVALID_CONTEXT;
+    if (pHandle == NULL || !gv_memory_find(dptr, 1, &range) || range.pool != NULL)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (!gv_memory.shareable)
+        return CUDA_ERROR_NOT_SUPPORTED;
+    const uint64_t inside = range.address - gv_memory.base, first = inside / gv_memory.extent_bytes;
+    const struct gv_ipc_ticket ticket = {.magic = GV_IPC_MAGIC,
+                                         .pid = (uint32_t)getpid(),
+                                         .nonce = gv_sharing_nonce(),
+                                         .first = first,
+                                         .count = (inside + range.bytes - 1) / gv_memory.extent_bytes - first + 1,
+                                         .extent_bytes = gv_memory.extent_bytes,
+                                         .offset = inside % gv_memory.extent_bytes,
+                                         .bytes = range.asked_bytes,
+                                         .serial = range.serial};
+    keep(first, ticket.count);
+    for (uint64_t done = 0; done < ticket.count && result == CUDA_SUCCESS; done += GV_SHARE_MAX) {
+        const uint64_t left = ticket.count - done;
+        result = offer(first + done, (uint32_t)(left < GV_SHARE_MAX ? left : GV_SHARE_MAX));
+    }
+    if (result == CUDA_SUCCESS) {
+        memset(pHandle, 0, sizeof *pHandle);
+        memcpy(pHandle, &ticket, sizeof ticket);
+    }
+    return result;
+}
+
+/* --- dma-buf -------------------------------------------------------------------------------------------------------------- */
+
+/* The blocks that the program mapped in a range are kept from now on. 0: nothing is mapped there; else the driver is asked. */
+static int keep_blocks(CUdeviceptr address, size_t bytes, CUresult *result)
+{
+    int any = 0;
+    *result = CUDA_SUCCESS;
+    for (uint64_t at = address; at < address + bytes && *result == CUDA_SUCCESS; any = 1) {
+        pthread_mutex_lock(&gv_memory.lock);
+        const struct gv_mapping *const mapping = gv_mapping_around(at, 1);
+        struct gv_block *const block = mapping == NULL || mapping->block->native ? NULL : mapping->block;
+        at = mapping == NULL ? address + bytes : mapping->base + mapping->bytes;
+        pthread_mutex_unlock(&gv_memory.lock);
+        if (mapping == NULL)
+            return any;
+        CUmemGenericAllocationHandle physical;
+        if (block !=
+            NULL) /* the mapping holds it; unmapping it meanwhile is the program's mistake, as with the driver */
+            *result = gv_block_keep(block, &physical);
+    }
+    return any;
+}
+
+GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr, size_t size,
+                                                 CUmemRangeHandleType handleType, unsigned long long flags)
+{
+    struct gv_range range;
+    int supported = 0;
+    if (handle == NULL || size == 0 || size > UINT64_MAX - dptr)
+        return CUDA_ERROR_INVALID_VALUE;
+    if (gv_memory.bytes == 0 ||
+        REAL(cuDeviceGetAttribute)(&supported, CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED, gv_memory.device) !=
+            CUDA_SUCCESS ||
+        !supported)
+        return REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType,
+                                                   flags); /* nothing of ours, or its error */
+    CUresult result = CUDA_SUCCESS;
+    if (gv_memory_owns(dptr)) {
+        if (!gv_memory_find(dptr, 1, &range) || size > range.address + range.bytes - dptr)
+            return CUDA_ERROR_INVALID_VALUE;
+        const uint64_t first = (dptr - gv_memory.base) / gv_memory.extent_bytes;
+        keep(first, (dptr + size - 1 - gv_memory.base) / gv_memory.extent_bytes - first + 1);
+    } else if (!keep_blocks(dptr, size, &result)) {
+        return REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType, flags);
+    }
+    const struct gv_submission submission = gv_gate_enter_unused(); /* all of it is in its place, and stays there */
+    if (result == CUDA_SUCCESS)
+        result = submission.refused;
+    if (result == CUDA_SUCCESS)
+        result = REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType, flags);
+    gv_gate_leave(&submission);
+    return result;
+}

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs that manage their memory themselves (cuMemCreate, cuMemMap) are charged and swapped like all others."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+
+from support.host import Host, host
+
+MIB = 1 << 20
+
+
+def digest(text: str) -> str:
+    found = re.search(r"result: OK steps=\d+ digest=(\w+)", text)
+    assert found is not None, text
+    return found.group(1)
+
+
+def accounts_are_zero(machine: Host) -> None:
+    machine.until(lambda: all(job["state"] == "ended" for job in machine.status()["jobs"]), "jobs to end")
+    machine.until(lambda: machine.device_used() == 0, "the soft GPU to be empty", 10)
+
+
+def test_two_jobs_that_do_not_fit_have_the_same_results(machine: Host) -> None:
+    arguments = ("expandable.py", "--memory", "160", "--steps", "5")
+    solo = machine.job(*arguments, "--seed", "5", name="solo")
+    assert solo.wait() == 0, solo.text
+    one = machine.job(*arguments, "--seed", "5", name="one")
+    two = machine.job(*arguments, "--seed", "9", name="two")
+    assert one.wait() == 0, machine.report()
+    assert two.wait() == 0, machine.report()
+    assert digest(one.text) == digest(solo.text) != digest(two.text)
+    jobs = [machine.job_named(name) for name in ("one", "two")]
+    assert sum(job["out_bytes"] for job in jobs) >= 64 * MIB, jobs  # 320 MiB do not fit into 256
+    assert sum(job["switches"] for job in jobs) >= 2, jobs
+    accounts_are_zero(machine)
+
+
+def test_beside_ordinary_memory(machine: Host) -> None:
+    """One job maps its own memory, the other one allocates: each must give way to the other."""
+    one = machine.job("expandable.py", "--memory", "160", "--seconds", "3", name="one")
+    two = machine.job("mixer.py", "--memory", "176", "--seconds", "3", name="two")
+    assert one.wait() == 0, machine.report()
+    assert two.wait() == 0, machine.report()
+    assert all(machine.job_named(name)["out_bytes"] > 0 for name in ("one", "two")), machine.report()
+    accounts_are_zero(machine)
+
+
+def test_more_than_the_quota_is_out_of_memory(machine: Host) -> None:
+    program = machine.job("expandable.py", "--memory", "96", options=("--memory", "64M"))
+    assert program.wait() == 3
+    assert "cuMemCreate" in program.text
+    assert "CUDA_ERROR_OUT_OF_MEMORY" in program.text
+    fits = machine.job("expandable.py", "--memory", "60", options=("--memory", "64M"))
+    assert fits.wait() == 0, fits.text
+    accounts_are_zero(machine)
+
+
+def test_killed_while_it_is_swapped() -> None:
+    with host() as machine:
+        survivor = machine.job("mixer.py", "--memory", "176", "--seconds", "4", name="survivor")
+        survivor.wait_for("ready")
+        for round_ in range(3):
+            victim = machine.job("expandable.py", "--memory", "160", "--seconds", "60", name=f"victim{round_}")
+            victim.wait_for("step 1")
+            time.sleep(0.05 * round_)
+            victim.kill(signal.SIGKILL)
+            assert victim.wait() != 0
+        assert survivor.wait() == 0, machine.report()
+        accounts_are_zero(machine)

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Device memory between the processes of a job (legacy IPC): same bytes, charged once, not for other jobs."""
+
+from __future__ import annotations
+
+import signal
+
+from support.host import Host
+
+MIB = 1 << 20
+
+
+def test_passed_on_while_another_job_takes_turns(machine: Host) -> None:
+    """Three processes that need more than the GPU has; what is shared stays, everything else is swapped."""
+    rival = machine.job("mixer.py", "--memory", "160", "--seconds", "5", name="rival")
+    rival.wait_for("ready")
+    pair = machine.job("shared.py", "--memory", "12", "--own", "48", "--rounds", "5", name="pair")
+    assert pair.wait() == 0, machine.report()
+    assert "result: OK" in pair.text
+    assert rival.wait() == 0, machine.report()
+    assert sum(machine.job_named(name)["out_bytes"] for name in ("rival", "pair")) > 0
+    machine.until(lambda: machine.device_used() == 0, "the soft GPU to be empty", 10)
+
+
+def test_another_job_is_refused_with_a_line(machine: Host) -> None:
+    owner = machine.job("shared.py", "--offer", name="owner")
+    handle = owner.wait_for("handle: ").split()[1]
+    other = machine.job("shared.py", "--open", handle, name="other")
+    assert other.wait() == 0, other.text
+    assert "opened: CUDA_ERROR_NOT_PERMITTED" in other.text
+    assert "belongs to another job" in other.text
+    owner.kill(signal.SIGKILL)
+    owner.wait()
+    late = machine.job("shared.py", "--open", handle, name="late")
+    assert late.wait() == 0, late.text
+    assert "opened: CUDA_ERROR_INVALID_HANDLE" in late.text
+
+
+def test_the_job_shows_what_is_shared(machine: Host) -> None:
+    owner = machine.job("shared.py", "--offer", name="owner")
+    owner.wait_for("handle: ")
+    machine.until(lambda: machine.job_named("owner")["charged"] > 0, "the charge")
+    job = machine.job_named("owner")
+    assert job["charged"] <= 8 * MIB, job
+    assert job["resident"] == job["charged"], job
