@@ -62,7 +62,7 @@ class Words:
 
 
 def fill_device() -> None:
-    """Memory that makes every hand-over a swap. Its words are looked at by nobody."""
+    """Memory that makes every hand-over a swap; what comes after it leaves first. Its words are looked at by nobody."""
     call(cu.cuMemsetD32, call(cu.cuMemAlloc, BALLAST), 7, BALLAST // 4)
     call(cu.cuCtxSynchronize)
     print("ready", flush=True)
@@ -89,8 +89,8 @@ def launches(kernel: Any) -> None:
 
 def work_before(kernel: Any) -> None:
     """A stream begins to capture, and another is drawn into that, while both are at work."""
-    one, two = Words(1), Words(2)
     fill_device()
+    one, two = Words(1), Words(2)
     first, second = (call(cu.cuStreamCreate, NON_BLOCKING) for _ in range(2))
     event = call(cu.cuEventCreate, 2)
     one.mix(kernel, first, PASSES)
@@ -106,9 +106,9 @@ def work_before(kernel: Any) -> None:
 
 def work_of_a_thread(kernel: Any) -> None:
     """A thread works on its own default stream while a blocking stream captures."""
+    fill_device()
     words = Words(1)
     blocking, context = call(cu.cuStreamCreate, 0), call(cu.cuCtxGetCurrent)
-    fill_device()
 
     def work() -> None:
         call(cu.cuCtxSetCurrent, context)
@@ -125,8 +125,8 @@ def work_of_a_thread(kernel: Any) -> None:
 
 def work_of_a_destroyed_stream(kernel: Any) -> None:
     """A stream is destroyed while it works; then another one captures."""
-    words = Words(1)
     fill_device()
+    words = Words(1)
     capturing, working = (call(cu.cuStreamCreate, NON_BLOCKING) for _ in range(2))
     words.mix(kernel, working, PASSES)
     call(cu.cuStreamDestroy, working)
@@ -206,13 +206,13 @@ def from_pool(_: Any) -> None:
 
 def buffers(kernel: Any) -> None:
     """A graph with the addresses of its buffers in it is launched before and after the job was swapped out."""
+    fill_device()
     words = [Words(seed) for seed in range(2)]
     stream = call(cu.cuStreamCreate, NON_BLOCKING)
     call(cu.cuStreamBeginCapture, stream, GLOBAL)
     for each in words:
         each.mix(kernel, stream, 1)
     executable = call(cu.cuGraphInstantiate, call(cu.cuStreamEndCapture, stream), 0)
-    fill_device()
     for number in range(3):
         call(cu.cuGraphLaunch, executable, stream)
         call(cu.cuStreamSynchronize, stream)
