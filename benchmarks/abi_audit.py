@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every documented request for a driver function, through the shim: whose function is the answer, and of which ABI?
 
-Asks for every (name, version, stream variant) of NVIDIA's headers through both ABIs of cuGetProcAddress, with right and wrong
-versions and flags, and for every symbol through dlsym, and compares each pointer with the symbols of the shim and of the
-driver behind it. Exits 1 when an answer is wrong, and names it.
+Asks for every (name, version, stream variant) of NVIDIA's headers through both ABIs of cuGetProcAddress, with right
+and wrong versions and flags, and for every symbol through dlsym, and compares each pointer with the symbols of the
+shim and of the driver behind it. Exits 1 when an answer is wrong, and names it.
 """
 
 from __future__ import annotations
@@ -120,8 +120,10 @@ def show(rows: dict[str, Any], total: Counter[Any], correct: Counter[Any], wrong
     """The table for people, then what is wrong by name."""
     for cuda, counts in rows.items():
         others = (counts["display_and_profiler_rows_correct"], counts["display_and_profiler_rows"])
-        print(f"CUDA {cuda}: {counts['rows_correct']} of {counts['rows']} documented requests of cuda.h are answered right, "
-              f"{others[0]} of {others[1]} of GL, EGL, VDPAU and the profiler")  # fmt: skip
+        print(
+            f"CUDA {cuda}: {counts['rows_correct']} of {counts['rows']} documented requests of cuda.h are answered "
+            f"right, {others[0]} of {others[1]} of GL, EGL, VDPAU and the profiler"
+        )
     lines = [(f"{kind} {name}", str(total[kind, name]), str(correct[kind, name])) for kind, name in sorted(total)]
     print(record.table(("answers by", "asked", "right"), lines))
     for each in wrong[:SHOWN]:

@@ -1,62 +1,150 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""What the gate costs a job that is alone: launches of an empty kernel with and without the shim, by turns."""
+"""What the shim costs a job that is alone: launches, allocations, start and memory of a process, by turns three ways:
+
+bare     the program on the soft driver
+empty    the same with an LD_PRELOAD library that has nothing in it (built here): the noise of this machine
+shim     the same under gpuvirt, attached to a daemon
+"""
 
 from __future__ import annotations
 
-import statistics
+import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from harness import bench, probes, record
 from harness.daemon import Daemon
 
-ROUNDS, SAMPLES, PER_SAMPLE = 6, 300, 200
+ROUNDS = 8
+LAUNCHES = ("300", "100")  # samples of so many launches each
+LIVE, PAIRS = 100_000, 200
+SIZES = (512, 2048)  # bytes of each of the live allocations
+STARTS = 16
+WAYS = ("bare", "empty", "shim")
+BOUNDS = {
+    "launch_added_ns": 10.0,
+    "launch_added_ns_2_threads": 10.0,
+    "alloc_free_us_at_100k": 1.0,
+    "init_added_ms": 2.0,
+    "bytes_per_allocation": 128.0,
+}
+HEADLINE = tuple(BOUNDS)
+
+
+class Ways:
+    """Starts a probe bare, with an empty preloaded library, and as a job."""
+
+    def __init__(self, work: bench.Bench) -> None:
+        self._work = work
+        self._program = str(probes.build("gate", work.scratch))
+        self._empty = work.scratch / "empty.so"
+        source = work.scratch / "empty.c"
+        source.write_text("int gpuvirt_benchmark_empty;\n")
+        command = ["cc", "-shared", "-fPIC", "-o", str(self._empty), str(source)]
+        if subprocess.run(command, check=False).returncode != 0:
+            raise probes.ProbeFailed("the empty library does not compile")
+        self._daemon = Daemon(work.scratch / "run", work.device, 100)
+        self._daemon.start(work.children)
+
+    def run(self, way: str, *arguments: str) -> Mapping[str, Any]:
+        """What the probe measured. Raises ProbeFailed."""
+        program = [self._program, *arguments]
+        if way == "shim":
+            child = self._work.children.start("gate", self._daemon.run_command("gate", program), self._daemon.environ())
+        else:
+            extra = {"LD_PRELOAD": str(self._empty)} if way == "empty" else {}
+            child = self._work.children.start("gate", program, self._work.device.environ(extra))
+        self._work.children.wait(child, 60.0)
+        answer: Mapping[str, Any] = probes.answer(child)
+        return answer
+
+    def starts(self) -> Mapping[str, list[float]]:
+        """Milliseconds of whole processes by way, one after the other. Raises ProbeFailed."""
+        folder = self._work.device.environ()["LD_LIBRARY_PATH"]
+        answer: Mapping[str, list[float]] = self.run("shim", "starts", str(STARTS), str(self._empty), folder)
+        return answer
+
+    def busy(self) -> float:
+        """Seconds of GPU time that the daemon saw."""
+        return sum(float(row["busy_s"]) for row in self._daemon.jobs())
 
 
 def measure(work: bench.Bench) -> dict[str, Any]:
-    """ROUNDS times one process without the shim and one with it. Raises ProbeFailed or GpuvirtError."""
-    program = [str(probes.build("launch", work.scratch)), str(SAMPLES), str(PER_SAMPLE)]
-    daemon = Daemon(work.scratch / "run", work.device, 100)
-    daemon.start(work.children)
-    found: dict[str, dict[str, list[float]]] = {
-        way: {"launch_ns": [], "round_trip_ns": []} for way in ("without shim", "with shim")
-    }
+    """ROUNDS times each probe each way. Raises ProbeFailed or GpuvirtError."""
+    ways = Ways(work)
+    found: dict[str, dict[str, list[float]]] = {way: defaultdict(list) for way in WAYS}
     for turn in range(ROUNDS):
-        for way, values in found.items():
+        for step in range(len(WAYS)):
+            way = WAYS[(turn + step) % len(WAYS)]  # nobody is always first
             work.say(f"round {turn + 1} of {ROUNDS}: {way}")
-            if way == "with shim":
-                child = work.children.start("launch", daemon.run_command("launch", program), daemon.environ())
-            else:
-                child = work.children.start("launch", program, work.device.environ())
-            work.children.wait(child, 30.0)
-            for key, numbers in probes.answer(child).items():
-                values[key] += numbers
-
-    busy = sum(float(row["busy_s"]) for row in daemon.jobs())
-    if busy == 0.0:
+            values = found[way]
+            for threads in ("1", "2"):
+                for key, numbers in ways.run(way, "launch", threads, *LAUNCHES).items():
+                    values[f"{key}_{threads}"] += numbers
+            for size in SIZES:
+                answer = ways.run(way, "memory", str(LIVE), str(size), str(PAIRS))
+                values[f"pair_us_{size}"] += answer["pair_us"]
+                values[f"bytes_{size}"].append(answer["bytes_per_allocation"])
+        for way, numbers in ways.starts().items():
+            found[way]["start_ms"] += numbers
+    if ways.busy() == 0.0:
         raise probes.ProbeFailed("the shim reported no work: it was not in the way")
-    rows, results = [], {}
-    for key, title in (("launch_ns", "launch, asynchronous"), ("round_trip_ns", "launch and wait")):
-        without, governed = (record.spread(found[way][key]) for way in ("without shim", "with shim"))
-        difference = governed["median"] - without["median"]
-        cells = (f"{without['median']:.0f} ns", f"{governed['median']:.0f} ns", f"{difference:+.0f} ns")
-        rows.append((title, *cells, f"{governed['median'] / without['median']:.3f}"))
-        results[key] = {"without_shim": without, "with_shim": governed, "difference_ns": difference}
-    print(f"Medians of {ROUNDS} x {SAMPLES} samples on a {work.device.name}; the job has the GPU to itself.")
-    print(record.table(("", "without shim", "with shim", "difference", "ratio"), rows))
-    noise = statistics.median(found["without shim"]["launch_ns"][SAMPLES:]) - statistics.median(
-        found["without shim"]["launch_ns"][:SAMPLES]
-    )
-    print(f"first round against the others, without shim: {noise:+.0f} ns (the noise of this machine)")
+
+    titles = {
+        "launch_ns_1": "launch, ns",
+        "launch_ns_2": "launch, ns, two threads on two streams",
+        "round_trip_ns_1": "launch and wait, ns",
+        "round_trip_ns_2": "launch and wait, ns, two threads",
+        **{f"pair_us_{size}": f"allocate and free, us, {LIVE} x {size} B alive" for size in SIZES},
+        "start_ms": "process with a context, start to end, ms",
+        **{f"bytes_{size}": f"own memory per allocation of {size} B, bytes" for size in SIZES},
+    }
+    spreads = {key: {way: record.spread(found[way][key]) for way in WAYS} for key in titles}
+    middle = {key: {way: spreads[key][way]["median"] for way in WAYS} for key in titles}
+    rows = [
+        (title, *(f"{middle[key][way]:.2f}" for way in WAYS), f"{middle[key]['shim'] - middle[key]['bare']:+.2f}")
+        for key, title in titles.items()
+    ]
+    print(f"Medians of {ROUNDS} rounds by turns on a {work.device.name}; the job has the GPU to itself.")
+    print(record.table(("", "bare", "empty preload", "shim", "shim - bare"), rows))
+
+    def added(key: str) -> float:
+        return middle[key]["shim"] - middle[key]["bare"]
+
+    headline = {
+        "launch_added_ns": added("launch_ns_1"),
+        "launch_added_ns_2_threads": added("launch_ns_2"),
+        "alloc_free_us_at_100k": max(middle[f"pair_us_{size}"]["shim"] for size in SIZES),
+        "init_added_ms": added("start_ms"),
+        "bytes_per_allocation": max(middle[f"bytes_{size}"]["shim"] for size in SIZES),
+    }
+    noise = {
+        "launch_added_ns": middle["launch_ns_1"]["empty"] - middle["launch_ns_1"]["bare"],
+        "launch_added_ns_2_threads": middle["launch_ns_2"]["empty"] - middle["launch_ns_2"]["bare"],
+        "init_added_ms": middle["start_ms"]["empty"] - middle["start_ms"]["bare"],
+    }
+    print()
+    checks = [
+        (
+            key,
+            f"{value:.3f}",
+            f"{BOUNDS[key]:g}",
+            "holds" if value <= BOUNDS[key] else "FAILS",
+            f"{noise[key]:+.3f}" if key in noise else "",
+        )
+        for key, value in headline.items()
+    ]
+    print(record.table(("", "measured", "at most", "", "empty preload instead"), checks))
     return {
-        **results,
-        "noise_ns": noise,
-        "busy_s_seen_by_shim": busy,
-        "rounds": ROUNDS,
-        "samples_per_round": SAMPLES,
+        **headline,
+        "empty_preload": noise,
+        "holds": {key: v <= BOUNDS[key] for key, v in headline.items()},
+        **spreads,
     }
 
 
 if __name__ == "__main__":
-    sys.exit(bench.run("gate", record.parser(__doc__), 512 << 20, measure))
+    sys.exit(bench.run("gate", record.parser(__doc__), 512 << 20, measure, HEADLINE))

@@ -46,7 +46,8 @@ class Elf:
     interpreter: str | None  # the dynamic loader that the kernel starts; None: static, or a library
     needed: tuple[str, ...]
     soname: str | None
-    runpath: str | None
+    runpath: str | None  # DT_RUNPATH, or DT_RPATH where there is no other
+    rpath: str | None = None  # DT_RPATH where it counts: it comes before LD_LIBRARY_PATH
 
     @property
     def architecture(self) -> str:
@@ -111,6 +112,7 @@ def read(path: str | Path) -> Elf:
             needed=tuple(needed),
             soname=names.get(_DT_SONAME),
             runpath=names.get(_DT_RUNPATH, names.get(_DT_RPATH)),
+            rpath=names.get(_DT_RPATH) if _DT_RUNPATH not in names else None,
         )
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every question to cuGetProcAddress must be answered with, from NVIDIA's headers and our list of hooks.
 
-The rules are those of cuda.h's documentation of cuGetProcAddress: the newest function of a name that is not newer than the
-asked version; with the per-thread flag its twin where there is one; no function and a status where there is none.
+The rules are those of cuda.h's documentation of cuGetProcAddress: the newest function of a name that is not newer than
+the asked version; with the per-thread flag its twin where there is one; no function and a status where there is none.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ static inline uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-/* Loads the driver, makes the primary context of device 0 current and compiles `ptx`. */
-static inline void *open_driver(const char *ptx)
+/* Loads the driver and initialises it. */
+static inline void open_libraries(void)
 {
     void *const library = dlopen("libcuda.so.1", RTLD_NOW);
     if (library == NULL) {
@@ -65,9 +65,15 @@ static inline void *open_driver(const char *ptx)
     }
     DRIVER_CALLS(FIND)
 #undef FIND
+    check(init(0), "cuInit");
+}
+
+/* The same; makes the primary context of device 0 current and compiles `ptx`. */
+static inline void *open_driver(const char *ptx)
+{
     int device;
     void *context, *module;
-    check(init(0), "cuInit");
+    open_libraries();
     check(device_get(&device, 0), "cuDeviceGet");
     check(context_retain(&context, device), "cuDevicePrimaryCtxRetain");
     check(context_set(context), "cuCtxSetCurrent");

@@ -21,6 +21,7 @@ from harness.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts
 from harness.processes import Child, Children
 from harness.real import NoRealGpu, RealGpu, describe
 from harness.softgpu import Device, Scratch, soft_gpu
+from real_gpu.frameworks import CASES, QUOTAS, Frameworks
 from real_gpu.probe import NEED_TORCH, PROBES
 from real_gpu.steps import StepFailed, Steps
 from real_gpu.torch_jobs import TorchJobs
@@ -140,6 +141,7 @@ def run_steps(session: Session, steps: Steps, torch: str) -> None:
     else:
         steps.skip("conformance", "pytest is not installed")
     steps.run("demo", 60.0, session.demo)
+    run_frameworks(session, steps)
     jobs = TorchJobs(session.device, session.scratch, session.children)
     torch_steps: dict[str, tuple[float, Callable[[float], Any]]] = {
         "torch_hooks": (30.0, jobs.hooks),
@@ -163,6 +165,19 @@ def run_steps(session: Session, steps: Steps, torch: str) -> None:
             if alone is not None
         }
         steps.run("torch_same_bits", 0.0, lambda limit: same)
+
+
+def run_frameworks(session: Session, steps: Steps) -> None:
+    """Programs of several frameworks with and without gpuvirt, and with a limit on their memory."""
+    frameworks = Frameworks(session.device, session.scratch, session.children)
+    real = session.gpu is not None
+    for cases, body in ((CASES, frameworks.compare), (QUOTAS, frameworks.quota)):
+        for name, case in cases.items():
+            reason = case.missing(real)
+            if reason:
+                steps.skip(name, reason)
+            else:
+                steps.run(name, 20.0, functools.partial(body, case))
 
 
 def main() -> int:

@@ -10,6 +10,7 @@ import sys
 PROBES = {
     "pointers": ("symbols", "pointers", "cuGetProcAddress and dlsym give the same pointers"),
     "deepbind": ("symbols", "deepbind", "RTLD_DEEPBIND keeps the driver's own calls to itself"),
+    "opening": ("opening", "opening", "cost of opening the driver, and of a process with the shims"),
     "vmm": ("memory", "vmm", "cost of VMM calls by extent size"),
     "link": ("memory", "link", "bandwidth of pinned copies"),
     "reserve_hint": ("memory", "reserve_hint", "cuMemAddressReserve honours its hint"),

@@ -97,9 +97,12 @@ class TorchJobs:
         counted = None
         if "submitted" in last:
             counted = int(last["submitted"]) - int(seen["at_start"].get("submitted", 0))
+        total = sum(profiled.values())
         return {
             "seen_by_cupti": profiled,
             "counted_by_shim": counted,
+            "equal": counted == total,
+            "missing": None if counted is None else total - counted,
             "charged_bytes": last.get("charged"),
             "torch_reserved_bytes": seen["outcome"]["torch_reserved_bytes"],
             "native_bytes": last.get("native"),

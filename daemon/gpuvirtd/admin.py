@@ -6,6 +6,7 @@
 {"op": "job_started", "job": "j1", "pid": 124}                     {"ok": false, "error": "...", "hint": "..."}
 {"op": "end_job", "job": "j1", "exit": 0}
 {"op": "status", "all": true}
+{"op": "describe", "job": "train"}
 {"op": "metrics"}
 """
 
@@ -24,6 +25,7 @@ import msgspec
 import gpuvirt
 from gpuvirt.errors import GpuvirtError, RefusedError
 from gpuvirt.metrics import render
+from gpuvirtd.describe import describe
 from gpuvirtd.host import Host
 from gpuvirtd.identity import Process, ProcessGone, peer_process
 from gpuvirtd.jobs import Job
@@ -41,13 +43,17 @@ class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=Tru
 
 
 class CreateJob(msgspec.Struct, tag_field="op", tag="create_job", forbid_unknown_fields=True):
-    """A new job of the peer's user. memory: bytes, null for the device. pid: its root, the peer itself if left out."""
+    """A new job of the peer's user. memory: bytes, null for the device. pid: its root, the peer itself if left out.
+
+    trial: it is not shown any more when it has ended.
+    """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[\w.:@+-]+$")]
     command: Annotated[list[str], msgspec.Meta(min_length=1, max_length=4096)]
     memory: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)] | None = None
     weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
     pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)] | None = None
+    trial: bool = False
 
 
 class JobStarted(msgspec.Struct, tag_field="op", tag="job_started", forbid_unknown_fields=True):
@@ -70,11 +76,17 @@ class Status(msgspec.Struct, tag_field="op", tag="status", forbid_unknown_fields
     all: bool = True
 
 
+class Describe(msgspec.Struct, tag_field="op", tag="describe", forbid_unknown_fields=True):
+    """One job with everything: by id ("j3"), number ("3") or name."""
+
+    job: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+
+
 class Metrics(msgspec.Struct, tag_field="op", tag="metrics", forbid_unknown_fields=True):
     """What a monitoring system wants to know, as the text that Prometheus reads."""
 
 
-Request = Ping | CreateJob | JobStarted | EndJob | Status | Metrics
+Request = Ping | CreateJob | JobStarted | EndJob | Status | Metrics | Describe
 
 
 class Facts(msgspec.Struct):
@@ -172,6 +184,7 @@ class AdminServer:
                 job = self.host.create_job(
                     peer, request.name, request.memory, request.weight, request.command, request.pid
                 )
+                job.trial = request.trial
                 return self._job_environment(job)
             case JobStarted():
                 self.host.job_started(peer, self._own(peer, request.job), request.pid)
@@ -180,6 +193,8 @@ class AdminServer:
                 if not self.host.jobs.note_exit(request.job, peer.uid, request.exit):
                     self.host.end_job(self._own(peer, request.job), request.exit)
                 return {}
+            case Describe():
+                return {"job": describe(self.host, request.job)}
             case Metrics():
                 return {"text": render(collect(self.host, self.facts.counters(), self.facts.started))}
             case Status():

@@ -23,7 +23,7 @@ from gpuvirtd.log import Logger
 from gpuvirtd.memory.arenas import Arena, arena_size
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
 from gpuvirtd.recovery import Recovery
-from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, Refusal, Session
+from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, AlreadyAttached, Refusal, Session
 from gpuvirtd.sharing import Shares
 from gpuvirtd.state import State, StoredClient
 
@@ -135,6 +135,9 @@ class Host:
         client = facts.Client(self._numbers, charged=charged, granularity=max(1, min(hello.granularity, total)))
         client.native = min(hello.native_bytes, charged, resident) if hello.reattach else 0
         client.restored = charged == 0
+        old = self._member_of(process, arbiter)
+        if not hello.reattach and old is not None and old.session is not None and not old.session.stream.hung_up():
+            raise AlreadyAttached(process.pid)
         # All that can fail comes before anything is changed.
         lease = arbiter.page_of(job)
         lease.set_pinned_quota(self.policy.pinned_per_process)
@@ -144,7 +147,6 @@ class Host:
         except OSError:
             arena.close()
             raise
-        old = self._member_of(process, arbiter)
         if hello.reattach:
             # What it has on the device is its own word; if it is too much, the next eviction sets it right.
             client.resident = client.allowance = resident
@@ -236,7 +238,8 @@ class Host:
     def heard(self, member: Member, message: messages.Message) -> None:
         """A message of an attached client."""
         if isinstance(message, messages.Event):
-            self.log.info("client_event", job=member.job.id, client=member.number, text=printable(message.text))
+            text = member.job.note(member, printable(message.text))
+            self.log.info("client_event", job=member.job.id, client=member.number, text=text)
             return
         before = (member.facts.charged, member.facts.native)
         member.arbiter.heard(member, message)
@@ -280,8 +283,7 @@ class Host:
 
     def _forget(self, member: Member, reason: str) -> None:
         """The descriptors of a client and its place in the job; the arbiter is told by the caller."""
-        member.refresh(self.clock.now())
-        member.job.forget(member)
+        member.job.forget(member, self.clock.now())
         self.unwatch(member.process.pidfd)
         session, member.session = member.session, None
         if session is not None:
@@ -360,8 +362,7 @@ class Host:
         from gpuvirtd.status import job_status
 
         ended = {"state": "ended", "reason": exit_reason(job.exit), "ended": time.time()}
-        self.jobs.ended.append(job_status(self, job) | ended)
-        self.jobs.remove(job)
+        self.jobs.remove(job, job_status(self, job) | ended)
         for arbiter in self.arbiters.values():
             arbiter.end(job)
         self.write("remove_job", job.id)

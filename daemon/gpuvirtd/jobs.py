@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pwd
 import secrets
+import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gpuvirtd.sessions import Session
 
 HISTORY = 100
+EVENTS = 20  # lines of its processes that a job keeps
 RECENT = 3  # samples of a client's busy time
 TOTALS = ("busy_ns", "submitted", "waited_ns", "out_bytes", "in_bytes", "passed_calls", "unknown_names")
 
@@ -86,22 +88,38 @@ class Job:
     past: dict[str, dict[str, int]] = field(default_factory=dict)  # the same by the UUID of the GPU
     attached_once: bool = False
     exit: int | None = None
+    trial: bool = False  # of `gpuvirt doctor`: nothing of it is shown when it has ended
+    events: deque[tuple[float, int, str]] = field(default_factory=lambda: deque(maxlen=EVENTS))  # (time, pid, line)
 
     @property
     def user(self) -> str:
         return user_name(self.uid)
 
+    def note(self, text: str) -> str:
+        """Keep what a process told, and give it back."""
+        if text not in self.events:
+            self.events.append(text)
+        return text
+
     def sum(self, name: str) -> int:
         """A counter of the client pages over all members, past ones included."""
         return self.totals[name] + sum(int(getattr(member.report, name)) for member in self.members.values())
 
-    def forget(self, member: Member) -> None:
-        """A member ended: keep its counters."""
+    def note(self, member: Member, text: str) -> str:
+        """Keeps a line that a process said about itself, once; returns it."""
+        if all(text != known for _, _, known in self.events):
+            self.events.append((time.time(), member.process.pid, text))
+        return text
+
+    def forget(self, member: Member, now: int) -> None:
+        """A member ended: keep its counters, with what it was busy with at the end."""
+        busy = member.busy(now)  # reads the page, too
+        counters = {name: int(getattr(member.report, name)) for name in TOTALS} | {"busy_ns": busy}
         del self.members[member.number]
         past = self.past.setdefault(member.arbiter.device.uuid, dict.fromkeys(TOTALS, 0))
-        for name in TOTALS:
-            self.totals[name] += int(getattr(member.report, name))
-            past[name] += int(getattr(member.report, name))
+        for name, count in counters.items():
+            self.totals[name] += count
+            past[name] += count
 
     def stored(self) -> StoredJob:
         pid, start = (self.root.pid, self.root.start) if self.root else (0, 0)
@@ -154,7 +172,10 @@ class JobTable:
                 return True
         return False
 
-    def remove(self, job: Job) -> None:
+    def remove(self, job: Job, row: dict[str, Any]) -> None:
+        """It has ended; `row` is how `status` shows it from now on."""
+        if not job.trial:
+            self.ended.append(row)
         self.by_id.pop(job.id, None)
         self._by_token.pop(job.token, None)
 

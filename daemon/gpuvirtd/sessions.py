@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HELLO_DEADLINE_S = 10.0
 FAREWELL_S = 1.0
+PATIENCE, PATIENCE_S = 20, 0.05  # how often, and after how long each, a HELLO is looked at again
 
 # CUresults for REFUSED
 NO_DEVICE = 100
@@ -35,6 +36,7 @@ FROM_CLIENT = (
     messages.Want,
     messages.Idle,
     messages.Drained,
+    messages.Stuck,
     messages.Restored,
     messages.Evicted,
     messages.Memory,
@@ -52,6 +54,21 @@ class Refusal(RefusedError):
         self.code = code
 
 
+class AlreadyAttached(Refusal):
+    """The process is a client already, and its connection is alive.
+
+    After an exec that is so only while a forked child still has the old connection, for moments; a second copy of the
+    shim (dlmopen) would take the place of the first for ever, and that one would take it back.
+    """
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(
+            NOT_PERMITTED,
+            f"process {pid} is attached already, through another copy of the shim (dlmopen)",
+            "use CUDA in one namespace of the loader only",
+        )
+
+
 class Session:
     """One connection of one process."""
 
@@ -60,6 +77,7 @@ class Session:
         self.process = process
         self.member: Member | None = None
         self.leaving = False
+        self._patience = PATIENCE
         self.asked = False  # it has asked a QUERY: no client, and its end is no news
         self.stream = PacketStream(server.loop, connection, self._packet, self._closed)
         self._deadline: asyncio.TimerHandle | None = server.loop.call_later(
@@ -83,13 +101,19 @@ class Session:
             self.server.loop.call_later(FAREWELL_S, self.stream.close, "refused")
 
     def _packet(self, packet: bytes) -> None:
-        if self.leaving:
+        if self.leaving or self.stream.closed:
             return
         try:
             if self.member is None:
                 self._hello(packet)
             else:
                 self._message(packet)
+        except AlreadyAttached as refusal:
+            self._patience -= 1
+            if self._patience == 0:
+                self.refuse(refusal)
+            else:
+                self.server.loop.call_later(PATIENCE_S, self._packet, packet)
         except Refusal as refusal:
             self.refuse(refusal)
         except (ProtocolError, UnexpectedAnswer) as error:

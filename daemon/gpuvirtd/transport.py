@@ -6,6 +6,7 @@ from __future__ import annotations
 import array
 import asyncio
 import os
+import select
 import socket
 import threading
 from collections import deque
@@ -125,6 +126,14 @@ class PacketStream:
         """What came with the packet that on_packet is about; the caller's from now on."""
         fds, self._received = self._received, []
         return fds
+
+    def hung_up(self) -> bool:
+        """Has the other end gone, whether or not that was read already?"""
+        if self.closed:
+            return True
+        poll = select.poll()
+        poll.register(self.connection.fileno(), 0)
+        return bool(poll.poll(0))
 
     def close(self, reason: str) -> None:
         """Close once; on_close is told."""

@@ -7,7 +7,7 @@ for is an UnexpectedAnswer, and the caller closes the connection.
 
 from __future__ import annotations
 
-from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move, Request
+from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move, Request, Word
 from gpuvirt.arbitration.fairshare import charge, vtime_on_wake
 from gpuvirt.arbitration.ledger import promised
 from gpuvirt.arbitration.quantum import learned_rate
@@ -141,6 +141,13 @@ def drained(gpu: Gpu, number: int, epoch: int) -> None:
         return
     if epoch == contender.epoch or (epoch == 0 and client.zero_epoch == contender.epoch):
         client.drained = True
+
+
+def stuck(gpu: Gpu, number: int, epoch: int) -> None:
+    """STUCK: the drain of this epoch takes long; what is on the GPU may wait for what waits at the gate."""
+    contender, client = find(gpu, number)
+    if contender.word is Word.DRAIN and epoch == contender.epoch:
+        client.stuck = True
 
 
 def moved(

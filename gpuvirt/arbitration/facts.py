@@ -14,12 +14,13 @@ SECOND = 1_000_000_000
 
 
 class Word(enum.Enum):
-    """State of a lease word (enum gv_lease_state, without what is reserved)."""
+    """State of a lease word (enum gv_lease_state)."""
 
     CLOSED = "closed"
     OPEN = "open"
     GRANTED = "granted"
     DRAIN = "drain"
+    STEP = "step"
 
 
 class Move(enum.Enum):
@@ -54,6 +55,7 @@ class Client:
     restored: bool = True  # everything charged is resident
     drained: bool = True  # none of its work can be on the GPU
     zero_epoch: int = -1  # DRAINED(0) proves something only for this epoch of the job: the one at which it attached
+    stuck: bool = False  # it said that the present drain does not end
     waiting: bool = False  # it said WANT and was not served
     idle: bool = True  # its page (a hint) or an IDLE message says so
     connected: bool = True
@@ -94,6 +96,7 @@ class Contender:
     last_run_ns: int = 0
     tries: int = 0  # RESTOREs that failed in a row
     refusals: int = 0  # attempts to make room that failed in a row
+    given_back: int = 0  # times that it got the lease back since it last drained, because the drain did not end
     must_drain: bool = False  # its own processes hold the room that another of them needs
     not_before: int = 0  # do not offer the GPU before
     reason: str = ""  # why it waits, beyond its turn
@@ -111,7 +114,7 @@ class Contender:
 
     @property
     def may_launch(self) -> bool:
-        return self.word in (Word.OPEN, Word.GRANTED)
+        return self.word in (Word.OPEN, Word.GRANTED, Word.STEP)
 
     @property
     def silent(self) -> bool:
@@ -133,6 +136,7 @@ class Rules:
     idle_hold: int = MILLISECOND // 5
     minimum_run: int = MILLISECOND
     drain_budget: int = 500 * MILLISECOND  # a drain that takes longer is reported as overrun
+    give_back: int = 10 * MILLISECOND  # the lease for a job whose drain waits for its own threads; doubled each time
     retry: int = 250 * MILLISECOND  # after room could not be made
     answer_budget: int = 5 * SECOND  # for an EVICT or RESTORE, besides twice the time that the bytes take
     stall: int = SECOND  # after RESTORE failed restore_tries times

@@ -10,6 +10,8 @@ done.
                                        '-- cannot have its memory now: another waiter, later again --^
                                        '-- nobody answers: another waiter ---------------------------^
 
+    DRAIN ----> STEP ----> DRAIN: what is to be drained waits for what the job's threads may not submit (see _give_back)
+
 Level-triggered: it asks what the facts are, never what happened last, so it may be called at any time, any number of
 times, and after any interruption (a death in the middle of anything, a request that failed).
 
@@ -28,6 +30,7 @@ from gpuvirt.arbitration.room import Room, deficit, make_room, needs, send_resto
 
 EPOCH_LIMIT = 1 << 29
 BACKOFF_LIMIT = 5
+PATIENCE_LIMIT = 11
 SLOWEST_LINK = 1e9  # bytes/s: no client can say that its link is slower to gain time
 
 
@@ -74,6 +77,9 @@ def _step(gpu: Gpu, now: int, out: Decision) -> bool:
         if holder.word is Word.DRAIN:
             return _draining(gpu, holder, now, out)
         _grow(gpu, holder, now, out)
+        if holder.word is Word.STEP and now < holder.deadline and not holder.must_drain:
+            out.wake(holder.deadline)
+            return False
         return _held(gpu, holder, now, out)
     return _switching(gpu, now, out)
 
@@ -109,6 +115,7 @@ def _close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     holder.charge_from = None
     holder.last_run_ns = now
     holder.deadline = 0
+    holder.given_back = 0
     if holder.word is Word.DRAIN and now > gpu.drain_due:
         holder.overrun_ns += now - gpu.drain_due
     _store(gpu, holder, Word.CLOSED, out)
@@ -129,6 +136,14 @@ def _draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         holder.overruns += 1
         holder.reason = f"does not drain yet: {', '.join(f'client {number}' for number in late)}"
         out.note("warning", "drain_overdue", holder.key, epoch=holder.epoch, clients=str(late))
+    if holder.waiting and any(client.stuck and not client.drained for client in holder.clients.values()):
+        # The second time it must wait, then twice as long each time: a job whose work is only long drains meanwhile.
+        times = min(holder.given_back, PATIENCE_LIMIT)
+        patience = gpu.rules.drain_budget // 16 << times if times else 0
+        if now >= gpu.drain_since + patience:
+            _give_back(gpu, holder, now, out)
+            return True
+        out.wake(gpu.drain_since + patience)
     out.wake(max(gpu.drain_due, now + gpu.rules.drain_budget))
     return False
 
@@ -140,11 +155,14 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         return False
     waiters = rivals(gpu, now, out, without=holder.key)
     if not waiters:
-        if holder.word is Word.GRANTED:
+        if holder.word is not Word.OPEN:
             charge(gpu, holder, now)
             holder.deadline = 0
             gpu.idle_since = None
             _store(gpu, holder, Word.OPEN, out)
+        return False
+    if holder.word is Word.STEP:
+        _drain(gpu, holder, now, out)
         return False
     if holder.word is Word.OPEN:
         charge(gpu, holder, now)
@@ -183,6 +201,35 @@ def _drain(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     _store(gpu, holder, Word.DRAIN, out)
     out.actions += [WakeUp(number) for number in holder.clients]
     out.wake(gpu.drain_due)
+
+
+def _give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
+    """What is on the GPU may wait for what the job's own threads cannot give it: let them, for a moment, in STEP.
+
+    There only streams that have nothing to do get work, so that what waits for itself comes to an end.
+    Nobody else was granted anything meanwhile, so all its memory is where it was. The time is charged as ever.
+    """
+    charge(gpu, holder, now)
+    first = gpu.rules.give_back
+    window = min(first << min(holder.given_back, PATIENCE_LIMIT), max(holder.quantum, first))
+    holder.given_back += 1
+    holder.reason = ""
+    holder.granted_ns = now
+    holder.deadline = now + window
+    _renew(gpu, holder)
+    _store(gpu, holder, Word.STEP, out)
+    out.wake(holder.deadline)
+    out.note("info", "drain_stuck", holder.key, epoch=holder.epoch, times=holder.given_back, window_ns=window)
+
+
+def _renew(gpu: Gpu, chosen: Contender) -> None:
+    """A new epoch: whatever was said of the one before counts no more."""
+    gpu.epoch = gpu.epoch % (EPOCH_LIMIT - 1) + 1  # never 0: DRAINED(0) means something else
+    gpu.idle_since = None
+    chosen.epoch = gpu.epoch
+    chosen.waiting_since = None
+    for client in chosen.clients.values():
+        client.waiting = client.idle = client.drained = client.stuck = False
 
 
 def _grow(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
@@ -277,15 +324,12 @@ def _switching(gpu: Gpu, now: int, out: Decision) -> bool:
 def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     gpu.next = None
     gpu.holder = chosen.key
-    gpu.epoch = gpu.epoch % (EPOCH_LIMIT - 1) + 1  # never 0: DRAINED(0) means something else
     gpu.vnow = max(gpu.vnow, chosen.vtime)
     gpu.penalty = 0
-    gpu.idle_since = None
     gpu.switches += 1
     gpu.last_switch_ns = now - gpu.switch_from if gpu.switch_from else 0
     swap = gpu.last_switch_ns if gpu.switch_moved else 0
     rules = gpu.rules
-    chosen.epoch = gpu.epoch
     chosen.quantum = quantum_ns(rules.quantum, swap, rules.swap_share, rules.quantum_max)
     chosen.granted_ns = chosen.charge_from = now
     chosen.switches += 1
@@ -295,11 +339,7 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     if chosen.waiting_since is not None:
         chosen.waits += 1
         chosen.wait_ns += now - chosen.waiting_since
-        chosen.waiting_since = None
-    for client in chosen.clients.values():
-        client.waiting = False
-        client.idle = False
-        client.drained = False
+    _renew(gpu, chosen)
     gpu.switch_from = 0
     if rivals(gpu, now, out, without=chosen.key):
         chosen.deadline = now + chosen.quantum

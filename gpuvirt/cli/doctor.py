@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Iterator
 
 import click
 
@@ -15,26 +16,40 @@ from gpuvirt.cli.output import format_option, paint, plain, print_json, wants_co
 _COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
 
 
-@click.command("doctor")
+@click.command("doctor", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @format_option(("table", "json"))
-def command(output: str) -> int:
-    """Check Python, libraries, driver, NVML, daemon, sockets and that the shim really gets into programs.
+@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, metavar="S",
+              help="Watch COMMAND for so long, then stop it.")  # fmt: skip
+@click.argument("words", metavar="[[--] COMMAND...]", nargs=-1, type=click.UNPROCESSED)
+def command(output: str, seconds: float, words: tuple[str, ...]) -> int:
+    """Check Python, libraries, driver, NVML, daemon, sockets and that the shims really get into programs.
 
-    Exit code 1 when something does not work.
+    With COMMAND: also run it, as a job of which nothing stays, and look at what it loads, by which ways it reaches the
+    driver, and what goes round the shim. Its output is not shown.
+
+    Exit code 1 when something does not work, or escapes.
     """
     patient = Patient()
     colour = wants_colour(sys.stdout, os.environ)
     findings = []
-    for examine in ALL:
-        finding = examine(patient)
-        if finding is None:
-            continue
+    for finding in _all(patient, words, seconds):
         findings.append(finding)
         if output == "table":
             print("\n".join(lines(finding, colour)), flush=True)
     if output == "json":
         print_json([dataclasses.asdict(finding) for finding in findings])
     return 1 if any(finding.state == FAIL for finding in findings) else 0
+
+
+def _all(patient: Patient, words: tuple[str, ...], seconds: float) -> Iterator[Finding]:
+    for examine in ALL:
+        finding = examine(patient)
+        if finding is not None:
+            yield finding
+    if words:
+        from gpuvirt.cli.audit import audit
+
+        yield from audit(patient, words, seconds)
 
 
 def lines(finding: Finding, colour: bool) -> list[str]:

@@ -23,6 +23,7 @@ class Attachment:
     nvml: Path | None  # the NVML library of the driver in use
     environment: Mapping[str, str]
     nvml_preload: Path | None = None  # the shim of NVML; None: the daemon has none, and jobs see the driver's own
+    job: str | None = None  # its id at the daemon
 
 
 def preload_entry(shim: Path, link: Path) -> str:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from gpuvirt.units import format_size
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _PROBE_TIMEOUT_S = 20
+_OLDEST_CUDA = 12000
 _SHM_WANTED = 1 << 30  # bytes: below this, jobs that are swapped out soon fill the host's shared memory
 _MEMLOCK_WANTED = 64 << 20  # bytes
 
@@ -37,6 +38,7 @@ class Finding:
     state: str  # OK, WARN: works with a drawback, FAIL: does not work
     message: str
     fix: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)  # the same in figures, for programs
 
 
 @dataclass
@@ -46,6 +48,8 @@ class Patient:
     status: dict[str, Any] | None = None  # the daemon's, when it answers
     driver: Path | None = None
     soft: bool = False
+    driver_version: str = ""
+    cuda_version: int | None = None  # of the driver, for example 13050
 
 
 def python(patient: Patient) -> Finding:
@@ -172,7 +176,7 @@ def trial_job(patient: Patient) -> Iterator[environment.Attachment]:
 
         client = connection.connect()
         words = ["gpuvirt", "doctor"]
-        answer = client.call("create_job", name="doctor", weight=1, command=words, pid=os.getpid())
+        answer = client.call("create_job", name="doctor", weight=1, command=words, pid=os.getpid(), trial=True)
         try:
             yield attachment_of(answer)
         finally:
@@ -180,12 +184,24 @@ def trial_job(patient: Patient) -> Iterator[environment.Attachment]:
         return
     shim = paths.library("libgpuvirt-shim.so")
     with tempfile.TemporaryDirectory(prefix="gpuvirt-doctor-") as folder:
+        nvml_shim = paths.library("libgpuvirt-nvml.so")
         for name in ("libcuda.so", "libcuda.so.1"):
             (Path(folder) / name).symlink_to(shim)
+        for name in ("libnvidia-ml.so", "libnvidia-ml.so.1"):
+            (Path(folder) / name).symlink_to(nvml_shim)
         # A soft GPU that nobody has made yet is not to be made by looking at it.
         board = {} if "GPUVIRT_SOFTGPU_BOARD" in os.environ else {"GPUVIRT_SOFTGPU_BOARD": f"{folder}/board"}
         library = patient.driver.parent / "libnvidia-ml.so.1" if patient.driver is not None else None
-        yield environment.Attachment(shim, Path(folder), library, board if patient.soft else {})
+        facts = board if patient.soft else {}
+        if patient.driver is not None:
+            facts = {**facts, "GPUVIRT_DRIVER": str(patient.driver)}
+        yield environment.Attachment(shim, Path(folder), library, facts, nvml_shim)
+
+
+def driver_folder(job: environment.Attachment) -> Path | None:
+    """Where the real NVML lies, when the loader does not look there by itself."""
+    folder = job.nvml.parent if job.nvml is not None and job.nvml.exists() else None
+    return None if folder is None or str(folder) in environment.system_folders() else folder
 
 
 def nvml(patient: Patient) -> Finding:
@@ -194,16 +210,15 @@ def nvml(patient: Patient) -> Finding:
 
     try:
         with trial_job(patient) as job:
-            folder = job.nvml.parent if job.nvml is not None and job.nvml.exists() else None
-            if folder is not None and str(folder) in environment.system_folders():
-                folder = None
-            gpus = nvml_probe.ask(folder, {**os.environ, **job.environment})
+            gpus = nvml_probe.ask(driver_folder(job), {**os.environ, **job.environment})
     except FileNotFoundError as error:
         return Finding("nvml", FAIL, str(error), "install gpuvirt with pip, which builds it")
     except GpuvirtError as error:
         return Finding("nvml", FAIL, error.message, error.hint)
     if not gpus:
         return Finding("nvml", FAIL, "NVML lists no GPU", "see 'nvidia-smi', or use the soft GPU")
+    patient.driver_version = str(gpus[0]["driver_version"])
+    patient.cuda_version = gpus[0].get("cuda_version")
     names = "; ".join(f"{gpu['index']}: {gpu['name']}, {format_size(gpu['memory_total'])}" for gpu in gpus)
     return Finding("nvml", OK, f"driver {gpus[0]['driver_version']}; {names}")
 
@@ -250,6 +265,80 @@ def preload_in(attachment: environment.Attachment) -> Finding:
     return Finding("preload", OK, reached)
 
 
+def doors(patient: Patient) -> Finding:
+    """Does each way that programs bind to the driver and to NVML lead to the shims?"""
+    try:
+        with trial_job(patient) as job:
+            return doors_in(job)
+    except FileNotFoundError as error:
+        return Finding("doors", FAIL, str(error), "install gpuvirt with pip, which builds it")
+    except GpuvirtError as error:
+        return Finding("doors", FAIL, error.message, error.hint)
+
+
+def doors_in(attachment: environment.Attachment) -> Finding:
+    """Runs the probe as a program with this attachment."""
+    environ = environment.governed(os.environ, attachment, environment.system_folders())
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "gpuvirt.cli.doors_probe"],
+            env=environ, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True,
+        )  # fmt: skip
+        answers: dict[str, str] = json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError) as error:
+        return Finding("doors", FAIL, f"a test program under the shim failed ({error})", "see 'preload' above")
+    shim = attachment.preload.resolve()
+    wanted = {door: attachment.nvml_preload if door == "NVML" else shim for door in answers}
+    for door, found in answers.items():
+        target = wanted[door]
+        if target is not None and (
+            found.startswith("error:") or not found or Path(found).resolve() != target.resolve()
+        ):
+            return Finding("doors", FAIL, f"{door}: leads to {found or 'nothing'}, not to {target.name}",
+                           "see 'libraries' and 'driver' above", answers)  # fmt: skip
+    return Finding("doors", OK, f"all {len(answers)} ways to the driver and to NVML lead to the shims", facts=answers)
+
+
+def versions(patient: Patient) -> Finding:
+    """The driver's CUDA version against that of the headers that the shim was built from."""
+    from gpuvirt.control._control_block import lib
+
+    built = int(lib.GV_HEADER_VERSION)
+    facts: dict[str, Any] = {"headers": built, "driver": patient.cuda_version, "driver_version": patient.driver_version}
+    if patient.cuda_version is None:
+        return Finding("versions", WARN, f"built for CUDA {cuda(built)}; the driver did not say what it has",
+                       "see 'nvml' above", facts)  # fmt: skip
+    theirs = f"the driver ({patient.driver_version}) has CUDA {cuda(patient.cuda_version)}"
+    both = f"{theirs}, gpuvirt was built for {cuda(built)}"
+    if patient.cuda_version < _OLDEST_CUDA:
+        return Finding("versions", FAIL, both, f"install a driver for CUDA {cuda(_OLDEST_CUDA)} or newer", facts)
+    if patient.cuda_version > built:
+        return Finding("versions", WARN, f"{both}: newer functions pass ungoverned, and are counted (gpuvirt metrics)",
+                       "build gpuvirt with newer headers: pip install -U nvidia-cuda-runtime", facts)  # fmt: skip
+    return Finding("versions", OK, both, facts=facts)
+
+
+def cuda(version: int) -> str:
+    """13050 -> "13.5"."""
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def calls(patient: Patient) -> Finding | None:
+    """What the jobs of now have asked for that the shim does not govern."""
+    if patient.status is None:
+        return None
+    jobs = patient.status.get("jobs", [])
+    passed = sum(int(job.get("passed_calls") or 0) for job in jobs)
+    unknown = {job["job"]: int(job["unknown_names"]) for job in jobs if job.get("unknown_names")}
+    facts = {"passed_calls": passed, "unknown_names": unknown}
+    if unknown:
+        names = ", ".join(f"{job} ({count})" for job, count in unknown.items())
+        return Finding("calls", WARN, f"jobs have asked for functions that the shim does not know: {names}",
+                       "they go to the driver ungoverned: install a gpuvirt built for this CUDA", facts)  # fmt: skip
+    return Finding("calls", OK, f"no job has asked for a function that the shim does not know ({len(jobs)} jobs)",
+                   facts=facts)  # fmt: skip
+
+
 def compiler(patient: Patient) -> Finding | None:
     """The soft GPU translates kernels with a Python and compiles them with a C compiler."""
     if not patient.soft:
@@ -293,5 +382,6 @@ def locked_memory(patient: Patient) -> Finding:
 
 
 ALL: tuple[Callable[[Patient], Finding | None], ...] = (
-    python, libraries, daemon, sockets, driver, nvml, preload, compiler, shared_memory, locked_memory,
+    python, libraries, daemon, sockets, driver, nvml, versions, preload, doors, calls, compiler, shared_memory,
+    locked_memory,
 )  # fmt: skip

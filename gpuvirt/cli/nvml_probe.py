@@ -60,6 +60,7 @@ def _gpus() -> list[dict[str, Any]]:
 
     pynvml.nvmlInit()
     driver = _text(pynvml.nvmlSystemGetDriverVersion())
+    cuda = int(pynvml.nvmlSystemGetCudaDriverVersion_v2())
     found = []
     for index in range(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
@@ -73,6 +74,7 @@ def _gpus() -> list[dict[str, Any]]:
                 "memory_total": int(memory.total),
                 "memory_used": int(memory.used),
                 "driver_version": driver,
+                "cuda_version": cuda,
                 "processes": [{"pid": int(p.pid), "memory": p.usedGpuMemory} for p in processes],
             }
         )

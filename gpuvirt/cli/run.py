@@ -158,6 +158,7 @@ def attachment_of(answer: dict[str, Any]) -> environment.Attachment:
             nvml=Path(nvml) if nvml else None,
             environment={str(key): str(value) for key, value in answer["environment"].items()},
             nvml_preload=Path(nvml_shim) if nvml_shim else None,
+            job=str(answer["job"]) if "job" in answer else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(

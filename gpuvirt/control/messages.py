@@ -34,6 +34,7 @@ class MessageType(enum.IntEnum):
     EVICTED = lib.GV_EVICTED
     MEMORY = lib.GV_MEMORY
     EVENT = lib.GV_EVENT
+    STUCK = lib.GV_STUCK
     QUERY = lib.GV_QUERY
     SHARE = lib.GV_SHARE
     FETCH = lib.GV_FETCH
@@ -169,6 +170,12 @@ class Memory(Message):
 @dataclass(frozen=True, slots=True)
 class Event(Message):
     text: str
+
+
+@_message(MessageType.STUCK, "gv_stuck")
+@dataclass(frozen=True, slots=True)
+class Stuck(Message):
+    epoch: int
 
 
 @_message(MessageType.SHARE, "gv_share")

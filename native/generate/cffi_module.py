@@ -42,7 +42,9 @@ def main() -> None:
     builder = cffi.FFI()
     builder.cdef(definitions(options.include))
     builder.cdef(OPERATIONS.replace("static inline ", ""))
-    builder.set_source("gpuvirt.control._control_block", '#include "gpuvirt/control_block_ops.h"\n')
+    builder.cdef("#define GV_HEADER_VERSION ...")  # CUDA_VERSION of the headers that the shim was built from
+    headers = '#include "gpuvirt/control_block_ops.h"\n#include "header_version.h"\n'
+    builder.set_source("gpuvirt.control._control_block", headers)
     builder.emit_c_code(str(options.output))
 
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the C and assembler files that follow from NVIDIA's headers (see headers.py). Run by CMake.
 
-    entry_points.py --include DIR --output DIR --compiler CC --hooks native/shim/hooked_functions.h --architecture x86_64
+    entry_points.py --include DIR --output DIR --compiler CC --hooks native/shim/hooked_functions.h
+                    --architecture x86_64
 
 entry_points.inc        GV_SYMBOL(index, symbol): every exported function, both drivers and the shim share the numbering
 proc_rows.inc           GV_ROW(name, version, variant, index): the cuGetProcAddress table, sorted
 row_types.c             one assertion per row: our symbol has the very type that NVIDIA declares for that version
-shim_forwarders.S       one jump through the real driver's table for each symbol that the shim does not hook (forwarders.py)
+shim_forwarders.S       one jump through the real driver's table for each symbol that the shim does not hook
 shim_symbols.c          what the shim knows of each symbol: its class, our function, the counter of its calls
 shim_forwarded.inc      GV_FORWARDED(index, symbol): the symbols of shim_forwarders.S, for tests
 unclassified.txt        names of the headers that classes.tsv does not have: they pass through; CMake warns of them
@@ -26,6 +27,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import bounds
 from forwarders import (
     ARCHITECTURES,
     BANNER,
@@ -54,6 +56,13 @@ STREAM_OF = {  # the stream of a gated call that does not take it as a plain par
     "cuLaunchKernelEx": "config == NULL ? NULL : config->hStream",
 }
 RETURNS_FINISHED = ("cuMemcpyDtoH", "cuMemcpyAtoH")  # these return when their stream has finished
+# Calls that return, or begin, only when earlier work of their stream (the default one) has finished.
+WAITS_FOR_STREAM = (
+    "cuMemcpy", "cuMemcpyPeer", "cuMemcpyHtoD", "cuMemcpyDtoH", "cuMemcpyAtoH", "cuMemcpyHtoA", "cuMemcpy2D",
+    "cuMemcpy2DUnaligned", "cuMemcpy3D", "cuMemcpy3DPeer",
+)  # fmt: skip
+# Work that waits for what other threads of the job may have to bring about: a drain may not end without them.
+MAY_WAIT = ("cuStreamWaitValue32", "cuStreamWaitValue64", "cuStreamBatchMemOp", "cuWaitExternalSemaphoresAsync")
 VARIANT_NUMBER = {"": 0, "ptds": 1, "ptsz": 2}
 
 
@@ -123,28 +132,42 @@ def stream_expression(symbol: Symbol) -> str:
     return "NULL"
 
 
+def enter(symbol: Symbol, kind: Kind) -> list[str]:
+    """How a gated call gets in."""
+    if kind.name != "gate":
+        return ["    const struct gv_submission submission = gv_gate_enter_unused();"]
+    stream, per_thread = stream_expression(symbol), int(symbol.variant != "")
+    lines = [f"    const struct gv_submission submission = gv_gate_enter({stream}, {per_thread});"]
+    if symbol.base in MAY_WAIT:
+        lines.insert(0, "    gv_gate_may_wait();")
+    if symbol.base in WAITS_FOR_STREAM:
+        lines.insert(0, f"    gv_gate_wait_for_stream({per_thread});")
+    return lines
+
+
 def leave(symbol: Symbol, kind: Kind) -> str:
-    """How a gated call ends: with work submitted, with its stream finished, or without any work."""
+    """How a gated call ends: with its stream finished, or not."""
     if symbol.base in RETURNS_FINISHED:
         return f"gv_gate_leave_synced(&submission, {int(symbol.variant != '')})"
-    return "gv_gate_leave(&submission)" if kind.name == "gate" else "gv_gate_leave_unused(&submission)"
+    return "gv_gate_leave(&submission)"
 
 
 def shim_gates(symbols: list[Symbol], index: dict[str, int], kinds: dict[str, Kind]) -> str:
-    lines = [f"/* {BANNER} */", "#define __CUDA_API_VERSION_INTERNAL", "#include <cuda.h>", '#include "gate.h"']
-    lines += ['#include "real_driver.h"', ""]
+    lines = [f"/* {BANNER} */", "#define __CUDA_API_VERSION_INTERNAL", "#include <cuda.h>", '#include "bounds.h"']
+    lines += ['#include "gate.h"', '#include "real_driver.h"', ""]
     for symbol in symbols:
         declared = ", ".join(f"{p.type} {p.name}" for p in symbol.parameters) or "void"
         passed = ", ".join(p.name for p in symbol.parameters)
-        per_thread = int(symbol.variant != "")
         lines += [
             f"GV_EXPORT CUresult {symbol.name}({declared})",
             "{",
-            f"    const struct gv_submission submission = gv_gate_enter({stream_expression(symbol)}, {per_thread});",
+            *bounds.before(symbol),
+            *enter(symbol, kinds[symbol.base]),
             "    if (submission.refused != CUDA_SUCCESS)",
             "        return submission.refused;",
             f"    const CUresult result = ((__typeof__(&{symbol.name}))gv_real[{index[symbol.name]}])({passed});",
             f"    {leave(symbol, kinds[symbol.base])};",
+            *bounds.after(symbol),
             "    if (__builtin_expect(result != CUDA_SUCCESS, 0))",
             "        gv_gate_failed(result);",
             "    return result;",

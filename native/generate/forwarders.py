@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shim's forwarders, for x86-64 and AArch64, and its table of symbols. Used by entry_points.py.
 
-A forwarder is a jump through the real driver's table. Those of class pass-through count first, in the page of counters that
-the thread's own address chooses (passed.h): a load, two adds to memory, no lock prefix, no call.
+A forwarder is a jump through the real driver's table. Those of class pass-through count first, in the page of counters
+that the thread's own address chooses (passed.h): a load, two adds to memory, no lock prefix, no call.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ CLASSES = (  # the order is that of enum gv_class in native/shim/symbols.h
     "pass-through",
 )
 COUNTED = ("pass-through", "unclassified")
-PASSED_SHARDS, PASSED_SLOTS = (
-    16,
-    512,
-)  # one shard is a page of 64-bit counters: the address arithmetic below relies on it
+# One shard is a page of 64-bit counters: the arithmetic on addresses below relies on it.
+PASSED_SHARDS, PASSED_SLOTS = 16, 512
 
 
 def counters(symbols: Sequence[Symbol], classes: Mapping[str, str], answered: set[str]) -> dict[str, int]:

@@ -18,18 +18,20 @@ from pathlib import Path
 VARIANTS = ("", "ptds", "ptsz")
 EXTENSIONS = ("cudaGL", "cudaEGL", "cudaVDPAU", "cudaProfiler")  # each with X.h and XTypedefs.h beside cuda.h
 
-# What these headers include from outside CUDA, as far as they use it: no display library is needed to build, and one that
-# is installed changes nothing. Types as in the Khronos and VDPAU specifications: only their sizes matter to a forwarder.
+# What these headers include from outside CUDA, as far as they use it: no display library is needed to build, and one
+# that is installed changes nothing. Types as in the Khronos and VDPAU specifications; forwarders only need their sizes.
 STAND_INS = {
     "GL/gl.h": "typedef unsigned int GLenum;\ntypedef unsigned int GLuint;\n",
     "EGL/egl.h": "typedef int EGLint;\n",
     "EGL/eglext.h": "typedef void *EGLImageKHR;\ntypedef void *EGLStreamKHR;\ntypedef void *EGLSyncKHR;\n",
     "vdpau/vdpau.h": (
-        "typedef unsigned int VdpDevice;\ntypedef unsigned int VdpVideoSurface;\ntypedef unsigned int VdpOutputSurface;\n"
+        "typedef unsigned int VdpDevice;\n"
+        "typedef unsigned int VdpVideoSurface;\n"
+        "typedef unsigned int VdpOutputSurface;\n"
         "typedef int VdpGetProcAddress(VdpDevice device, unsigned int function, void **pointer);\n"
     ),
 }
-# cudaProfiler.h has a wheel of its own; its typedefs are in that of cuda.h. Used where the header itself is not installed.
+# cudaProfiler.h has a wheel of its own; its typedefs are in that of cuda.h. Used where the header is not installed.
 PROFILER_STAND_IN = """\
 typedef enum CUoutput_mode_enum { CU_OUT_KEY_VALUE_PAIR = 0, CU_OUT_CSV = 1 } CUoutput_mode;
 CUresult cuProfilerInitialize(const char *configFile, const char *outputFile, CUoutput_mode outputMode);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * State of the process in its client page, and the calls that synchronise (class sync-aware: never gated).
+ * State of the process in its client page, and the calls that wait for work or ask for it (class sync-aware: never gated, never
+ * under a lock; their answers are the driver's). An answer that says "finished" may prove that the process is idle.
  */
 #include "activity.h"
 
@@ -8,10 +9,13 @@
 
 #include "gate.h"
 #include "passed.h"
+#include "pool.h"
 #include "real_driver.h"
 #include "session.h"
 
 static pthread_mutex_t state_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void gv_activity_forget(void) { pthread_mutex_init(&state_lock, NULL); }
 
 /* All counters of the client page are written under state_lock, or by the control thread where extents.c and swap.c say so. */
 static void enter_state(uint32_t state, uint64_t since)
@@ -20,7 +24,7 @@ static void enter_state(uint32_t state, uint64_t since)
     if (page->state == GV_CLIENT_RUNNING && page->ready_since_ns != 0 && since > page->ready_since_ns)
         gv_store64(&page->busy_ns, page->busy_ns + (since - page->ready_since_ns));
     gv_store64(&page->submitted, gv_gate_submitted());
-    gv_store64(&page->passed_calls, gv_passed_total());
+    gv_passed_publish(&page->passed_calls);
     gv_store64(&page->ready_since_ns, since);
     gv_store32(&page->state, state);
 }
@@ -72,10 +76,18 @@ void gv_activity_idle(void)
 
 void gv_activity_quiet(void) { enter_idle(); }
 
+void gv_activity_publish(void)
+{
+    pthread_mutex_lock(&state_lock); /* an older sum must not follow a newer one: counters never fall */
+    gv_store64(&gv_client_page()->submitted, gv_gate_submitted());
+    pthread_mutex_unlock(&state_lock);
+}
+
 #define SYNCHRONISE(call, stream, whole)                                                                               \
     struct gv_activity_mark mark;                                                                                      \
     gv_activity_sync_begin(&mark);                                                                                     \
     const CUresult result = call;                                                                                      \
+    gv_pool_program_waited();                                                                                          \
     if (result == CUDA_SUCCESS)                                                                                        \
         gv_activity_sync_end(&mark, stream, whole);                                                                    \
     else                                                                                                               \
@@ -95,3 +107,32 @@ GV_EXPORT CUresult cuStreamSynchronize_ptsz(CUstream hStream)
 {
     SYNCHRONISE(REAL(cuStreamSynchronize_ptsz)(hStream), hStream == NULL ? CU_STREAM_PER_THREAD : hStream, 0);
 }
+
+/* Somebody else waits for the GPU: only then is it worth a look whether an answer proves idleness. */
+static int wanted_by_others(void) { return gv_lease_state(gv_load32(&gv_gate.lease->word)) == GV_LEASE_GRANTED; }
+
+/* Polls, and waits for an event: a program that is alone pays one load for them. */
+#define ASK(call, stream)                                                                                              \
+    struct gv_activity_mark mark;                                                                                      \
+    const int look = wanted_by_others();                                                                               \
+    if (look)                                                                                                          \
+        gv_activity_sync_begin(&mark);                                                                                 \
+    const CUresult result = call;                                                                                      \
+    if (look && result == CUDA_SUCCESS)                                                                                \
+        gv_activity_sync_end(&mark, stream, 0);                                                                        \
+    if (result != CUDA_SUCCESS && result != CUDA_ERROR_NOT_READY)                                                      \
+        gv_gate_failed(result);                                                                                        \
+    return result
+
+GV_EXPORT CUresult cuStreamQuery(CUstream hStream) { ASK(REAL(cuStreamQuery)(hStream), hStream); }
+
+GV_EXPORT CUresult cuStreamQuery_ptsz(CUstream hStream)
+{
+    ASK(REAL(cuStreamQuery_ptsz)(hStream), hStream == NULL ? CU_STREAM_PER_THREAD : hStream);
+}
+
+#define NO_STREAM ((CUstream) - 1) /* an event says nothing of a whole stream: all of them are asked then */
+
+GV_EXPORT CUresult cuEventQuery(CUevent hEvent) { ASK(REAL(cuEventQuery)(hEvent), NO_STREAM); }
+
+GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent) { ASK(REAL(cuEventSynchronize)(hEvent), NO_STREAM); }

@@ -20,6 +20,8 @@ struct gv_activity_mark {
     uint64_t submitted[GV_ACTIVITY_THREADS];
 };
 
+void gv_activity_forget(void); /* in the child of a fork */
+
 void gv_activity_sync_begin(struct gv_activity_mark *mark);
 /* After the call: everything (`whole`), or all that was given to `stream`, has finished. */
 void gv_activity_sync_end(const struct gv_activity_mark *mark, CUstream stream, int whole);
@@ -28,8 +30,12 @@ void gv_activity_sync_end(const struct gv_activity_mark *mark, CUstream stream, 
 void gv_activity_running(uint64_t waiting_since);
 void gv_activity_waiting(uint64_t since);
 void gv_activity_idle(void);
-void gv_activity_drained(void); /* control thread: all work has finished; no message is due */
-void gv_activity_look(void);    /* control thread: somebody else came to wait; are we idle already? */
-void gv_activity_quiet(void);   /* as idle, without a message */
+/* All that had been given when the mark was taken has finished; no message is due. */
+void gv_activity_drained(const struct gv_activity_mark *mark);
+void gv_activity_look(void);  /* control thread: somebody else came to wait; are we idle already? */
+void gv_activity_quiet(void); /* as idle, without a message */
+
+/* Control thread, now and then: the count of submissions in the client page is not older than one turn of it. */
+void gv_activity_publish(void);
 
 #endif

@@ -6,8 +6,10 @@
 #include "contexts.h"
 #include "fixed.h"
 #include "gate.h"
+#include "graph_memory.h"
 #include "memory.h"
 #include "pool.h"
+#include "pool_native.h"
 #include "real_driver.h"
 #include "session.h"
 
@@ -72,8 +74,12 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
 
 GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
-    if (!gv_memory_owns(dptr)) /* managed memory, or nothing that we know: the driver's word counts */
-        return GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));
+    if (!gv_memory_owns(dptr)) { /* managed memory, a graph's, or nothing that we know: the driver's word counts */
+        const CUresult freed = GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));
+        gv_graph_memory_look();
+        gv_pool_natives_look();
+        return freed;
+    }
     const CUresult permitted = gv_capture_permits_unsafe();
     if (permitted != CUDA_SUCCESS)
         return permitted;
@@ -86,11 +92,11 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
     if (result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED) {
         if (gv_pool_free_after_captures(range) == 0)
             return CUDA_SUCCESS;
-        gv_memory_readmit(range, range->context, range->pool);
+        gv_memory_unclaim(range);
         return CUDA_ERROR_OUT_OF_MEMORY; /* of the host */
     }
     if (result == CUDA_ERROR_INVALID_CONTEXT || result == CUDA_ERROR_NOT_INITIALIZED) {
-        gv_memory_readmit(range, range->context, range->pool); /* no context: as with the driver, nothing happened */
+        gv_memory_unclaim(range); /* no context: as with the driver, nothing happened */
         return result;
     }
     gv_pool_given(range);

@@ -5,6 +5,7 @@
  * (blocks of 64 bytes by 8 rows), rather too much than too little.
  */
 #include "fixed.h"
+#include "memory.h"
 #include "real_driver.h"
 
 enum { ROW_UNIT = 64, ROWS_UNIT = 8, ARRAY_UNIT = 512 };
@@ -81,6 +82,43 @@ static uint64_t bytes_of(const CUDA_ARRAY3D_DESCRIPTOR *d, unsigned int levels)
     return bytes;
 }
 
+static uint64_t most(const CUdevice_attribute *attributes, int count)
+{
+    int largest = 0;
+    for (int i = 0; i < count; i++) {
+        int value = 0;
+        if (REAL(cuDeviceGetAttribute)(&value, attributes[i], gv_memory.device) == CUDA_SUCCESS && value > largest)
+            largest = value;
+    }
+    return (uint64_t)largest;
+}
+
+/* Is it larger than anything that the device has textures for? Then its error is the driver's, not that of the quota. */
+static int beyond_the_device(const CUDA_ARRAY3D_DESCRIPTOR *d)
+{
+    const CUdevice_attribute widths[] = {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE1D_WIDTH,
+                                         CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_WIDTH,
+                                         CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE3D_WIDTH_ALTERNATE},
+                             heights[] = {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_HEIGHT,
+                                          CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE3D_HEIGHT_ALTERNATE},
+                             depths[] = {CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE3D_DEPTH_ALTERNATE,
+                                         CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE3D_DEPTH,
+                                         CU_DEVICE_ATTRIBUTE_MAXIMUM_TEXTURE2D_LAYERED_LAYERS};
+    return d->Width > most(widths, 3) || d->Height > most(heights, 2) || d->Depth > most(depths, 3);
+}
+
+/* `call` for an array of this shape. One that the quota refuses is asked of the driver all the same where that must fail. */
+#define CREATE(shape, levels, handle, call, destroy)                                                                   \
+    const uint64_t bytes = bytes_of(shape, levels);                                                                    \
+    if ((handle) == NULL || bytes == 0)                                                                                \
+        return call;                                                                                                   \
+    CUresult result = GV_FIXED_CREATE(GV_FIXED_ARRAY, bytes, call, *(handle));                                         \
+    if (result == CUDA_ERROR_OUT_OF_MEMORY && beyond_the_device(shape) && (result = (call)) == CUDA_SUCCESS) {         \
+        destroy(*(handle));                                                                                            \
+        result = CUDA_ERROR_OUT_OF_MEMORY;                                                                             \
+    }                                                                                                                  \
+    return result
+
 /* Both versions; they differ in the type of the extents. */
 #define CREATE_2D(symbol, descriptor)                                                                                  \
     GV_EXPORT CUresult symbol(CUarray *pHandle, const descriptor *pAllocateArray)                                      \
@@ -91,10 +129,7 @@ static uint64_t bytes_of(const CUDA_ARRAY3D_DESCRIPTOR *d, unsigned int levels)
             .Format = pAllocateArray == NULL ? 0 : pAllocateArray->Format,                                             \
             .NumChannels = pAllocateArray == NULL ? 0 : pAllocateArray->NumChannels,                                   \
         };                                                                                                             \
-        const uint64_t bytes = bytes_of(&all, 1);                                                                      \
-        if (pHandle == NULL || bytes == 0)                                                                             \
-            return REAL(symbol)(pHandle, pAllocateArray);                                                              \
-        return GV_FIXED_CREATE(GV_FIXED_ARRAY, bytes, REAL(symbol)(pHandle, pAllocateArray), *pHandle);                \
+        CREATE(&all, 1, pHandle, REAL(symbol)(pHandle, pAllocateArray), REAL(cuArrayDestroy));                         \
     }
 CREATE_2D(cuArrayCreate, CUDA_ARRAY_DESCRIPTOR_v1)
 CREATE_2D(cuArrayCreate_v2, CUDA_ARRAY_DESCRIPTOR)
@@ -107,10 +142,7 @@ CREATE_2D(cuArrayCreate_v2, CUDA_ARRAY_DESCRIPTOR)
             all =                                                                                                      \
                 (CUDA_ARRAY3D_DESCRIPTOR){pAllocateArray->Width,  pAllocateArray->Height,      pAllocateArray->Depth,  \
                                           pAllocateArray->Format, pAllocateArray->NumChannels, pAllocateArray->Flags}; \
-        const uint64_t bytes = bytes_of(&all, 1);                                                                      \
-        if (pHandle == NULL || bytes == 0)                                                                             \
-            return REAL(symbol)(pHandle, pAllocateArray);                                                              \
-        return GV_FIXED_CREATE(GV_FIXED_ARRAY, bytes, REAL(symbol)(pHandle, pAllocateArray), *pHandle);                \
+        CREATE(&all, 1, pHandle, REAL(symbol)(pHandle, pAllocateArray), REAL(cuArrayDestroy));                         \
     }
 CREATE_3D(cuArray3DCreate, CUDA_ARRAY3D_DESCRIPTOR_v1)
 CREATE_3D(cuArray3DCreate_v2, CUDA_ARRAY3D_DESCRIPTOR)
@@ -118,11 +150,8 @@ CREATE_3D(cuArray3DCreate_v2, CUDA_ARRAY3D_DESCRIPTOR)
 GV_EXPORT CUresult cuMipmappedArrayCreate(CUmipmappedArray *pHandle, const CUDA_ARRAY3D_DESCRIPTOR *pMipmappedArrayDesc,
                                           unsigned int numMipmapLevels)
 {
-    const uint64_t bytes = bytes_of(pMipmappedArrayDesc, numMipmapLevels);
-    if (pHandle == NULL || bytes == 0)
-        return REAL(cuMipmappedArrayCreate)(pHandle, pMipmappedArrayDesc, numMipmapLevels);
-    return GV_FIXED_CREATE(GV_FIXED_ARRAY, bytes,
-                           REAL(cuMipmappedArrayCreate)(pHandle, pMipmappedArrayDesc, numMipmapLevels), *pHandle);
+    CREATE(pMipmappedArrayDesc, numMipmapLevels, pHandle,
+           REAL(cuMipmappedArrayCreate)(pHandle, pMipmappedArrayDesc, numMipmapLevels), REAL(cuMipmappedArrayDestroy));
 }
 
 GV_EXPORT CUresult cuArrayDestroy(CUarray hArray)

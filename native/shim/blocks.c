@@ -186,13 +186,13 @@ CUresult gv_block_keep(struct gv_block *block, CUmemGenericAllocationHandle *phy
     pthread_mutex_unlock(&gv_memory.lock);
     if (fresh)
         gv_fixed_count(GV_FIXED_EXPORTED, block->bytes);
-    const struct gv_submission submission = gv_gate_enter(NULL, 0);
+    const struct gv_submission submission = gv_gate_enter_unused();
     CUresult result = submission.refused;
     pthread_mutex_lock(&gv_memory.lock);
     if (result == CUDA_SUCCESS && !block->piece.mapped)
         result = CUDA_ERROR_ILLEGAL_STATE; /* the gate lets everything through: the context is lost */
     *physical = block->piece.handle;
     pthread_mutex_unlock(&gv_memory.lock);
-    gv_gate_leave_unused(&submission);
+    gv_gate_leave(&submission);
     return result;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Stream capture: on a capturing stream nothing is synchronised, allocated or queried; the work runs later, as a graph. Only
- * calls whose addresses the driver looks at wait for their memory (GV_LOOKS_AT_MEMORY in gate.h).
+ * Stream capture: on a capturing stream nothing is gated, synchronised, allocated or queried; the work runs later, as a graph.
  *
  * The captures of the process are counted in gv_gate.obstacles, from before the driver knows of one until it has ended.
  */

@@ -2,11 +2,29 @@
 #include "connection.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+/* Below 64: a larger table of descriptors costs a process with threads a grace period of the kernel, milliseconds. */
+enum { OURS_FROM = 48, OURS_AT_LEAST = 3 };
+
+int gv_out_of_the_way(int descriptor)
+{
+    const int saved = errno;
+    if (descriptor < 0)
+        return descriptor;
+    int moved = fcntl(descriptor, F_DUPFD_CLOEXEC, OURS_FROM);
+    if (moved < 0 && descriptor < OURS_AT_LEAST) /* the limit is lower, or reached */
+        moved = fcntl(descriptor, F_DUPFD_CLOEXEC, OURS_AT_LEAST);
+    if (moved >= 0)
+        close(descriptor);
+    errno = saved;
+    return moved >= 0 ? moved : descriptor;
+}
 
 int gv_connect(const char *path)
 {
@@ -25,7 +43,7 @@ int gv_connect(const char *path)
         close(handle);
         return -error;
     }
-    return handle;
+    return gv_out_of_the_way(handle);
 }
 
 int gv_send(int handle, uint16_t type, void *message, size_t size)
@@ -71,7 +89,7 @@ static void take_descriptors(struct msghdr *message, int descriptors[GV_DESCRIPT
             int descriptor;
             memcpy(&descriptor, CMSG_DATA(c) + i * sizeof(int), sizeof descriptor);
             if (count < GV_DESCRIPTORS_MAX)
-                descriptors[count++] = descriptor;
+                descriptors[count++] = gv_out_of_the_way(descriptor);
             else
                 close(descriptor);
         }
@@ -104,6 +122,12 @@ int gv_receive(int handle, union gv_packet *packet, int descriptors[GV_DESCRIPTO
         packet->header.size != (uint16_t)size || (message.msg_flags & MSG_TRUNC) != 0) {
         gv_close_descriptors(descriptors);
         return -EPROTO;
+    }
+    if ((message.msg_flags & MSG_CTRUNC) != 0) { /* some of its descriptors found no place */
+        for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
+            if (descriptors[i] >= 0)
+                close(descriptors[i]);
+        return -EMFILE;
     }
     return 1;
 }

@@ -22,6 +22,12 @@ union gv_packet {
     uint8_t bytes[1024];
 };
 
+/*
+ * Moves a descriptor of ours to a number that programs rarely get to. A program finds the lowest numbers free as it left them;
+ * and one that was started without standard error must not write its messages into our socket.
+ */
+int gv_out_of_the_way(int descriptor);
+
 /* A connected socket, or -errno. */
 int gv_connect(const char *path);
 

@@ -7,12 +7,14 @@
 #include "capture.h"
 #include "fixed.h"
 #include "gate.h"
+#include "graph_memory.h"
 #include "host_memory.h"
 #include "ipc.h"
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
 #include "pool.h"
+#include "pool_native.h"
 #include "real_driver.h"
 #include "session.h"
 #include "streams.h"
@@ -30,7 +32,8 @@ static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct known known[CONTEXTS_MAX]; /* under lock */
 static int known_count;                  /* under lock */
 static int ending;                       /* contexts that the driver is destroying or releasing now; under lock */
-static CUcontext held;                   /* the control thread uses it: nobody may destroy it; under lock */
+static CUcontext held[2]; /* the control thread uses it, and the one that drains: nobody may destroy it; under lock */
+static __thread int seat;
 
 static struct known *find(CUcontext context)
 {
@@ -56,7 +59,7 @@ void gv_contexts_forget(void)
     pthread_cond_init(&changed, NULL);
     known_count = 0;
     ending = 0;
-    held = NULL;
+    held[0] = held[1] = NULL;
 }
 
 int gv_contexts_count(void)
@@ -92,24 +95,26 @@ static int copy_known(CUcontext contexts[CONTEXTS_MAX])
     return count;
 }
 
+void gv_contexts_second_seat(void) { seat = 1; }
+
 void gv_contexts_leave(void)
 {
     pthread_mutex_lock(&lock);
-    held = NULL;
+    held[seat] = NULL;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
 }
 
-/* Control thread: current and held, unless it is gone. */
+/* Control thread, or the one that drains: current and held, unless it is gone. */
 static int hold(CUcontext context)
 {
     pthread_mutex_lock(&lock);
-    held = NULL;
+    held[seat] = NULL;
     pthread_cond_broadcast(&changed);
     while (ending != 0)
         pthread_cond_wait(&changed, &lock);
     const int there = find(context) != NULL;
-    held = there ? context : NULL;
+    held[seat] = there ? context : NULL;
     pthread_mutex_unlock(&lock);
     if (!there || REAL(cuCtxSetCurrent)(context) != CUDA_SUCCESS)
         return 0;
@@ -138,7 +143,7 @@ CUstream gv_contexts_stream(void)
 {
     CUstream stream = NULL;
     pthread_mutex_lock(&lock);
-    struct known *place = find(held);
+    struct known *place = find(held[seat]);
     if (place != NULL)
         stream = place->stream;
     pthread_mutex_unlock(&lock);
@@ -146,7 +151,7 @@ CUstream gv_contexts_stream(void)
     if (stream != NULL || REAL(cuStreamCreate)(&stream, CU_STREAM_NON_BLOCKING) != CUDA_SUCCESS)
         return stream;
     pthread_mutex_lock(&lock);
-    if ((place = find(held)) != NULL)
+    if ((place = find(held[seat])) != NULL)
         place->stream = stream;
     pthread_mutex_unlock(&lock);
     return stream;
@@ -247,7 +252,7 @@ static struct waiting *begin_end(CUcontext context)
 {
     pthread_mutex_lock(&lock);
     ending++;
-    while (context != NULL && held == context) /* nothing is held by nobody */
+    while (context != NULL && (held[0] == context || held[1] == context)) /* nothing is held by nobody */
         pthread_cond_wait(&changed, &lock);
     pthread_mutex_unlock(&lock);
     return gv_pool_context_ends(context);
@@ -264,6 +269,8 @@ static void end_end(CUcontext context, struct waiting *waiting, int gone, int li
         gv_memory_give_context(context);
         gv_imports_context_ended(context);
         gv_fixed_context_ended(context);
+        gv_graph_memory_look();
+        gv_pool_natives_context_ended();
         gv_host_memory_context_ended(context);
         __atomic_store_n(&gv_gate.lost, 0, __ATOMIC_RELAXED);
     }

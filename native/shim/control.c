@@ -8,20 +8,22 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
 #include "activity.h"
 #include "arena.h"
 #include "connection.h"
 #include "contexts.h"
+#include "drain.h"
 #include "environment.h"
+#include "graph_memory.h"
 #include "log.h"
 #include "memory.h"
-#include "passed.h"
+#include "pages.h"
 #include "real_driver.h"
 #include "room.h"
 #include "session.h"
 #include "sharing.h"
+#include "tables.h"
 #include "unknown.h"
 
 enum {
@@ -34,9 +36,8 @@ enum {
 };
 
 static int connection = -1;
-static int was_attached;       /* to any daemon, ever */
-static uint32_t drained_epoch; /* last epoch that was answered on this connection */
-static uint32_t wanted_word;   /* lease word at the last WANT, and its time: not to repeat it at every wake */
+static int was_attached;     /* to any daemon, ever */
+static uint32_t wanted_word; /* lease word at the last WANT, and its time: not to repeat it at every wake */
 static uint64_t wanted_at;
 
 void gv_control_forget(void)
@@ -47,12 +48,13 @@ void gv_control_forget(void)
     was_attached = 0;
 }
 
-static void disconnect(const char *why)
+static void disconnect(int error)
 {
     if (connection < 0)
         return;
-    gv_debug("connection to gpuvirtd lost (%s); going on as before and looking for it", why);
-    close(connection);
+    gv_debug("connection to gpuvirtd lost (%s); going on as before and looking for it", strerror(error));
+    if (error != EBADF && error != ENOTSOCK) /* else the program closed it, with all that it did not know */
+        close(connection);
     connection = -1;
 }
 
@@ -61,7 +63,7 @@ static void tell_with(uint16_t type, void *message, size_t size, const int *desc
     const int error =
         connection < 0 ? ENOTCONN : gv_send_descriptors(connection, type, message, size, descriptors, count);
     if (error != 0)
-        disconnect(strerror(error));
+        disconnect(error);
 }
 
 static void tell(uint16_t type, void *message, size_t size) { tell_with(type, message, size, NULL, 0); }
@@ -125,43 +127,6 @@ static int send_hello(int handle)
     return gv_send(handle, GV_HELLO, &hello, sizeof hello);
 }
 
-/* Puts the daemon's pages where ours are: whoever looks through the old pointers sees the new pages. */
-static int map_pages(int lease, int client)
-{
-    const struct gv_client before = *gv_session.client;
-    if (mmap(gv_session.lease, GV_PAGE_BYTES, PROT_READ, MAP_SHARED | MAP_FIXED, lease, 0) == MAP_FAILED ||
-        mmap(gv_session.client, GV_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, client, 0) == MAP_FAILED)
-        return errno;
-    const struct gv_client *const page = gv_session.client;
-    if (gv_session.lease->magic != GV_LEASE_MAGIC || gv_session.lease->version != GV_PAGE_VERSION ||
-        page->magic != GV_CLIENT_MAGIC || page->version != GV_PAGE_VERSION)
-        return EPROTO;
-    struct gv_client now = before;
-    memcpy(&now, page, offsetof(struct gv_client, state)); /* what the daemon set stays */
-    now.drained_epoch = 0;
-    *gv_session.client = now;
-    return 0;
-}
-
-static void close_gate(void)
-{
-    if (mmap(gv_session.lease, GV_PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
-        gv_debug("cannot close the gate: %s", strerror(errno));
-}
-
-/* Everything given to the GPU so far has finished when this returns. The word must not allow launches any more. */
-static void drain(void)
-{
-    gv_gate_fence();
-    const CUresult result = gv_contexts_drain();
-    if (result != CUDA_SUCCESS) {
-        gv_debug("drained with CUDA error %d", (int)result);
-        gv_gate_failed(result);
-    }
-    gv_activity_drained();
-    gv_gate_notify();
-}
-
 static int accept_welcome(int handle, const union gv_packet *packet, const int descriptors[GV_DESCRIPTORS_MAX])
 {
     const struct gv_welcome *const welcome = &packet->welcome;
@@ -169,18 +134,18 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
         return EPROTO;
     int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, gv_memory.extent_bytes);
     if (error == 0)
-        error = map_pages(descriptors[0], descriptors[1]);
+        error = gv_pages_take(descriptors[0], descriptors[1]);
     close(descriptors[0]);
     close(descriptors[1]);
     if (error != 0)
         return error;
     gv_memory.allowance = welcome->allowance;
     connection = handle;
-    drained_epoch = 0;
+    gv_drain_renew();
     wanted_at = 0;
     if (was_attached) {
         gv_sharing_reattached();
-        drain(); /* the new page says CLOSED; under the old one work may have been given */
+        gv_drain_now(); /* the new page says CLOSED; under the old one work may have been given */
     }
     struct gv_drained drained = {.epoch = 0};
     tell(GV_DRAINED, &drained, sizeof drained);
@@ -205,7 +170,7 @@ static void refused(const union gv_packet *packet)
         gv_log("gpuvirtd refuses this process: %s", reason);
     said = 1;
     if (was_attached) {
-        close_gate(); /* a daemon that does not know us may give the GPU to others: wait until it does */
+        gv_pages_close(); /* a daemon that does not know us may give the GPU to others: wait until it does */
         return;
     }
     gv_session.refusal =
@@ -248,9 +213,9 @@ static void attach(void)
         const int error = try_attach();
         if (error == 0 || gv_session_refused())
             return;
-        if (!was_attached && gv_now_ns() - began > gv_environment()->attach_timeout_ns) {
-            gv_log("cannot reach gpuvirtd on %s: %s; is it running? (gpuvirt doctor)", gv_environment()->socket,
-                   strerror(error));
+        if (!was_attached && (error == EMFILE || gv_now_ns() - began > gv_environment()->attach_timeout_ns)) {
+            gv_log("cannot reach gpuvirtd on %s: %s; %s", gv_environment()->socket, strerror(error),
+                   error == EMFILE ? "close some, or raise ulimit -n" : "is it running? (gpuvirt doctor)");
             gv_session.refusal = CUDA_ERROR_SYSTEM_NOT_READY;
             set_state(GV_SESSION_REFUSED);
             return;
@@ -266,13 +231,21 @@ static void follow_lease(void)
 {
     const uint32_t word = gv_load32(&gv_session.lease->word);
     const uint32_t epoch = gv_lease_epoch(word);
-    if (gv_lease_state(word) != GV_LEASE_DRAIN || epoch == drained_epoch)
+    if (gv_lease_state(word) != GV_LEASE_DRAIN)
         return;
-    drain();
-    drained_epoch = epoch;
-    gv_store32(&gv_session.client->drained_epoch, epoch);
-    struct gv_drained message = {.epoch = epoch};
-    tell(GV_DRAINED, &message, sizeof message);
+    struct gv_drained drained = {.epoch = epoch};
+    struct gv_stuck stuck = {.epoch = epoch};
+    switch (gv_drain_follow(epoch)) {
+    case GV_DRAIN_ENDED:
+        gv_store32(&gv_session.client->drained_epoch, epoch);
+        tell(GV_DRAINED, &drained, sizeof drained);
+        break;
+    case GV_DRAIN_STUCK:
+        tell(GV_STUCK, &stuck, sizeof stuck);
+        break;
+    case GV_DRAIN_NOTHING:
+        break;
+    }
 }
 
 static void restore(uint64_t allowance)
@@ -294,8 +267,10 @@ static void evict(uint64_t target)
     const uint64_t began = gv_now_ns();
     struct gv_move move = {CUDA_ERROR_ILLEGAL_STATE, 0, 0};
     /* Never unmap under a lease: the daemon may be wrong, the data must not be. */
-    if (!gv_may_launch(gv_load32(&gv_session.lease->word)))
+    if (!gv_holds_lease(gv_load32(&gv_session.lease->word))) {
+        gv_graph_memory_trim();
         move = gv_extents_evict(target);
+    }
     gv_extents_publish();
     tell_moved(GV_EVICTED, &move, began);
 }
@@ -329,14 +304,15 @@ static void handle(const union gv_packet *packet, int *descriptors)
 static void want(void)
 {
     const uint32_t word = gv_load32(&gv_session.lease->word);
-    if (gv_may_launch(word)) {
+    if (gv_holds_lease(word)) {
         const int room_wanted = gv_room_wanted();
         if ((gv_gate.obstacles & GV_ABSENT_MASK) == 0 && !room_wanted)
             return;
         /* New memory within what the daemon already allows: no need to ask. */
         const struct gv_move move = gv_extents_restore(gv_memory.allowance);
         gv_extents_publish();
-        gv_gate_notify();
+        if (move.status == CUDA_SUCCESS) /* else who waits would ask again at once, and so would we */
+            gv_gate_notify();
         if (move.status == CUDA_SUCCESS && (gv_gate.obstacles & GV_ABSENT_MASK) == 0 && !room_wanted) {
             struct gv_client *const page = gv_session.client;
             gv_store64(&page->in_bytes, page->in_bytes + move.bytes_moved);
@@ -355,10 +331,8 @@ static void want(void)
     tell(GV_WANT, &message, sizeof message);
 }
 
-/*
- * A program that waits for each launch is idle thousands of times a second, for some microseconds each. Only idleness that
- * lasts is worth a message; meanwhile further pokes cost the program nothing.
- */
+/* A program that waits for each launch is idle thousands of times a second, for some microseconds each. Only idleness that
+ * lasts is worth a message; meanwhile further pokes cost the program nothing. */
 static void tell_idle(void)
 {
     nanosleep(&(struct timespec){0, IDLE_LASTS_NS}, NULL);
@@ -371,7 +345,8 @@ static void tell_idle(void)
 static void take_pokes(void)
 {
     eventfd_t count;
-    eventfd_read(gv_session.doorbell, &count);
+    if (eventfd_read(gv_session.doorbell, &count) != 0 && errno == EBADF)
+        gv_session_renew_doorbell();
     const uint32_t pokes = __atomic_exchange_n(&gv_session.pokes, 0, __ATOMIC_ACQ_REL);
     if (connection < 0)
         return; /* whoever waits pokes again */
@@ -385,41 +360,38 @@ static void take_pokes(void)
         gv_sharing_send(tell_with);
 }
 
-/* What passes by us: the counts, and once for each unknown name a line for the daemon. Called each turn; mostly some loads. */
-static void tell_passed(void)
+/* Tables that programs asked for, each once. */
+static void tell_tables(void)
 {
-    gv_store64(&gv_session.client->passed_calls, gv_passed_total());
-    gv_store64(&gv_session.client->unknown_names, gv_unknown_count());
     struct gv_event message = {0};
-    while (connection >= 0 && gv_unknown_next(message.text, sizeof message.text))
+    while (connection >= 0 && gv_table_next(message.text, sizeof message.text))
         tell(GV_EVENT, &message, sizeof message);
 }
 
-void *gv_control_thread(void *unused)
+void *gv_control_thread(__attribute__((unused)) void *unused)
 {
-    (void)unused;
     for (;;) {
         if (connection < 0)
             attach();
         if (connection < 0 && gv_session_refused() && !was_attached)
             return NULL;
-        tell_passed();
+        gv_activity_publish();
+        gv_unknown_tell(connection, gv_session.client);
+        tell_tables();
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
-        const int ready = poll(events, 2, TICK_MS);
+        const int ready = poll(events, 2, gv_drain_due_ms(TICK_MS));
         follow_lease();
-        if (connection >= 0 && (events[0].revents & (POLLIN | POLLHUP | POLLERR)) != 0) {
+        if (connection >= 0 && events[0].revents != 0) {
             union gv_packet packet;
             int descriptors[GV_DESCRIPTORS_MAX];
             const int received = gv_receive(connection, &packet, descriptors);
             if (received == 1)
                 handle(&packet, descriptors);
             else if (received < 0)
-                disconnect(strerror(-received));
+                disconnect(-received);
             gv_close_descriptors(descriptors); /* whoever wanted one has taken it */
         }
         take_pokes();
-        if (ready == 0)
-            gv_passed_report();
         if (ready == 0 && gv_contexts_enter() == CUDA_SUCCESS)
             gv_arena_sweep();
         gv_contexts_leave(); /* whatever of this turn entered one */

@@ -105,3 +105,9 @@ void gv_fixed_context_ended(CUcontext context)
     while (gv_notes_take_of(&notes, context, &from, &note))
         gv_fixed_discharge(note.kind, note.bytes);
 }
+
+void gv_fixed_resize(enum gv_fixed_kind kind, uint64_t from, uint64_t to)
+{
+    gv_room_give(from - to); /* a negative gift, when it grew */
+    count(kind, to - from, 0);
+}

@@ -82,6 +82,9 @@ void gv_fixed_remember_here(enum gv_fixed_kind kind, uint64_t key, uint64_t byte
 int gv_fixed_take(enum gv_fixed_kind kind, uint64_t key, struct gv_note *note);
 void gv_fixed_taken(const struct gv_note *note, int gone);
 
+/* A charged piece that the driver has made larger or smaller: the charge follows, whatever the quota says. */
+void gv_fixed_resize(enum gv_fixed_kind kind, uint64_t from, uint64_t to);
+
 void gv_fixed_context_ended(CUcontext context); /* the driver has freed what was in it */
 void gv_fixed_forget(void);                     /* in the child of a fork */
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "gate.h"
 
+#include <errno.h>
 #include <linux/membarrier.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -14,7 +15,12 @@
 #include "session.h"
 #include "streams.h"
 
-enum { WAIT_STEP_NS = 100 * 1000 * 1000 }; /* longest sleep before everything is looked at again */
+enum {
+    WAIT_STEP_NS = 100 * 1000 * 1000, /* longest sleep before everything is looked at again */
+    STEP_LOOK_NS = 500 * 1000,        /* the same for a stream that must finish first */
+    FENCE_PAUSE_NS = 20 * 1000,
+    FENCE_PAUSE_MAX_NS = 1000 * 1000,
+};
 
 static const struct gv_lease closed; /* until attached: word 0 = CLOSED */
 struct gv_gate gv_gate = {.lease = &closed, .obstacles = GV_UNATTACHED};
@@ -104,11 +110,34 @@ static void wait_for_change(uint32_t seen)
     syscall(SYS_futex, &changes, FUTEX_WAIT_PRIVATE, seen, &limit, NULL, 0);
 }
 
+void gv_gate_wait_for_stream(int per_thread)
+{
+    /* Alone nobody wants the lease back; beside a capture the call itself is refused, and waiting could spoil the capture. */
+    if (gv_lease_state(gv_load32(&gv_gate.lease->word)) == GV_LEASE_OPEN || gv_anything_captures() ||
+        (__atomic_load_n(&gv_gate.obstacles, __ATOMIC_RELAXED) & GV_UNATTACHED))
+        return;
+    if (per_thread)
+        REAL(cuStreamSynchronize_ptsz)(NULL);
+    else
+        REAL(cuStreamSynchronize)(NULL); /* an error is the call's own to tell */
+}
+
+/*
+ * STEP: something on the GPU waits for what only the job's own threads can give it. A stream that has nothing to do may get it;
+ * one that is at work gets no more, so that the work in sum comes to an end. (While anything captures, no stream is asked.)
+ */
+static int may_step(CUstream stream)
+{
+    return gv_anything_captures() || REAL(cuStreamQuery)(stream) != CUDA_ERROR_NOT_READY;
+}
+
+static void still_idle(void);
+
 /*
  * The calling thread's way in when the fast path did not do. Each turn looks at everything anew; it holds no lock, and between
  * turns it is not "in launch".
  */
-struct gv_submission gv_gate_wait(CUstream stream, int per_thread)
+struct gv_submission gv_gate_wait(CUstream stream, int per_thread, int submits)
 {
     const CUstream used = stream == NULL && per_thread ? CU_STREAM_PER_THREAD : stream;
     uint64_t waiting_since = 0;
@@ -129,10 +158,15 @@ struct gv_submission gv_gate_wait(CUstream stream, int per_thread)
         __atomic_store_n(&thread->in_launch, 1, __ATOMIC_SEQ_CST);
         const uint32_t word = gv_load32(&gv_gate.lease->word);
         const uint64_t obstacles = __atomic_load_n(&gv_gate.obstacles, __ATOMIC_SEQ_CST);
-        const int granted = gv_may_launch(word);
+        const int step = gv_lease_state(word) == GV_LEASE_STEP;
+        const int granted = gv_may_launch(word) || (step && (!submits || may_step(used)));
         if (granted && (obstacles & GV_ABSENT_MASK) == 0) {
-            gv_activity_running(waiting_since);
-            gv_gate_mark(thread, used);
+            if (submits || waiting_since != 0)
+                gv_activity_running(waiting_since);
+            if (submits)
+                gv_gate_mark(thread, used);
+            else if (waiting_since != 0)
+                still_idle();
             return (struct gv_submission){thread, CUDA_SUCCESS, 0};
         }
         __atomic_store_n(&thread->in_launch, 0, __ATOMIC_RELEASE);
@@ -141,10 +175,12 @@ struct gv_submission gv_gate_wait(CUstream stream, int per_thread)
             gv_activity_waiting(waiting_since);
         }
         gv_session_poke(GV_POKE_WANT);
+        const int saved = errno;
         if (granted)
             wait_for_change(seen); /* for memory: the control thread notifies */
         else
-            gv_futex_wait(&gv_gate.lease->word, word, WAIT_STEP_NS); /* for the lease: the daemon wakes */
+            gv_futex_wait(&gv_gate.lease->word, word, step ? STEP_LOOK_NS : WAIT_STEP_NS); /* the daemon wakes */
+        errno = saved;
     }
 }
 
@@ -191,7 +227,7 @@ void gv_gate_fence(void)
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
     else /* every running thread passes a full barrier: its in_launch is visible, or its next load sees the closed word */
         syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-    for (;;) {
+    for (long pause_ns = FENCE_PAUSE_NS;; pause_ns = pause_ns < FENCE_PAUSE_MAX_NS ? pause_ns * 9 / 8 : pause_ns) {
         int inside = 0;
         pthread_mutex_lock(&registry_lock);
         for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next)
@@ -199,7 +235,7 @@ void gv_gate_fence(void)
         pthread_mutex_unlock(&registry_lock);
         if (!inside)
             return;
-        nanosleep(&(struct timespec){0, 20000}, NULL);
+        nanosleep(&(struct timespec){0, pause_ns}, NULL); /* a call may be blocked in the driver for long */
     }
 }
 
@@ -258,12 +294,19 @@ void gv_activity_sync_end(const struct gv_activity_mark *mark, CUstream stream, 
         gv_activity_idle();
 }
 
-void gv_activity_drained(void)
+/* A thread waited, but gave nothing to the GPU: as idle as before. */
+static void still_idle(void)
 {
     struct gv_activity_mark mark;
     gv_activity_sync_begin(&mark);
-    settle(&mark, NULL, 1);
-    gv_activity_quiet();
+    if (settle(&mark, (CUstream)-1, 0) == ALL_FINISHED) /* no such stream: proves only what was proven before */
+        gv_activity_idle();
+}
+
+void gv_activity_drained(const struct gv_activity_mark *mark)
+{
+    if (settle(mark, NULL, 1) == ALL_FINISHED)
+        gv_activity_quiet();
 }
 
 void gv_activity_look(void)

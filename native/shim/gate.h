@@ -52,19 +52,23 @@ struct gv_gate {
         *lease;          /* the job's lease page once attached (the same address ever after), else a closed page */
     uint64_t obstacles;  /* GV_* above; changed with atomic adds and ors by any thread */
     uint32_t lost;       /* the context has a sticky error: the driver refuses everything, so we let all through */
+    uint32_t may_wait;   /* the program has given work that waits for a value: a drain may depend on other threads */
     uint32_t full_fence; /* no membarrier on this kernel: seq_cst in the fast path instead */
 };
 extern struct gv_gate gv_gate;
 extern __thread struct gv_thread *gv_this_thread __attribute__((tls_model("initial-exec")));
 
-/* Everything that is not "granted and all resident". */
-struct gv_submission gv_gate_wait(CUstream stream, int per_thread);
+/* Everything that is not "granted and all resident". `submits`: work, and not only a look at addresses. */
+struct gv_submission gv_gate_wait(CUstream stream, int per_thread, int submits);
 
 static inline int gv_may_launch(uint32_t word)
 {
     const uint32_t state = gv_lease_state(word);
     return state == GV_LEASE_OPEN || state == GV_LEASE_GRANTED;
 }
+
+/* The same, and STEP, in which only streams that have finished are given more: memory stays where it is. */
+static inline int gv_holds_lease(uint32_t word) { return gv_may_launch(word) || gv_lease_state(word) == GV_LEASE_STEP; }
 
 static inline void gv_gate_mark(struct gv_thread *thread, CUstream stream)
 {
@@ -76,23 +80,32 @@ static inline void gv_gate_mark(struct gv_thread *thread, CUstream stream)
     __atomic_store_n(&thread->submitted, thread->submitted + 1, __ATOMIC_RELAXED);
 }
 
-static inline struct gv_submission gv_gate_enter(CUstream stream, int per_thread)
+static inline struct gv_submission gv_gate_pass(CUstream stream, int per_thread, int submits)
 {
     struct gv_thread *const thread = gv_this_thread;
     if (__builtin_expect(thread == NULL || gv_gate.full_fence, 0))
-        return gv_gate_wait(stream, per_thread);
+        return gv_gate_wait(stream, per_thread, submits);
     __atomic_store_n(&thread->in_launch, 1, __ATOMIC_RELAXED);
     /* Compiler only: the control thread's membarrier orders this store before the loads on its behalf. */
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     const uint32_t word = gv_load32(&gv_gate.lease->word);
     const uint64_t obstacles = __atomic_load_n(&gv_gate.obstacles, __ATOMIC_ACQUIRE);
-    if (__builtin_expect(gv_may_launch(word) && obstacles == 0, 1)) {
-        gv_gate_mark(thread, stream == NULL && per_thread ? CU_STREAM_PER_THREAD : stream);
+    if (__builtin_expect(gv_may_launch(word) && (submits ? obstacles : obstacles & ~GV_IS_IDLE) == 0, 1)) {
+        if (submits)
+            gv_gate_mark(thread, stream == NULL && per_thread ? CU_STREAM_PER_THREAD : stream);
         return (struct gv_submission){thread, CUDA_SUCCESS, 0};
     }
     __atomic_store_n(&thread->in_launch, 0, __ATOMIC_RELEASE);
-    return gv_gate_wait(stream, per_thread);
+    return gv_gate_wait(stream, per_thread, submits);
 }
+
+static inline struct gv_submission gv_gate_enter(CUstream stream, int per_thread)
+{
+    return gv_gate_pass(stream, per_thread, 1);
+}
+
+/* For calls that only need the memory in its place and give nothing to the GPU: they say nothing of idleness. */
+static inline struct gv_submission gv_gate_enter_unused(void) { return gv_gate_pass(NULL, 0, 0); }
 
 /* Work was given beside a capture: a drain must be able to wait for it (marks.h). */
 void gv_gate_leave_beside_capture(const struct gv_thread *thread);
@@ -108,19 +121,20 @@ static inline void gv_gate_leave(const struct gv_submission *submission)
     __atomic_store_n(&submission->thread->in_launch, 0, __ATOMIC_RELEASE);
 }
 
+/*
+ * Before a call that waits for its stream, the default one: does the waiting outside of the gate, so that nobody who wants the
+ * lease back waits for a thread that is blocked in the driver. The program sees no difference: the call would wait itself.
+ */
+void gv_gate_wait_for_stream(int per_thread);
+
+/* The program gives work that waits for a value. */
+static inline void gv_gate_may_wait(void) { __atomic_store_n(&gv_gate.may_wait, 1, __ATOMIC_RELAXED); }
+
 /* Takes note of a failed call: errors that last (an illegal address and its kind) lose the context. */
 void gv_gate_failed(CUresult result);
 
 /* The error that the current context has for good, or CUDA_SUCCESS. Costs one load while no call has ever failed so. */
 CUresult gv_gate_lost_context(void);
-
-/* As gv_gate_leave, for calls that only needed the memory in its place and gave nothing to the GPU. */
-static inline void gv_gate_leave_unused(const struct gv_submission *submission)
-{
-    if (submission->thread != NULL)
-        __atomic_store_n(&submission->thread->submitted, submission->thread->submitted - 1, __ATOMIC_RELAXED);
-    gv_gate_leave(submission);
-}
 
 /* As gv_gate_leave, for calls that return only when their stream (the default one) is finished. */
 void gv_gate_leave_synced(const struct gv_submission *submission, int per_thread);

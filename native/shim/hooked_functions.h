@@ -4,6 +4,8 @@
  * of class `gate` (generate/classes.tsv) need no line here: their wrappers are generated. All others are forwarded.
  */
 
+/* tables.c: passed through, and told */
+GV_HOOK(cuGetExportTable)
 /* proc_address.c */
 GV_HOOK(cuGetProcAddress)
 GV_HOOK(cuGetProcAddress_v2)
@@ -42,11 +44,29 @@ GV_HOOK(cuStreamEndCapture_ptsz)
 GV_HOOK(cuStreamWaitEvent)
 GV_HOOK(cuStreamWaitEvent_ptsz)
 
+/* graph_memory.c: what memory nodes take; the gated ones as the generated wrappers */
+GV_HOOK(cuGraphInstantiate)
+GV_HOOK(cuGraphInstantiate_v2)
+GV_HOOK(cuGraphInstantiateWithFlags)
+GV_HOOK(cuGraphInstantiateWithParams)
+GV_HOOK(cuGraphInstantiateWithParams_ptsz)
+GV_HOOK(cuGraphLaunch)
+GV_HOOK(cuGraphLaunch_ptsz)
+GV_HOOK(cuGraphUpload)
+GV_HOOK(cuGraphUpload_ptsz)
+GV_HOOK(cuGraphExecDestroy)
+GV_HOOK(cuGraphDestroy)
+GV_HOOK(cuDeviceGraphMemTrim)
+
 /* activity.c: proofs of idleness */
 GV_HOOK(cuCtxSynchronize)
 GV_HOOK(cuCtxSynchronize_v2)
 GV_HOOK(cuStreamSynchronize)
 GV_HOOK(cuStreamSynchronize_ptsz)
+GV_HOOK(cuStreamQuery)
+GV_HOOK(cuStreamQuery_ptsz)
+GV_HOOK(cuEventQuery)
+GV_HOOK(cuEventSynchronize)
 
 /* allocation.c */
 GV_HOOK(cuMemAlloc)
@@ -100,6 +120,7 @@ GV_HOOK(cuMemGetInfo_v2)
 GV_HOOK(cuMemGetAddressRange_v2)
 GV_HOOK(cuPointerGetAttribute)
 GV_HOOK(cuPointerGetAttributes)
+GV_HOOK(cuPointerSetAttribute)
 
 /* virtual.c: handles of the program's own memory management */
 GV_HOOK(cuMemCreate)

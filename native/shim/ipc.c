@@ -51,11 +51,11 @@ static CUresult export_extents(uint64_t first, uint32_t count, int *descriptors)
 static CUresult offer(uint64_t first, uint32_t count)
 {
     int descriptors[GV_SHARE_MAX];
-    const struct gv_submission submission = gv_gate_enter(NULL, 0);
+    const struct gv_submission submission = gv_gate_enter_unused();
     CUresult result = submission.refused;
     if (result == CUDA_SUCCESS) {
         result = export_extents(first, count, descriptors);
-        gv_gate_leave_unused(&submission);
+        gv_gate_leave(&submission);
     }
     if (result != CUDA_SUCCESS)
         return result;
@@ -147,11 +147,11 @@ GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr,
     } else if (!keep_blocks(dptr, size, &result)) {
         return REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType, flags);
     }
-    const struct gv_submission submission = gv_gate_enter(NULL, 0); /* all of it is in its place, and stays there */
+    const struct gv_submission submission = gv_gate_enter_unused(); /* all of it is in its place, and stays there */
     if (result == CUDA_SUCCESS)
         result = submission.refused;
     if (result == CUDA_SUCCESS)
         result = REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType, flags);
-    gv_gate_leave_unused(&submission);
+    gv_gate_leave(&submission);
     return result;
 }

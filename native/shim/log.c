@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "environment.h"
@@ -17,10 +18,13 @@ static void say(const char *format, va_list arguments)
     length += more < 0 ? 0 : more;
     if (length > (int)sizeof line - 2)
         length = (int)sizeof line - 2;
+    for (int i = 0; i < length; i++) /* a reason from elsewhere: one line stays one, and harmless to a terminal */
+        if ((unsigned char)line[i] < ' ' || line[i] == 0x7f)
+            line[i] = '?';
     line[length++] = '\n';
-    /* One write, so that lines of several processes do not mix; a closed stderr is no error of ours. */
-    const ssize_t written = write(STDERR_FILENO, line, (size_t)length);
-    (void)written;
+    /* One write, so that lines of several processes do not mix; a closed stderr is no error of ours. Not write(), where a
+     * thread that was cancelled would end, maybe with a lock of ours. */
+    syscall(SYS_write, STDERR_FILENO, line, (size_t)length);
     errno = saved;
 }
 

@@ -169,6 +169,7 @@ CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *
             range->serial = ++gv_memory.serial;
             range->context = context;
             range->pool = pool;
+            range->sync_memops = 0;
             occupy(range);
             *address = range->address;
             result = CUDA_SUCCESS;
@@ -225,6 +226,18 @@ struct gv_range *gv_memory_claim(CUdeviceptr address)
     return range;
 }
 
+int gv_memory_set_sync_memops(CUdeviceptr address, int wanted)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    struct gv_range *const range = gv_ranges_around(region_of(address), address);
+    if (range != NULL)
+        range->sync_memops = (int16_t)wanted;
+    if (range != NULL && wanted)
+        __atomic_store_n(&gv_memory.any_sync_memops, 1, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&gv_memory.lock);
+    return range != NULL;
+}
+
 int gv_memory_find(CUdeviceptr address, int interior, struct gv_range *copy)
 {
     pthread_mutex_lock(&gv_memory.lock);
@@ -258,6 +271,13 @@ void gv_memory_give_context(void *context)
     gv_extents_publish();
 }
 
+void gv_memory_unclaim(struct gv_range *range)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    gv_ranges_show(region_of(range->address), range);
+    pthread_mutex_unlock(&gv_memory.lock);
+}
+
 void gv_memory_readmit(struct gv_range *range, void *context, void *pool)
 {
     pthread_mutex_lock(&gv_memory.lock);
@@ -265,6 +285,7 @@ void gv_memory_readmit(struct gv_range *range, void *context, void *pool)
     range->serial = ++gv_memory.serial;
     range->context = context;
     range->pool = pool;
+    range->sync_memops = 0;
     gv_ranges_show(region, range);
     pthread_mutex_unlock(&gv_memory.lock);
 }

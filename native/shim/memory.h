@@ -66,6 +66,7 @@ struct gv_memory_state {
     uint64_t reported_fixed; /* likewise */
     uint8_t restoring;       /* the control thread is filling the allowance: nobody else takes of it */
     uint64_t serial;
+    uint32_t any_sync_memops; /* some range has it, or had: look */
 };
 extern struct gv_memory_state gv_memory;
 
@@ -91,7 +92,10 @@ void gv_memory_give_context(void *context);
 int gv_memory_find(CUdeviceptr address, int interior, struct gv_range *copy);
 /* Takes the range out of the table of the program (a second free must fail); it stays charged until given back. */
 struct gv_range *gv_memory_claim(CUdeviceptr address);
-/* Puts a claimed range into the table again, as a new allocation. */
+/* Whether copies and memsets of the range around an address always wait for their end. 0: there is no such range. */
+int gv_memory_set_sync_memops(CUdeviceptr address, int wanted);
+/* Puts a claimed range into the table again: as it was, or as a new allocation. */
+void gv_memory_unclaim(struct gv_range *range);
 void gv_memory_readmit(struct gv_range *range, void *context, void *pool);
 
 /* residency.c: the two transactions. Control thread only. */

@@ -20,6 +20,15 @@ uint64_t gv_passed_calls(unsigned counter)
 
 uint64_t gv_passed_total(void) { return gv_passed_calls(0); }
 
+void gv_passed_publish(uint64_t *field)
+{
+    const uint64_t total = gv_passed_total();
+    uint64_t before = __atomic_load_n(field, __ATOMIC_RELAXED);
+    while (total > before &&
+           !__atomic_compare_exchange_n(field, &before, total, 0, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+    }
+}
+
 void gv_passed_report(void)
 {
     static uint8_t said[GV_SYMBOL_COUNT]; /* control thread */

@@ -13,6 +13,9 @@
 /* Calls of all of them so far. Some loads; any thread. */
 uint64_t gv_passed_total(void);
 
+/* Stores the total there if it is larger than what is: a reader never sees it fall. Any thread. */
+void gv_passed_publish(uint64_t *field);
+
 /* Calls of one symbol so far (its `counter` in gv_symbols). */
 uint64_t gv_passed_calls(unsigned counter);
 

@@ -14,6 +14,11 @@
 #include "ranges.h"
 #include "waiting.h"
 
+/* What a pool allows (CU_MEMPOOL_ATTR_REUSE_*), by default all of it. */
+struct gv_reuse {
+    uint8_t follow, opportunistic, internal;
+};
+
 /* The program gave back a range of a pool by another way than stream order. */
 void gv_pool_given(const struct gv_range *range);
 

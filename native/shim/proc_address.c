@@ -84,8 +84,10 @@ static void substitute(const char *name, void **function, int version, cuuint64_
         *function = gv_symbols[row->symbol].answer;
 }
 
+/* Both open the driver with their caller's address, not through REAL(): it may be a thread of the driver that asks. */
 GV_EXPORT CUresult cuGetProcAddress(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags)
 {
+    gv_open_driver(__builtin_return_address(0));
     const CUresult result = REAL(cuGetProcAddress)(symbol, pfn, cudaVersion, flags);
     if (result == CUDA_SUCCESS)
         substitute(symbol, pfn, cudaVersion, flags);
@@ -95,6 +97,7 @@ GV_EXPORT CUresult cuGetProcAddress(const char *symbol, void **pfn, int cudaVers
 GV_EXPORT CUresult cuGetProcAddress_v2(const char *symbol, void **pfn, int cudaVersion, cuuint64_t flags,
                                        CUdriverProcAddressQueryResult *symbolStatus)
 {
+    gv_open_driver(__builtin_return_address(0));
     const CUresult result = REAL(cuGetProcAddress_v2)(symbol, pfn, cudaVersion, flags, symbolStatus);
     if (result == CUDA_SUCCESS)
         substitute(symbol, pfn, cudaVersion, flags);

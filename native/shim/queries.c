@@ -7,42 +7,52 @@
 
 #include "blocks.h"
 #include "gate.h"
+#include "graph_memory.h"
 #include "ipc.h"
 #include "memory.h"
 #include "pool.h"
+#include "pool_native.h"
 #include "real_driver.h"
 #include "session.h"
 
-GV_EXPORT CUresult cuMemGetInfo_v2(size_t *free, size_t *total)
+/*
+ * free: what this process may still charge, however much of that is on the device now; the others of the job are counted.
+ * total: the quota of the job. Either may be NULL, as with the driver; it checks that, the context and the initialisation.
+ */
+static CUresult memory_info(uint64_t *free, uint64_t *total)
 {
-    size_t device_free = 0, device_total = 0;
-    CUresult result = REAL(cuMemGetInfo_v2)(&device_free, &device_total); /* checks context and initialisation */
-    if (result == CUDA_SUCCESS)
-        result = gv_session_attach_current();
+    const CUresult result = gv_session_attach_current();
     if (result != CUDA_SUCCESS)
         return result;
     gv_pool_reclaim(0);
+    gv_graph_memory_look();
+    gv_pool_natives_look();
     pthread_mutex_lock(&gv_memory.lock);
-    const uint64_t charged = gv_memory_charged();
+    const uint64_t charged = gv_memory_charged(), quota = gv_memory_quota();
     pthread_mutex_unlock(&gv_memory.lock);
-    const uint64_t quota = gv_memory_quota();
-    if (free != NULL)
-        *free = quota > charged ? quota - charged : 0;
-    if (total != NULL)
-        *total = quota;
+    *free = quota > charged ? quota - charged : 0;
+    *total = gv_load64(&gv_gate.lease->quota_bytes) / gv_memory.extent_bytes * gv_memory.extent_bytes;
     return CUDA_SUCCESS;
 }
 
-GV_EXPORT CUresult cuMemGetInfo(unsigned int *free, unsigned int *total)
-{
-    size_t wide_free = 0, wide_total = 0;
-    const CUresult result = cuMemGetInfo_v2(&wide_free, &wide_total);
-    if (free != NULL)
-        *free = wide_free > UINT32_MAX ? UINT32_MAX : (unsigned int)wide_free;
-    if (total != NULL)
-        *total = wide_total > UINT32_MAX ? UINT32_MAX : (unsigned int)wide_total;
-    return result;
-}
+static uint64_t narrow(uint64_t bytes) { return bytes > UINT32_MAX ? UINT32_MAX : bytes; }
+
+#define MEMORY_INFO(symbol, type, as)                                                                                  \
+    GV_EXPORT CUresult symbol(type *free, type *total)                                                                 \
+    {                                                                                                                  \
+        size_t real_free = 0, real_total = 0;                                                                          \
+        uint64_t our_free = 0, our_total = 0;                                                                          \
+        CUresult result = REAL(cuMemGetInfo_v2)(free == NULL ? NULL : &real_free, total == NULL ? NULL : &real_total); \
+        if (result == CUDA_SUCCESS)                                                                                    \
+            result = memory_info(&our_free, &our_total);                                                               \
+        if (result == CUDA_SUCCESS && free != NULL)                                                                    \
+            *free = (type)as(our_free);                                                                                \
+        if (result == CUDA_SUCCESS && total != NULL)                                                                   \
+            *total = (type)as(our_total);                                                                              \
+        return result;                                                                                                 \
+    }
+MEMORY_INFO(cuMemGetInfo_v2, size_t, )
+MEMORY_INFO(cuMemGetInfo, unsigned int, narrow)
 
 /* The allocation around an address: of this process, or of another one of the job that is open here. */
 static int find(CUdeviceptr address, struct gv_range *range)
@@ -64,7 +74,10 @@ GV_EXPORT CUresult cuMemGetAddressRange_v2(CUdeviceptr *pbase, size_t *psize, CU
     return CUDA_SUCCESS;
 }
 
-/* One attribute of an address inside a range of ours. */
+/*
+ * One attribute of an address inside a range of ours, as for memory of cuMemAlloc, which it stands for; but what it could not
+ * do is not promised: no legacy handle, no RDMA. Truth values are 32 bits wide, as the driver's.
+ */
 static CUresult answer(CUpointer_attribute attribute, void *data, CUdeviceptr address, const struct gv_range *range)
 {
     switch (attribute) {
@@ -78,27 +91,36 @@ static CUresult answer(CUpointer_attribute attribute, void *data, CUdeviceptr ad
         *(CUdeviceptr *)data = address;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_BUFFER_ID:
+    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
         *(unsigned long long *)data = range->serial;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL:
         *(int *)data = (int)gv_memory.device;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
+    case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
         *(CUdeviceptr *)data = range->address;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
+    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
         *(size_t *)data = range->asked_bytes;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_MAPPED:
-        *(unsigned char *)data = 1;
+        *(int *)data = 1;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
+        *(int *)data = range->sync_memops;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-    case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
-        *(unsigned char *)data = 0;
+    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
+        *(int *)data = 0;
+        return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_LOCALITY_DOMAIN_ORDINAL:
+        *(int *)data = -1;
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE: /* not of pools, and not what another process allocated */
-        *(unsigned char *)data = gv_memory.shareable && range->pool == NULL && gv_memory_owns(address);
+        *(int *)data = gv_memory.shareable && range->pool == NULL && gv_memory_owns(address);
         return CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES: /* our extents have handles, its memory has none for the program */
         *(unsigned long long *)data = 0;
@@ -109,7 +131,9 @@ static CUresult answer(CUpointer_attribute attribute, void *data, CUdeviceptr ad
     case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
         memcpy(data, &range->pool, sizeof range->pool);
         return CUDA_SUCCESS;
-    default: /* host pointer, P2P tokens and what comes later: as for memory that has none */
+    case CU_POINTER_ATTRIBUTE_P2P_TOKENS: /* they would let a device reach memory that moves */
+        return CUDA_ERROR_NOT_SUPPORTED;
+    default: /* host pointer, and what comes later: as for memory that has none */
         return CUDA_ERROR_INVALID_VALUE;
     }
 }
@@ -126,19 +150,33 @@ GV_EXPORT CUresult cuPointerGetAttribute(void *data, CUpointer_attribute attribu
     return answer(attribute, data, ptr, &range);
 }
 
+/*
+ * For an address that is nobody's this call succeeds too, and so it does for attributes that an address lacks: the driver has
+ * written zeros then (and -2 for the device), of the width that it knows. So it is asked first, and overruled where we know.
+ */
 GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_attribute *attributes, void **data,
                                           CUdeviceptr ptr)
 {
     struct gv_range range;
-    if (!gv_memory_owns(ptr) && gv_mapping_range(ptr, NULL, NULL))
+    const int ours = gv_memory_owns(ptr);
+    if (!ours && gv_mapping_range(ptr, NULL, NULL))
         return gv_mapping_answers(numAttributes, attributes, data, ptr);
-    if (!gv_memory_owns(ptr) && !gv_import_find(ptr, &range))
-        return REAL(cuPointerGetAttributes)(numAttributes, attributes, data, ptr);
-    if (numAttributes == 0 || attributes == NULL || data == NULL || !find(ptr, &range))
-        return CUDA_ERROR_INVALID_VALUE;
+    const int known = find(ptr, &range);
+    /* Null is an address that no driver knows; one of ours it knows as a reservation, with answers of its own. */
+    const CUresult result = REAL(cuPointerGetAttributes)(numAttributes, attributes, data, ours || known ? 0 : ptr);
+    if (result != CUDA_SUCCESS || !known)
+        return result;
     for (unsigned int i = 0; i < numAttributes; i++)
-        if (answer(attributes[i], data[i], ptr, &range) != CUDA_SUCCESS &&
-            attributes[i] == CU_POINTER_ATTRIBUTE_HOST_POINTER)
-            *(void **)data[i] = NULL; /* this call does not fail for attributes that an address lacks */
+        answer(attributes[i], data[i], ptr, &range);
     return CUDA_SUCCESS;
+}
+
+/* The one attribute that can be set. Copies and memsets of memory that has it wait (bounds.h): the driver does not see it. */
+GV_EXPORT CUresult cuPointerSetAttribute(const void *value, CUpointer_attribute attribute, CUdeviceptr ptr)
+{
+    if (!gv_memory_owns(ptr))
+        return REAL(cuPointerSetAttribute)(value, attribute, ptr);
+    if (value == NULL || attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS)
+        return CUDA_ERROR_INVALID_VALUE;
+    return gv_memory_set_sync_memops(ptr, *(const unsigned int *)value != 0) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }

@@ -20,8 +20,9 @@ struct gv_range {
     struct gv_range *previous,
         *next; /* free: in the list of its size class; shown: `next` in its bucket of the table */
     int in_use;
-    int shown; /* in the table */
+    int16_t shown; /* in the table */
     /* caller */
+    int16_t sync_memops;  /* CU_POINTER_ATTRIBUTE_SYNC_MEMOPS */
     uint64_t asked_bytes; /* as the program asked */
     uint64_t serial;      /* unique in the process: CU_POINTER_ATTRIBUTE_BUFFER_ID */
     void *context, *pool; /* CUcontext; CUmemoryPool or NULL */

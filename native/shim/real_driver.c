@@ -3,6 +3,7 @@
 #include "real_driver.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <link.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,15 +25,19 @@ void *gv_resolved[GV_SYMBOL_COUNT] __attribute__((visibility("hidden")));
  */
 static uint32_t opening;
 enum { OPENED = 0x7fffffff };
-static __thread int this_thread_opens;
-static const char *opening_path; /* written by the thread that opens, before the file's constructors run */
+static __thread int must_not_wait; /* the thread that opens, and threads of the driver that it may be waiting for */
+static const char *opening_path;   /* written by the thread that opens, before the file's constructors run */
 
 static CUresult not_yet(void) { return CUDA_ERROR_NOT_INITIALIZED; }
 static CUresult absent(void) { return CUDA_ERROR_NOT_FOUND; } /* an older driver has no such function */
 static CUresult no_driver(void) { return CUDA_ERROR_NO_DEVICE; }
 
 static const char *const well_known[] = {
+#ifdef __x86_64__
     "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
+#else
+    "/usr/lib/aarch64-linux-gnu/libcuda.so.1",
+#endif
     "/usr/lib64/libcuda.so.1",
     "/usr/lib/libcuda.so.1",
     "/usr/local/nvidia/lib64/libcuda.so.1",
@@ -48,7 +53,9 @@ static void *open_file(const char *path)
 {
     const int deep = gv_environment()->no_deepbind ? 0 : RTLD_DEEPBIND;
     __atomic_store_n(&opening_path, path, __ATOMIC_RELEASE);
+    const int saved = errno;
     void *handle = dlopen(path, RTLD_NOW | RTLD_LOCAL | deep);
+    errno = saved; /* whatever the loader tried first: the program's call keeps it */
     if (handle == NULL || dlsym(handle, "cuGetProcAddress_v2") != (void *)cuGetProcAddress_v2)
         return handle;
     /* The shim itself, put in the driver's place: each call would come back for ever. */
@@ -127,11 +134,11 @@ static int called_by_driver(const void *caller)
 
 static void open_driver(void)
 {
-    this_thread_opens = 1;
+    must_not_wait = 1;
     for (int i = 0; i < GV_SYMBOL_COUNT; i++)
         gv_resolved[i] = (void *)not_yet;
     fill_tables(find_driver());
-    this_thread_opens = 0;
+    must_not_wait = 0;
     __atomic_store_n(&opening, OPENED, __ATOMIC_RELEASE);
     gv_futex_wake_all(&opening);
 }
@@ -141,10 +148,10 @@ __attribute__((visibility("hidden"))) void gv_open_driver(const void *caller)
     const uint32_t own = (uint32_t)getpid();
     for (;;) {
         uint32_t seen = __atomic_load_n(&opening, __ATOMIC_ACQUIRE);
-        if (seen == OPENED || this_thread_opens)
+        if (seen == OPENED || must_not_wait)
             return;
         if (seen == own) { /* another thread does it */
-            if (called_by_driver(caller))
+            if ((must_not_wait = called_by_driver(caller)))
                 return;
             gv_futex_wait(&opening, seen, 100000000);
         } else if (__atomic_compare_exchange_n(&opening, &seen, own, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {

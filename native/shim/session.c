@@ -1,29 +1,36 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "session.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 
+#include "activity.h"
 #include "arena.h"
 #include "blocks.h"
 #include "capture.h"
+#include "connection.h"
 #include "contexts.h"
+#include "drain.h"
+#include "driver_heap.h"
 #include "environment.h"
 #include "fixed.h"
+#include "graph_memory.h"
 #include "host_memory.h"
 #include "ipc.h"
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
+#include "pages.h"
 #include "passed.h"
 #include "pool.h"
 #include "real_driver.h"
 #include "room.h"
 #include "sharing.h"
 #include "streams.h"
+#include "tables.h"
 #include "unknown.h"
 
 struct gv_session gv_session = {.doorbell = -1};
@@ -37,8 +44,24 @@ int gv_session_refused(void) { return __atomic_load_n(&gv_session.state, __ATOMI
 void gv_session_poke(enum gv_poke what)
 {
     const uint32_t before = __atomic_fetch_or(&gv_session.pokes, what, __ATOMIC_ACQ_REL);
-    if ((before & what) == 0 && gv_session.doorbell >= 0)
-        eventfd_write(gv_session.doorbell, 1);
+    if ((before & what) == 0)
+        gv_session_ring();
+}
+
+void gv_session_ring(void)
+{
+    const int doorbell = __atomic_load_n(&gv_session.doorbell, __ATOMIC_RELAXED), saved = errno;
+    const eventfd_t one = 1;
+    if (doorbell >= 0) /* not write(): no CUDA call is a place where a cancelled thread ends */
+        syscall(SYS_write, doorbell, &one, sizeof one);
+    errno = saved;
+}
+
+void gv_session_renew_doorbell(void)
+{
+    const int doorbell =
+        gv_out_of_the_way(eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK)); /* 1: look once at what was missed */
+    __atomic_store_n(&gv_session.doorbell, doorbell, __ATOMIC_RELAXED);
 }
 
 /* The child of a fork is nobody: it has no lease, no memory and no thread of ours. CUDA itself is unusable in it as well. */
@@ -46,7 +69,9 @@ static void forget_in_child(void)
 {
     pthread_mutex_init(&attaching, NULL);
     gv_gate_forget();
+    gv_activity_forget();
     gv_control_forget();
+    gv_drain_forget();
     if (gv_session.doorbell >= 0)
         close(gv_session.doorbell);
     memset(&gv_session, 0, sizeof gv_session);
@@ -56,6 +81,8 @@ static void forget_in_child(void)
     gv_streams_forget();
     gv_marks_forget();
     gv_capture_forget();
+    gv_graph_memory_forget();
+    gv_driver_heap_forget();
     gv_pool_forget();
     gv_memory_forget();
     gv_blocks_forget();
@@ -64,6 +91,7 @@ static void forget_in_child(void)
     gv_sharing_forget();
     gv_fixed_forget();
     gv_passed_forget();
+    gv_tables_forget();
     gv_unknown_forget();
     gv_host_memory_forget();
     gv_room_forget();
@@ -76,20 +104,14 @@ static CUresult refuse(CUresult code)
     return code;
 }
 
-static int prepare_pages(void)
+static int prepare(void)
 {
-    void *lease = mmap(NULL, GV_PAGE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    void *client = mmap(NULL, GV_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    gv_session.doorbell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (lease == MAP_FAILED || client == MAP_FAILED || gv_session.doorbell < 0)
-        return -1;
-    gv_session.lease = lease;
-    gv_session.client = client;
-    return 0;
+    gv_session.doorbell = gv_out_of_the_way(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    return gv_session.doorbell < 0 || gv_pages_prepare() != 0 || gv_gate_prepare() != 0 ? -1 : 0;
 }
 
 /* A thread that takes no signal of the program's; faults of its own stay faults. */
-static int start_control_thread(void)
+int gv_session_start_thread(void *(*function)(void *))
 {
     sigset_t all, before;
     pthread_attr_t attributes;
@@ -102,7 +124,7 @@ static int start_control_thread(void)
         return -1;
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    const int error = pthread_create(&thread, &attributes, gv_control_thread, NULL);
+    const int error = pthread_create(&thread, &attributes, function, NULL);
     pthread_attr_destroy(&attributes);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return error;
@@ -122,14 +144,14 @@ static CUresult begin(CUdevice device)
     if (result != CUDA_SUCCESS)
         return result; /* not refused: the driver's own error, as in a forked child */
     gv_session.device = device;
-    if (gv_session.lease == NULL && (prepare_pages() != 0 || gv_gate_prepare() != 0)) {
+    if (gv_session.lease == NULL && prepare() != 0) {
         gv_log("no memory or descriptors to attach to gpuvirtd");
         return refuse(CUDA_ERROR_OUT_OF_MEMORY);
     }
     if (!fork_handler_set && pthread_atfork(NULL, NULL, forget_in_child) == 0)
         fork_handler_set = 1;
     __atomic_store_n(&gv_session.state, GV_SESSION_CONNECTING, __ATOMIC_RELEASE);
-    if (start_control_thread() != 0) {
+    if (gv_session_start_thread(gv_control_thread) != 0) {
         gv_log("cannot start a thread to attach to gpuvirtd");
         return refuse(CUDA_ERROR_OUT_OF_MEMORY);
     }
@@ -141,6 +163,7 @@ static CUresult begin(CUdevice device)
 CUresult gv_session_attach(CUdevice device)
 {
     CUresult result = CUDA_SUCCESS;
+    const int saved = errno;
     pthread_mutex_lock(&attaching);
     switch (__atomic_load_n(&gv_session.state, __ATOMIC_ACQUIRE)) {
     case GV_SESSION_NEW:
@@ -161,6 +184,7 @@ CUresult gv_session_attach(CUdevice device)
         }
     }
     pthread_mutex_unlock(&attaching);
+    errno = saved;
     return result;
 }
 

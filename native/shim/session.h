@@ -29,6 +29,7 @@ int gv_session_refused(void);
 
 /* Tells the control thread; never blocks. */
 void gv_session_poke(enum gv_poke what);
+void gv_session_ring(void); /* only wakes it */
 
 /* The client page; before WELCOME a private page of the same form. */
 struct gv_client *gv_client_page(void);
@@ -48,7 +49,10 @@ struct gv_session {
 enum gv_session_state { GV_SESSION_NEW, GV_SESSION_CONNECTING, GV_SESSION_ATTACHED, GV_SESSION_REFUSED };
 extern struct gv_session gv_session;
 
+/* A thread of ours, for good; 0, or an errno. */
+int gv_session_start_thread(void *(*function)(void *));
 void *gv_control_thread(void *unused);
 void gv_control_forget(void);
+void gv_session_renew_doorbell(void); /* control thread: the program has closed it */
 
 #endif

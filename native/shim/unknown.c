@@ -4,7 +4,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "connection.h"
+#include "gpuvirt/control_block_ops.h"
 #include "header_version.h"
+#include "passed.h"
 
 enum { PLACES = 64, NAME_BYTES = 56 };
 
@@ -43,17 +46,28 @@ void gv_unknown_add(const char *name, int version, enum gv_unknown_kind kind)
 
 uint64_t gv_unknown_count(void) { return __atomic_load_n(&used, __ATOMIC_ACQUIRE); }
 
-int gv_unknown_next(char *text, size_t size)
+static void describe(const struct place *place, char *text, size_t size)
 {
-    if (told >= PLACES || told >= gv_unknown_count() || !__atomic_load_n(&places[told].ready, __ATOMIC_ACQUIRE))
-        return 0;
-    const struct place *const place = &places[told++];
     const char *const what = place->kind == GV_UNKNOWN_NAME      ? "the name is"
                              : place->kind == GV_UNKNOWN_VERSION ? "this version is"
                                                                  : "these flags are";
     snprintf(text, size, "%s (asked at version %d) is not governed: %s not in this shim's headers (CUDA %d.%d)",
              place->name, place->version, what, GV_HEADER_VERSION / 1000, GV_HEADER_VERSION % 1000 / 10);
-    return 1;
+}
+
+void gv_unknown_tell(int connection, struct gv_client *page)
+{
+    const uint64_t count = gv_unknown_count();
+    gv_passed_publish(&page->passed_calls);
+    gv_passed_report();
+    gv_store64(&page->unknown_names, count);
+    while (connection >= 0 && told < PLACES && told < count && __atomic_load_n(&places[told].ready, __ATOMIC_ACQUIRE)) {
+        struct gv_event event = {0};
+        describe(&places[told], event.text, sizeof event.text);
+        if (gv_send(connection, GV_EVENT, &event, sizeof event) != 0)
+            return; /* whoever reads from the connection notices; the next daemon hears it */
+        told++;
+    }
 }
 
 void gv_unknown_forget(void)

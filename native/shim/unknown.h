@@ -7,8 +7,9 @@
 #ifndef GPUVIRT_SHIM_UNKNOWN_H
 #define GPUVIRT_SHIM_UNKNOWN_H
 
-#include <stddef.h>
 #include <stdint.h>
+
+struct gv_client;
 
 enum gv_unknown_kind {
     GV_UNKNOWN_NAME = 1,    /* no such name in our headers */
@@ -22,8 +23,11 @@ void gv_unknown_add(const char *name, int version, enum gv_unknown_kind kind);
 /* How many different ones there are so far. */
 uint64_t gv_unknown_count(void);
 
-/* Control thread: the next one that was not told yet, as a sentence; returns 0 when there is none. */
-int gv_unknown_next(char *text, size_t size);
+/*
+ * Control thread, each turn: what passes by us goes to the client page (the calls of passed.h too), and once for each of these
+ * an EVENT to the daemon (connection < 0: later). Costs some loads when there is nothing new.
+ */
+void gv_unknown_tell(int connection, struct gv_client *page);
 
 /* In the child of a fork. */
 void gv_unknown_forget(void);

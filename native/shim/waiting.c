@@ -32,6 +32,7 @@ struct waiting {
     struct gv_range *range;
     struct order order; /* its context is the one that the event lives in */
     CUevent event;      /* NULL: waits until nothing captures, then for the context */
+    int patient;        /* not given back just because it is asked and has passed */
     struct waiting *next;
 };
 
@@ -63,7 +64,7 @@ static void append(struct waiting *entry)
     pthread_mutex_unlock(&lock);
 }
 
-CUresult gv_pool_free_later(struct gv_range *range, CUstream stream, CUcontext context)
+CUresult gv_pool_free_later(struct gv_range *range, CUstream stream, CUcontext context, int patient)
 {
     struct waiting *entry = calloc(1, sizeof *entry);
     const CUstreamCaptureMode mode = gv_capture_relax();
@@ -80,6 +81,7 @@ CUresult gv_pool_free_later(struct gv_range *range, CUstream stream, CUcontext c
     }
     entry->range = range;
     entry->order = order_of(stream, context);
+    entry->patient = patient;
     append(entry);
     return CUDA_SUCCESS;
 }
@@ -117,7 +119,7 @@ static struct waiting *unlink_entry(struct waiting **link)
     return entry;
 }
 
-/* The oldest entry, out of the list. With `wait`, when there is none, those in the hands of other threads count as given. */
+/* The oldest entry that may be asked, out of the list. With `wait`, when there is none, those in the hands of other threads count as given. */
 static struct waiting *take_up(int wait, int *given)
 {
     pthread_mutex_lock(&lock);
@@ -125,7 +127,10 @@ static struct waiting *take_up(int wait, int *given)
         pthread_cond_wait(&put_down, &lock);
         ++*given;
     }
-    struct waiting *const entry = oldest == NULL ? NULL : unlink_entry(&oldest);
+    struct waiting **link = &oldest;
+    while (*link != NULL && (*link)->patient && !wait)
+        link = &(*link)->next;
+    struct waiting *const entry = *link == NULL ? NULL : unlink_entry(link);
     if (entry != NULL) {
         entry->next = in_hand;
         in_hand = entry;
@@ -185,6 +190,16 @@ int gv_pool_reclaim(int wait)
     return given;
 }
 
+void gv_pool_program_waited(void)
+{
+    if (__atomic_load_n(&oldest, __ATOMIC_RELAXED) == NULL)
+        return;
+    pthread_mutex_lock(&lock);
+    for (struct waiting *entry = oldest; entry != NULL; entry = entry->next)
+        entry->patient = 0;
+    pthread_mutex_unlock(&lock);
+}
+
 void gv_pool_stream_ends(CUstream stream)
 {
     pthread_mutex_lock(&lock);
@@ -235,10 +250,41 @@ static int same_order(struct order a, struct order b)
     return a.stream == b.stream && a.context == b.context && a.thread == b.thread;
 }
 
-struct gv_range *gv_pool_reuse(uint64_t bytes, CUstream stream, CUcontext context)
+struct gv_range *gv_pool_reuse_later(uint64_t bytes, CUstream stream)
+{
+    struct waiting *found = NULL;
+    pthread_mutex_lock(&lock);
+    for (struct waiting **link = &oldest; *link != NULL && found == NULL; link = &(*link)->next) {
+        const struct waiting *const entry = *link;
+        if (entry->event != NULL && entry->range->bytes >= bytes && entry->range->bytes / 2 <= bytes) {
+            found = unlink_entry(link);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+    if (found == NULL)
+        return NULL;
+    const CUstreamCaptureMode mode = gv_capture_relax();
+    const CUresult result = REAL(cuStreamWaitEvent)(stream, found->event, 0);
+    if (result == CUDA_SUCCESS)
+        REAL(cuEventDestroy_v2)(found->event);
+    gv_capture_restore(mode);
+    if (result != CUDA_SUCCESS) {
+        found->next = NULL;
+        append(found);
+        return NULL;
+    }
+    struct gv_range *const range = found->range;
+    range->asked_bytes = bytes;
+    free(found);
+    return range;
+}
+
+struct gv_range *gv_pool_reuse(uint64_t bytes, CUstream stream, CUcontext context, int follow)
 {
     const struct order order = order_of(stream, context);
     struct waiting *found = NULL;
+    (void)follow;
     pthread_mutex_lock(&lock);
     int depth = 0;
     for (struct waiting **link = &oldest; *link != NULL && depth < REUSE_DEPTH; link = &(*link)->next, depth++) {
@@ -251,7 +297,9 @@ struct gv_range *gv_pool_reuse(uint64_t bytes, CUstream stream, CUcontext contex
     if (found == NULL)
         return NULL;
     struct gv_range *const range = found->range;
+    const CUstreamCaptureMode mode = gv_capture_relax();
     REAL(cuEventDestroy_v2)(found->event);
+    gv_capture_restore(mode);
     free(found);
     return range;
 }

@@ -10,12 +10,22 @@
 
 /*
  * Gives the range back when what was submitted to the stream so far has finished. `context`: current on this thread. The
- * driver's error when the stream takes no event now (the range stays with the caller).
+ * driver's error when the stream takes no event now (the range stays with the caller). `patient`: not before the program has
+ * waited for something itself, or memory is short.
  */
-CUresult gv_pool_free_later(struct gv_range *range, CUstream stream, CUcontext context);
+CUresult gv_pool_free_later(struct gv_range *range, CUstream stream, CUcontext context, int patient);
 
-/* A range of this size that was freed on this very stream, where stream order makes it safe at once; else NULL. */
-struct gv_range *gv_pool_reuse(uint64_t bytes, CUstream stream, CUcontext context);
+/*
+ * A range of this size that was freed on this very stream, where stream order makes it safe at once, or with `follow` on one
+ * that this stream has waited for since, by an event; else NULL.
+ */
+struct gv_range *gv_pool_reuse(uint64_t bytes, CUstream stream, CUcontext context, int follow);
+
+/* One of about this size that another stream still uses, after making this stream wait for that; NULL when there is none. */
+struct gv_range *gv_pool_reuse_later(uint64_t bytes, CUstream stream);
+
+/* The program has waited for something: it may know what has been passed. */
+void gv_pool_program_waited(void);
 
 /* Gives back what streams have finished with; with `wait`, waits for all of it. Returns how many ranges were given back. */
 int gv_pool_reclaim(int wait);

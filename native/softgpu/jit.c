@@ -13,7 +13,9 @@
 #include "process.h"
 #include "sha256.h"
 
+#ifdef __x86_64__
 #include <cpuid.h>
+#endif
 #include <dlfcn.h>
 #include <elf.h>
 #include <errno.h>
@@ -22,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,6 +53,7 @@ static void add_cpu(struct gv_sha256 *hash)
 {
     unsigned words[4 * 8];
     memset(words, 0, sizeof words);
+#ifdef __x86_64__
     __get_cpuid_count(0, 0, &words[0], &words[1], &words[2], &words[3]);
     __get_cpuid_count(1, 0, &words[4], &words[5], &words[6], &words[7]);
     words[5] &= 0x0000ffffu; /* the number of the core that we run on */
@@ -58,6 +62,10 @@ static void add_cpu(struct gv_sha256 *hash)
     for (unsigned i = 0; i < 3; i++)
         __get_cpuid_count(0x80000002u + i, 0, &words[16 + 4 * i], &words[17 + 4 * i], &words[18 + 4 * i],
                           &words[19 + 4 * i]);
+#else
+    const unsigned long features[] = {getauxval(AT_HWCAP), getauxval(AT_HWCAP2)};
+    memcpy(words, features, sizeof features);
+#endif
     words[6] &= ~(1u << 27); /* OSXSAVE differs between threads of a process under some tracers */
     gv_sha256_add_field(hash, words, sizeof words);
 }

@@ -61,7 +61,11 @@ void gv_gauge_wait(struct gv_gauge *gauge, uint64_t value)
     for (int spin = 0; spin < 256; spin++) {
         if (gv_gauge_reached(gauge, value))
             return;
+#ifdef __x86_64__
         __builtin_ia32_pause();
+#elif defined __aarch64__
+        __asm__ volatile("yield");
+#endif
     }
     atomic_fetch_add(&gauge->waiters, 1);
     for (;;) {

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 
 import pytest
 
-from support.host import Host, host
+from support.host import BIN, Host, host
 from support.teller import Teller
 
 MIB = 1 << 20
@@ -130,3 +132,34 @@ def test_no_memory_for_a_stranger_is_asked_for_again(machine: Host) -> None:
     assert job.ask("array 64") == "ok", machine.report()
     assert time.monotonic() - began < 10
     assert job.end() == 0
+
+
+def test_describe_says_what_stays_and_why(machine: Host) -> None:
+    job = Teller(machine, "mixed", "--memory", "200M")
+    for line in ("array 32", "array 16", "managed 8", "plain 32", "pinned 4"):
+        assert job.ask(line) == "ok"
+    assert job.ask("mix") == "ok"
+
+    def told(word: str, *options: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BIN / "gpuvirt"), "describe", word, *options]
+        return subprocess.run(command, env=machine.environ(), capture_output=True, text=True, timeout=30, check=False)
+
+    answer = json.loads(told("mixed", "-o", "json").stdout)
+    arrays, managed = answer["fixed"]
+    assert (arrays["kind"], arrays["bytes"], arrays["pieces"]) == ("arrays", 48 * MIB, 2)
+    assert (managed["kind"], managed["bytes"], managed["pieces"]) == ("managed", 8 * MIB, 1)
+    (process,) = answer["processes"]
+    assert process["pid"] == job.program.child_pid()
+    assert process["fixed"] == 56 * MIB
+    assert process["charged"] >= 88 * MIB
+    assert process["pinned"] == answer["pinned"] == 4 * MIB
+    assert json.loads(told(answer["job"].removeprefix("j"), "-o", "json").stdout)["name"] == "mixed"
+    text = told("mixed").stdout
+    assert "arrays and mipmaps have no address that could be kept" in text
+    assert "the driver itself moves it" in text
+    wrong = told("nobody")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr == "gpuvirt describe: error: there is no job 'nobody'; see: gpuvirt ps -a\n"
+    assert job.end() == 0
+    machine.until(lambda: machine.job_named("mixed")["state"] == "ended", "the job to end")
+    assert "ended" in told("mixed").stdout

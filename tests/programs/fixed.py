@@ -4,7 +4,8 @@
     array MIB | mipmap MIB | managed MIB | pinned MIB | register MIB | heap MIB | plain MIB | pitch MIB
     free N (the Nth that was taken, from 0) | info | mix | reset | end
 
-Answers are numbered: `3: ok`, or the error of the call. `info`: free and total MiB. `mix` runs a kernel over a MiB of plain memory.
+Answers are numbered: `3: ok`, or the error of the call. `info`: free and total MiB. `mix`: a kernel
+over a MiB of plain memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Graphs of every making, launched again and again over memory that is all in use, scene by scene.
 
-Prints `ready`, `digest SCENE xxxxxxxx` after each scene (all bytes of its memory), `result: OK`, and exits 0; 3 when a CUDA
-call fails (with its name). The same seed gives the same digests wherever and however often it is interrupted.
+Prints `ready`, `digest SCENE xxxxxxxx` after each scene (all bytes of its memory), `result: OK`, and exits 0; 3 when a
+CUDA call fails (with its name). The same seed gives the same digests wherever and however often it is interrupted.
 """
 
 from __future__ import annotations
@@ -156,10 +156,10 @@ def explicit(stage: Stage) -> None:
     stream, _, other = stage.streams
     calls = [0]
 
-    @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
-    def host(_: Any) -> None:
+    def count(_: Any) -> None:
         calls[0] += 1
 
+    host = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(count)
     child = call(cu.cuGraphCreate, 0)
     inner = call(cu.cuGraphAddKernelNode, child, None, 0, stage.mix_parameters(1))
     copy = copy_parameters(stage.pieces[2], stage.pieces[1], PIECE)
@@ -191,7 +191,7 @@ def explicit(stage: Stage) -> None:
 
 
 def memory_nodes(stage: Stage) -> None:
-    """Memory that a graph allocates: used and freed in it, and living on until another graph, or the program, frees it."""
+    """Memory that a graph allocates: freed in it, or living on until another graph, or the program, frees it."""
     stream = stage.streams[0]
     call(cu.cuStreamBeginCapture, stream, RELAXED)
     kept = call(cu.cuMemAllocAsync, PIECE, stream)

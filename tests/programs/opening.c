@@ -24,8 +24,8 @@ static void *first_call(void *result)
 
 int main(int argc, char **argv)
 {
-    static const char *const seen[] = {"seen_loads",       "seen_inits",       "seen_copies",  "seen_while_loading",
-                                       "seen_on_a_thread", "seen_coming_back", "seen_own_copy"};
+    static const char *const seen[] = {"seen_loads",         "seen_looking_up",  "seen_inits",       "seen_copies",
+                                       "seen_while_loading", "seen_on_a_thread", "seen_coming_back", "seen_own_copy"};
     enum { MOST = 64 };
     pthread_t threads[MOST];
     int results[MOST] = {0}, failed = 0;

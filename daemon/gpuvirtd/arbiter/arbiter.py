@@ -22,6 +22,7 @@ WORDS = {
     Word.OPEN: LeaseState.OPEN,
     Word.GRANTED: LeaseState.GRANTED,
     Word.DRAIN: LeaseState.DRAIN,
+    Word.STEP: LeaseState.STEP,
 }
 
 
@@ -110,6 +111,8 @@ class Arbiter:
                 events.idle(gpu, number)
             case messages.Drained():
                 events.drained(gpu, number, message.epoch)
+            case messages.Stuck():
+                events.stuck(gpu, number, message.epoch)
             case messages.Memory():
                 charged, resident = self._bytes(message.charged_bytes), self._bytes(message.resident_bytes)
                 events.memory(gpu, number, charged, resident, self._native(member, message.native_bytes))

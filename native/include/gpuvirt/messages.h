@@ -15,6 +15,8 @@
  *                                             the daemon stores DRAIN(epoch) and wakes the futex; the control thread of the
  *                                      <-     shim also gets WAKE (it sleeps in poll, not on the futex)
  *     DRAINED(epoch)                   ->     the daemon stores CLOSED(epoch)
+ *     STUCK(epoch)                     ->     or, when that takes long: what runs may wait for what waits at the gate. If the job
+ *                                             wants the lease it gets it back for a while: STEP, with a new epoch
  *                                      <-     EVICT(target): only sent while the word is CLOSED and drained
  *     EVICTED(status, resident)        ->
  *     MEMORY                           ->     charged bytes changed by much (or the job asks for more than its allowance)
@@ -64,17 +66,18 @@ enum gv_message_type {
     GV_EVICTED = 6,
     GV_MEMORY = 7,
     GV_EVENT = 8, /* a line for the log of the daemon: what could not be virtualised, what failed */
+    GV_QUERY = 9, /* what does my job have on this GPU? */
     GV_SHARE = 10,
     GV_FETCH = 11,
-    GV_QUERY = 9, /* what does my job have on this GPU? */
+    GV_STUCK = 12,
     /* daemon -> shim */
     GV_WELCOME = 65,
     GV_REFUSED = 66,
     GV_RESTORE = 67,
     GV_EVICT = 68,
     GV_WAKE = 69,
-    GV_SHARED = 71,
     GV_USAGE = 70,
+    GV_SHARED = 71,
 };
 
 struct gv_message_header {
@@ -129,6 +132,12 @@ struct gv_idle {
 struct gv_drained {
     struct gv_message_header header;
     uint32_t epoch; /* of the DRAIN; 0 right after WELCOME */
+    uint32_t reserved;
+};
+
+struct gv_stuck {
+    struct gv_message_header header;
+    uint32_t epoch; /* of the DRAIN that does not end */
     uint32_t reserved;
 };
 

@@ -110,7 +110,6 @@ def test_shapes(shape: Any, context: Any, driver_call: Call) -> None:
     driver_call(cu.cuArrayDestroy, array)
 
 
-@pytest.mark.differs("shim", reason="arrays count against the device, not against the job that asks")
 def test_memory_of_an_array_is_counted_and_comes_back(context: Any, driver_call: Call) -> None:
     before, _ = driver_call(cu.cuMemGetInfo)
     array = driver_call(cu.cuArrayCreate, flat(4096, 1024))

@@ -62,7 +62,6 @@ def test_bad_pointers(device: int) -> None:
     call(cu.cuCtxSynchronize)
 
 
-@pytest.mark.differs("shim", reason="the driver knows governed memory only as a mapping: its end is found by a fault")
 def test_freed_memory(device: int) -> None:
     host: Any = np.zeros(16, dtype=np.uint8)
     call(cu.cuMemFree, device)
@@ -70,7 +69,6 @@ def test_freed_memory(device: int) -> None:
     call(cu.cuCtxSynchronize)
 
 
-@pytest.mark.differs("shim", reason="allocations of governed memory lie side by side in one mapping")
 def test_beyond_the_end(context: Any) -> None:
     """A range that leaves its allocation, and all others, is refused or fails; it never succeeds."""
     pointer = int(call(cu.cuMemAlloc, 1 << 20))
@@ -193,7 +191,6 @@ def test_sizes_that_overflow(device: int, stream: Any) -> None:
     assert not fetch(device, SIZE).any()
 
 
-@pytest.mark.differs("shim", reason="allocations of governed memory lie side by side in one mapping")
 def test_half_known_is_not_host_memory(context: Any, stream: Any) -> None:
     """Documented: a range is all registered or allocated, or not at all. What goes beyond is no pageable memory."""
     device, other = (int(call(cu.cuMemAlloc, 4 << 20)) for _ in range(2))

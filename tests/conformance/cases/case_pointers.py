@@ -155,7 +155,6 @@ def test_unknown_pointers(context: Any, driver_call: Call, driver_result: Call) 
     assert driver_result(cu.cuPointerGetAttribute, TYPE, pointer) == "INVALID_VALUE"
 
 
-@pytest.mark.differs("shim", reason="CU_POINTER_ATTRIBUTE_SYNC_MEMOPS of governed memory is not told")
 def test_memory_that_always_synchronises(context: Any, driver_call: Call, driver_result: Call) -> None:
     one, two = (int(driver_call(cu.cuMemAlloc, 16 * MIB)) for _ in range(2))
     driver_call(cu.cuPointerSetAttribute, 1, A.CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, one)

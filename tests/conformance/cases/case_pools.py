@@ -134,7 +134,6 @@ def test_attributes(pool: Any, streams: list[Any], driver_call: Call, driver_res
     assert driver_result(cu.cuMemPoolSetAttribute, pool, reserved, cu.cuuint64_t(0)) == "INVALID_VALUE"
 
 
-@pytest.mark.differs("shim", reason="a governed pool is bounded by the job's limit, not by its own")
 def test_largest_size(context: Any, streams: list[Any], driver_call: Call, driver_result: Call) -> None:
     made = driver_call(cu.cuMemPoolCreate, properties(maxSize=8 * MIB))
     pointer = driver_call(cu.cuMemAllocFromPoolAsync, 6 * MIB, made, streams[0])
@@ -200,10 +199,7 @@ def test_a_free_comes_after_the_work_that_its_stream_waits_for(
     driver_call(cu.cuMemFreeAsync, second, streams[1])
 
 
-@pytest.mark.parametrize(
-    "allowed",
-    [1, pytest.param(0, marks=pytest.mark.differs("shim", reason="governed pools use again whatever is free"))],
-)
+@pytest.mark.parametrize("allowed", [1, 0])
 def test_opportunistic_reuse(allowed: int, pool: Any, streams: list[Any], gate: Any, driver_call: Call) -> None:
     import time
 

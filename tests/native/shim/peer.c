@@ -148,6 +148,7 @@ int peer_allows(void)
     switch (gv_lease_state(word)) {
     case GV_LEASE_OPEN:
     case GV_LEASE_GRANTED:
+    case GV_LEASE_STEP:
         return 1;
     case GV_LEASE_DRAIN: /* a call that saw it open may still be on its way, until the client says that none is */
         return gv_load32(&client->drained_epoch) != gv_lease_epoch(word);

@@ -13,7 +13,7 @@
 /* Before the first CUDA call: opens the socket that the shim will find, sets GPUVIRT_SOCKET and GPUVIRT_JOB. */
 void peer_start(void);
 
-/* A new epoch: OPEN or GRANTED. */
+/* A new epoch: OPEN, GRANTED or STEP. */
 void peer_grant(uint32_t state);
 
 /* DRAIN; returns when the client has said DRAINED, and CLOSED is stored. */

@@ -150,10 +150,22 @@ def test_second_hello_of_a_process_replaces_the_first(daemon, attach):
     first, a = attach("a")
     first.want(100 * MIB)
     until(lambda: first.view()["word"] == "OPEN", what="OPEN")
+    options = first.options_of()
+    first.drop()  # as exec does
     first.configure(charged=0, resident=0)
-    assert first.hello(*first.options_of()) == "welcome"  # after exec: another program in the same process
+    assert first.hello(*options) == "welcome"  # another program in the same process
     job = until(lambda: (j := daemon.job(a))["charged"] == 0 and j, what="a new account")
     assert len(job["pids"]) == 1
+
+
+def test_second_copy_in_a_process_is_refused(daemon, attach):
+    """Its place is not taken: the two would take it from each other for ever."""
+    first, a = attach("a")
+    first.want(100 * MIB)
+    until(lambda: first.view()["word"] == "OPEN", what="OPEN")
+    assert "another copy of the shim" in first.hello(*first.options_of())
+    assert daemon.job(a)["charged"] == 100 * MIB
+    assert len(daemon.job(a)["pids"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -319,3 +319,55 @@ def test_a_job_that_filled_the_device_before_a_context_came_may_use_the_reserve(
     scene.want(a, 100)
     scene.drained(a)
     assert "needs 100 bytes" in scene.gpu.contenders["a"].reason
+
+
+def test_a_drain_that_waits_for_its_own_threads_gets_the_lease_back() -> None:
+    scene = Scene(quantum=20 * MS, give_back=10 * MS, drain_budget=500 * MS)
+    a = scene.run("a")
+    b = scene.attach("b")
+    scene.want(b)
+    assert words(scene.later(20 * MS)) == [("a", Word.DRAIN)]
+    epoch = scene.gpu.contenders["a"].epoch
+
+    assert words(scene.stuck(a)) == []  # long work alone is no reason
+    assert words(scene.want(a)) == [("a", Word.STEP)]  # a thread waits at its gate: perhaps for that
+    assert scene.gpu.contenders["a"].epoch == epoch + 1
+    assert scene.wake == scene.now + 10 * MS
+    events.drained(scene.gpu, a, epoch)  # of an epoch that is over
+    assert words(scene.decide()) == []
+    assert words(scene.later(10 * MS)) == [("a", Word.DRAIN)]
+    assert words(scene.drained(a))[0] == ("a", Word.CLOSED)
+    assert scene.gpu.holder == "b"
+
+
+def test_who_never_drains_gets_the_lease_back_ever_more_rarely() -> None:
+    scene = Scene(quantum=20 * MS, give_back=10 * MS, drain_budget=500 * MS)
+    a = scene.run("a")
+    b = scene.attach("b")
+    scene.want(b)
+    scene.later(20 * MS)
+    waits = []
+    for _ in range(4):
+        began = scene.now
+        scene.want(a)
+        actions = scene.stuck(a)
+        while ("a", Word.STEP) not in words(actions):
+            actions = scene.later_at_wake()
+        waits.append((scene.now - began) // MS)
+        while ("a", Word.DRAIN) not in words(actions):
+            actions = scene.later_at_wake()
+    assert waits == [0, 62, 125, 250]
+    assert words(scene.drained(a))[0] == ("a", Word.CLOSED)
+    assert scene.gpu.holder == "b"
+
+
+def test_nobody_else_left_while_it_steps() -> None:
+    scene = Scene(quantum=20 * MS, give_back=10 * MS)
+    a = scene.run("a")
+    b = scene.attach("b")
+    scene.want(b)
+    scene.later(20 * MS)
+    scene.want(a)
+    assert words(scene.stuck(a)) == [("a", Word.STEP)]
+    events.gone(scene.gpu, b)
+    assert words(scene.later(10 * MS)) == [("a", Word.OPEN)]

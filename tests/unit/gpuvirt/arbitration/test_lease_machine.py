@@ -19,6 +19,7 @@ from gpuvirt.arbitration.lease import decide
 
 CAPACITY = 100
 MS = 1_000_000
+LAUNCHING = (Word.OPEN, Word.GRANTED, Word.STEP)
 
 
 @dataclass
@@ -69,14 +70,15 @@ class Leases(RuleBasedStateMachine):
 
     def check_store(self, action: Store) -> None:
         mine = [process for process in self.alive.values() if process.job == action.contender]
-        if action.word in (Word.OPEN, Word.GRANTED) and self.words.get(action.contender) not in (
-            Word.OPEN,
-            Word.GRANTED,
-        ):
+        if action.word in LAUNCHING and self.words.get(action.contender) not in LAUNCHING:
             assert action.epoch > self.last_epoch, "epochs only grow"
             self.last_epoch = action.epoch
+            back = (
+                self.words.get(action.contender) is Word.DRAIN
+            )  # a drain that did not end: its own work is still there
             for process in self.alive.values():
-                assert not process.on_gpu, f"{action.contender} was granted while {process} may be on the GPU"
+                mine_again = back and process.job == action.contender
+                assert mine_again or not process.on_gpu, f"{action.contender} was granted, {process} may be on the GPU"
             for process in mine:
                 assert process.resident >= process.charged, f"granted without all memory: {process}"
                 process.on_gpu = True
@@ -126,7 +128,7 @@ class Leases(RuleBasedStateMachine):
     def want(self, process: Process, charged: int) -> None:
         if not self.here(process) or not process.zero_sent:
             return
-        if self.words.get(process.job) in (Word.OPEN, Word.GRANTED):
+        if self.words.get(process.job) in LAUNCHING:
             charged = max(charged, process.resident)
         client = self.client(process)
         process.charged = charged
@@ -164,12 +166,19 @@ class Leases(RuleBasedStateMachine):
         word = self.words.get(process.job, Word.CLOSED)
         if not process.zero_sent:
             process.zero_sent = True
-            process.on_gpu = word in (Word.OPEN, Word.GRANTED)
+            process.on_gpu = word in LAUNCHING
             events.drained(self.gpu, process.number, 0)
         elif word is Word.DRAIN:
             process.on_gpu = False
             events.drained(self.gpu, process.number, self.epochs[process.job])
         self.act()
+
+    @rule(process=processes)
+    def stuck(self, process: Process) -> None:
+        """Its drain does not end."""
+        if self.here(process) and process.zero_sent and self.words.get(process.job) is Word.DRAIN:
+            events.stuck(self.gpu, process.number, self.epochs[process.job])
+            self.act()
 
     @rule(process=processes, outcome=st.sampled_from(["ok", "ok", "ok", "oom", "error"]), short=st.integers(0, 50))
     def answer(self, process: Process, outcome: str, short: int) -> None:
@@ -282,7 +291,7 @@ class Leases(RuleBasedStateMachine):
                 self.drained(process)
                 if process.zero_sent and self.words.get(process.job, Word.CLOSED) is Word.CLOSED:
                     self.want(process, process.charged)
-            served |= {key for key, word in self.words.items() if word in (Word.OPEN, Word.GRANTED)}
+            served |= {key for key, word in self.words.items() if word in LAUNCHING}
             if served >= wanting:
                 return
             self.now += 50 * MS

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gpuvirt describe JOB`: everything that the daemon knows of one job."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from gpuvirt.cli import connection
+from gpuvirt.cli.output import Column, Row, format_option, mebibytes, plain, print_json, seconds, table, terminal_width
+
+_FIXED = (
+    Column("KIND", lambda row: str(row["kind"])),
+    Column("MiB", lambda row: mebibytes(row["bytes"]), right=True),
+    Column("PIECES", lambda row: str(row["pieces"]), right=True),
+    Column("WHY IT STAYS", lambda row: str(row["reason"])),
+)
+_PROCESSES = (
+    Column("PID", lambda row: str(row["pid"]), right=True),
+    Column("GPU", lambda row: str(row["gpu"]), right=True),
+    Column("STATE", lambda row: str(row["state"])),
+    Column("MEM MiB", lambda row: mebibytes(row["charged"]), right=True),
+    Column("RES MiB", lambda row: mebibytes(row["resident"]), right=True),
+    Column("FIXED MiB", lambda row: mebibytes(row["fixed"]), right=True),
+    Column("PINNED MiB", lambda row: mebibytes(row["pinned"]), right=True),
+    Column("BUSY", lambda row: seconds(row["busy_s"]), right=True),
+    Column("AT GATE", lambda row: seconds(row["gate_s"]), right=True),
+    Column("CALLS", lambda row: str(row["submitted"]), right=True),
+)
+_LABEL = 14  # columns
+
+
+def _size(value: int | None) -> str:
+    return "-" if value is None else f"{mebibytes(value)} MiB"
+
+
+def _clock(value: float | None) -> str:
+    return "-" if value is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+
+
+def _facts(job: Row) -> list[tuple[str, str]]:
+    """What is one value each, with its label. Keys that an older daemon lacks are left out as None."""
+    get = job.get
+    share = get("share")
+    pinned = _size(get("pinned")) + (f" of {_size(get('pinned_quota'))} a process" if get("pinned_quota") else "")
+    ended = f", ended {_clock(get('ended'))}" if get("ended") else ""
+    return [
+        ("job", f"{get('job')} ({get('name')}), of {get('user')}"),
+        ("state", f"{get('state')}{': ' if get('reason') else ''}{get('reason') or ''}"),
+        ("command", " ".join(str(word) for word in get("command") or [])),
+        ("since", f"{_clock(get('since'))}{ended}"),
+        ("GPUs", ", ".join(str(index) for index in get("gpu") or []) or "-"),
+        ("weight", f"{get('weight')}{'' if share is None else f', share {100 * share:.0f}%'}"),
+        ("limit", f"{_size(get('memory_quota'))}{'' if get('memory') else ' (no --memory)'}"),
+        ("memory", f"{_size(get('charged'))}: {_size(get('resident'))} on the device, {_size(get('swapped'))} swapped"),
+        ("fixed", f"{_size(get('native'))} of it cannot be moved" if get("native") else "nothing"),
+        ("host pinned", pinned),
+        ("moved", f"{_size(get('out_bytes'))} out, {_size(get('in_bytes'))} in"),
+        ("GPU time", f"{seconds(get('held_s'))} held, {seconds(get('busy_s'))} busy, {get('switches')} turns"),
+        ("waited", f"{seconds(get('wait_s'))} for a turn, {seconds(get('gate_s'))} of its threads at the gate"),
+        ("overran", f"{get('overruns')} times, {seconds(get('overrun_s'))}" if get("overruns") else "never"),
+        ("calls", f"{get('submitted')} gated, {get('passed_calls', 0)} passed through"),
+        ("unknown", f"{get('unknown_names', 0)} names that this gpuvirt does not know"),
+    ]
+
+
+@click.command("describe")
+@click.argument("job")
+@format_option(("table", "json"))
+def command(job: str, output: str) -> None:
+    """Show all that is known of JOB: its name, its id (j3) or its number (3).
+
+    Memory that cannot be moved is listed with the reason: it stays on the GPU while others run.
+    """
+    answer: dict[str, Any] = connection.connect().call("describe", job=job).get("job", {})
+    if output == "json":
+        print_json(answer)
+        return
+    lines = [f"{label:<{_LABEL}}{plain(text)}" for label, text in _facts(answer)]
+    width = terminal_width(sys.stdout)
+    for title, columns, key in (("Memory that stays", _FIXED, "fixed"), ("Processes", _PROCESSES, "processes")):
+        if answer.get(key):
+            lines += ["", title, *table(columns, answer[key], width)]
+    if answer.get("events"):
+        lines += ["", "Events"]
+        lines += [f"{_clock(event['at'])}  {event['pid']}  {plain(event['text'])}" for event in answer["events"]]
+    print("\n".join(lines))

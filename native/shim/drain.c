@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "drain.h"
+
+#include <sys/eventfd.h>
+
+#include "activity.h"
+#include "contexts.h"
+#include "gate.h"
+#include "log.h"
+#include "session.h"
+
+enum {
+    STUCK_MS = 1000,    /* a drain that takes so long may never end */
+    STUCK_SOON_MS = 20, /* the same when the program has had work wait for values */
+};
+
+static uint32_t asked; /* drains begun; futex of the thread; written by the control thread */
+static uint32_t ended; /* the last one that has ended; futex of gv_drain_wait; written by who drains */
+
+/* The rest is the control thread's. */
+static int has_thread;
+static struct current {
+    uint32_t epoch; /* of the drain that was last begun; a grant's is never 0 */
+    uint64_t since;
+    int stuck_said, end_said;
+} current = {.stuck_said = 1, .end_said = 1};
+
+void gv_drain_forget(void)
+{
+    asked = ended = 0;
+    has_thread = 0;
+    gv_drain_renew();
+}
+
+static void drain(void)
+{
+    struct gv_activity_mark mark;
+    gv_gate_fence();
+    gv_activity_sync_begin(&mark); /* the lease may come back before this ends: what is given then is not drained */
+    const CUresult result = gv_contexts_drain();
+    if (result != CUDA_SUCCESS) {
+        gv_debug("drained with CUDA error %d", (int)result);
+        gv_gate_failed(result);
+    }
+    gv_activity_drained(&mark);
+    gv_gate_notify();
+}
+
+static void *drain_thread(void *unused)
+{
+    (void)unused;
+    gv_contexts_second_seat();
+    for (;;) {
+        const uint32_t number = __atomic_load_n(&asked, __ATOMIC_ACQUIRE);
+        if (number == __atomic_load_n(&ended, __ATOMIC_RELAXED)) {
+            gv_futex_wait(&asked, number, 3600ull * 1000000000u);
+            continue;
+        }
+        drain();
+        __atomic_store_n(&ended, number, __ATOMIC_RELEASE);
+        gv_futex_wake_all(&ended);
+        eventfd_write(gv_session.doorbell, 1);
+    }
+    return NULL;
+}
+
+/* One more; if one is under way, that ends first. */
+static void begin_drain(void)
+{
+    __atomic_add_fetch(&asked, 1, __ATOMIC_RELEASE);
+    if (!has_thread && gv_session_start_thread(drain_thread) == 0)
+        has_thread = 1;
+    if (has_thread) {
+        gv_futex_wake_all(&asked);
+        return;
+    }
+    drain(); /* no thread to be had: as well as we can */
+    __atomic_store_n(&ended, asked, __ATOMIC_RELEASE);
+}
+
+static int has_ended(void) { return __atomic_load_n(&ended, __ATOMIC_ACQUIRE) == asked; }
+
+static uint64_t patience_ns(void)
+{
+    return (__atomic_load_n(&gv_gate.may_wait, __ATOMIC_RELAXED) ? STUCK_SOON_MS : STUCK_MS) * 1000000ull;
+}
+
+enum gv_drain_news gv_drain_follow(uint32_t epoch)
+{
+    if (epoch != current.epoch) {
+        current = (struct current){.epoch = epoch, .since = gv_now_ns()};
+        begin_drain();
+    }
+    if (has_ended() && !current.end_said) {
+        current.end_said = current.stuck_said = 1;
+        return GV_DRAIN_ENDED;
+    }
+    if (!current.stuck_said && gv_now_ns() - current.since >= patience_ns()) {
+        current.stuck_said = 1;
+        return GV_DRAIN_STUCK;
+    }
+    return GV_DRAIN_NOTHING;
+}
+
+int gv_drain_due_ms(int longest)
+{
+    if (current.stuck_said || has_ended())
+        return longest;
+    const uint64_t due = current.since + patience_ns(), now = gv_now_ns();
+    const uint64_t milliseconds = due <= now ? 0 : (due - now) / 1000000 + 1;
+    return milliseconds < (uint64_t)longest ? (int)milliseconds : longest;
+}
+
+void gv_drain_now(void)
+{
+    begin_drain();
+    while (!has_ended())
+        gv_futex_wait(&ended, __atomic_load_n(&ended, __ATOMIC_ACQUIRE), 100000000);
+}
+
+void gv_drain_renew(void) { current = (struct current){.stuck_said = 1, .end_said = 1}; }

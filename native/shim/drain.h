@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Waiting until all that was given to the GPU has finished, in a thread of its own: it can take for ever (work that waits for a
+ * value which another thread of the job must write, and that thread waits at the gate), and meanwhile the control thread must
+ * go on: say so to the daemon, bring in memory, take the lease back. The thread begins with the first drain.
+ */
+#ifndef GPUVIRT_SHIM_DRAIN_H
+#define GPUVIRT_SHIM_DRAIN_H
+
+#include <stdint.h>
+
+/* --- control thread ------------------------------------------------------------------------------------------------------- */
+
+enum gv_drain_news { GV_DRAIN_NOTHING, GV_DRAIN_ENDED, GV_DRAIN_STUCK };
+
+/* The lease word says DRAIN with this epoch: begins the drain at the first sight of it; returns what the daemon must hear now, each
+ * once. The doorbell rings when the drain ends. */
+enum gv_drain_news gv_drain_follow(uint32_t epoch);
+
+/* Milliseconds until gv_drain_follow may have something to say that no descriptor tells, at most `longest`. */
+int gv_drain_due_ms(int longest);
+
+/* Drains now and returns when that is done. */
+void gv_drain_now(void);
+
+void gv_drain_renew(void);  /* another daemon: its epochs begin anew */
+void gv_drain_forget(void); /* in the child of a fork */
+
+#endif

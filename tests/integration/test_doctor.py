@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`gpuvirt doctor` with a daemon, with and without a command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuvirt import paths
+from support.host import BIN, PROGRAMS, Host
+
+SOFT = paths.library("softgpu/libcuda.so.1").parent
+
+
+def doctor(machine: Host, *command: str, seconds: float = 20.0) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+    """(exit code, findings by name)."""
+    words = ["--seconds", str(seconds), "--", *command] if command else []
+    done = subprocess.run(
+        [str(BIN / "gpuvirt"), "doctor", "-o", "json", *words],
+        env=machine.environ(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90, check=False,
+    )  # fmt: skip
+    assert done.stderr == "", done.stderr
+    found: dict[str, list[dict[str, Any]]] = {}
+    for finding in json.loads(done.stdout):
+        found.setdefault(finding["name"], []).append(finding)
+    return done.returncode, found
+
+
+def states(found: dict[str, list[dict[str, Any]]]) -> dict[str, list[str]]:
+    return {name: [finding["state"] for finding in findings] for name, findings in found.items()}
+
+
+def test_healthy(machine: Host) -> None:
+    code, found = doctor(machine)
+    assert code == 0, found
+    versions = found["versions"][0]
+    assert versions["state"] == "ok" and versions["facts"]["headers"] == versions["facts"]["driver"] >= 13000
+    doors = found["doors"][0]
+    assert doors["state"] == "ok" and len(doors["facts"]) == 6
+    assert {Path(path).name for path in doors["facts"].values()} == {"libgpuvirt-shim.so", "libgpuvirt-nvml.so"}
+    assert machine.admin.call("status", all=True)["jobs"] == [], "nothing stays of the trial jobs"
+
+
+def test_a_program_that_behaves(machine: Host) -> None:
+    code, found = doctor(machine, sys.executable, str(PROGRAMS / "mixer.py"), "--memory", "32", "--seconds", "1.5")
+    assert code == 0, found
+    expected = ("program", "loader", "trial", "loaded", "attached", "escapes", "passed")
+    assert {name: states(found)[name][-1] for name in expected} == dict.fromkeys(expected, "ok"), found
+    assert "cydriver" in found["loaded"][0]["message"]
+    assert found["attached"][0]["facts"]["submitted"] > 0
+    assert machine.admin.call("status", all=True)["jobs"] == []
+
+
+def test_tables_that_a_program_asks_for(machine: Host) -> None:
+    code = (
+        f"import sys, time, ctypes; sys.path.insert(0, {str(PROGRAMS)!r})\n"
+        "from device import *\n"
+        "open_device()\n"
+        "table, uuid = ctypes.c_void_p(), bytes.fromhex('6bd5fb6c5bf4e74a8987d93912fd9df9')\n"
+        "for _ in range(3): assert ctypes.CDLL('libcuda.so.1').cuGetExportTable(ctypes.byref(table), uuid) != 0\n"
+        "time.sleep(1.2)\n"
+    )
+    status, found = doctor(machine, sys.executable, "-c", code)
+    assert status == 0, found
+    [told] = found["told"]
+    assert told["state"] == "ok" and "6bd5fb6c-5bf4-e74a-8987-d93912fd9df9" in told["message"], found
+    assert "the driver has none (interface of the CUDA runtime)" in told["message"]
+
+
+def test_a_program_that_loses_its_environment(machine: Host) -> None:
+    command = f"env -u LD_PRELOAD LD_LIBRARY_PATH={SOFT} {sys.executable} {PROGRAMS / 'mixer.py'} --seconds 1; exit 0"
+    code, found = doctor(machine, "sh", "-c", command)
+    assert code == 1
+    [escape] = found["escapes"]
+    assert escape["state"] == "fail" and "its environment has lost LD_PRELOAD" in escape["message"], found
+
+
+def test_a_program_that_opens_the_driver_by_its_path(machine: Host) -> None:
+    code = (
+        f"import ctypes, time; cuda = ctypes.CDLL('{SOFT}/libcuda.so.1'); cuda.cuInit(0)\n"
+        "context = ctypes.c_void_p(); cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0); time.sleep(3)"
+    )
+    status, found = doctor(machine, sys.executable, "-c", code)
+    assert status == 1
+    assert any("is no client of gpuvirtd" in finding["message"] for finding in found["escapes"]), found
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "words"),
+    [
+        (["no-such-program"], "program", "not in PATH"),
+        (["sh", "-c", "echo what is wrong; exit 7"], "trial", "exit code 7"),
+    ],
+)
+def test_programs_that_fail(machine: Host, command: list[str], name: str, words: str) -> None:
+    code, found = doctor(machine, *command)
+    assert code == (1 if name == "program" else 0)
+    assert words in found[name][0]["message"], found
+
+
+def test_a_static_program_is_named(machine: Host) -> None:
+    program = machine.folder / "static"
+    source = "int main(void) { return 0; }"
+    built = subprocess.run(["cc", "-x", "c", "-", "-static", "-o", program], input=source, text=True, check=False)
+    if built.returncode != 0:
+        pytest.skip("no static libc")
+    code, found = doctor(machine, str(program))
+    assert code == 1 and "statically linked" in found["program"][0]["message"]
+
+
+def test_without_a_daemon_the_command_is_not_tried(machine: Host) -> None:
+    assert machine.daemon is not None
+    machine.daemon.stop()
+    code, found = doctor(machine, "touch", str(machine.folder / "tried"))
+    assert code == 1 and found["program"][0]["state"] == "fail"
+    assert not (machine.folder / "tried").exists()
+    assert found["doors"][0]["state"] == "ok", "the shims work without one, too"

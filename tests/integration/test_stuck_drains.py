@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Work of a job that waits for other work of the same job, beside a job that always wants the GPU: nobody hangs."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.host import host
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("memory", [16, 176], ids=["fits", "swapped"])
+def test_a_job_that_waits_for_its_own_threads(memory: int) -> None:
+    with host(settings='[time]\nquantum = "20ms"\nswap_share = 0.6') as machine:
+        other = machine.job("mixer.py", "--memory", str(memory), "--seconds", "60", name="other")
+        other.wait_for("ready")
+        job = machine.job("handshake.py", "--rounds", "80", "--memory", str(memory), name="handshake")
+        assert job.wait(60) == 0, machine.report()
+        assert "result: OK rounds=80" in job.text
+        turns = machine.job_named("handshake")["switches"]
+        assert turns >= 3, machine.report()  # the other one had its turns in between
+        assert other.running, other.text

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Usage: test_stuck SHIM DRIVER. What is on the GPU waits for a value that another thread is to write, and that thread waits at
+ * the gate: the drain cannot end. The shim says so, goes on serving meanwhile (the other thread also needs memory that is not
+ * there yet), and with the lease given back all ends; a host function is let through, and a call that waits for its stream
+ * (a copy to the host) holds up nothing.
+ */
+#define __CUDA_API_VERSION_INTERNAL
+#include <cuda.h>
+#include <dlfcn.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "../check.h"
+#include "peer.h"
+
+static void *shim;
+static CUcontext context;
+static CUdeviceptr flag, words;
+static uint32_t *host, copied[4];
+static CUstream waiting_stream, writing_stream;
+static int wrote, called, read_back, added, hold_writer;
+
+static void *symbol(void *library, const char *name)
+{
+    void *const found = dlsym(library, name);
+    CHECK(found != NULL);
+    return found;
+}
+#define SHIM(name) ((__typeof__(&name))symbol(shim, #name))
+#define OK(call) CHECK_EQUAL(call, CUDA_SUCCESS)
+
+/* A copy on the legacy stream, which comes after the wait: it blocks in the driver while it waits for its turn. */
+static void *read_words(void *unused)
+{
+    (void)unused;
+    OK(SHIM(cuCtxSetCurrent)(context));
+    OK(SHIM(cuMemcpyDtoH_v2)(copied, words, sizeof copied));
+    __atomic_store_n(&read_back, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+static void *add_more(void *unused)
+{
+    (void)unused;
+    OK(SHIM(cuCtxSetCurrent)(context));
+    OK(SHIM(cuMemsetD32Async)(words + 64, 1, 4, waiting_stream));
+    __atomic_store_n(&added, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+static void CUDA_CB note(void *place) { __atomic_store_n((int *)place, 1, __ATOMIC_RELEASE); }
+
+static void *write_flag(void *unused)
+{
+    (void)unused;
+    CUdeviceptr fresh;
+    OK(SHIM(cuCtxSetCurrent)(context));
+    OK(SHIM(cuLaunchHostFunc)(writing_stream, note, &called)); /* never waits */
+    OK(SHIM(cuMemAlloc_v2)(&fresh, 8 << 20));                  /* an address; its memory comes with the lease */
+    OK(SHIM(cuMemsetD32Async)(fresh, 5, 4, writing_stream));
+    while (__atomic_load_n(&hold_writer, __ATOMIC_ACQUIRE))
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    OK(SHIM(cuStreamWriteValue32_v2)(writing_stream, flag, 1, 0));
+    __atomic_store_n(&wrote, 1, __ATOMIC_RELEASE);
+    OK(SHIM(cuStreamSynchronize)(writing_stream));
+    return NULL;
+}
+
+static int soon(const int *place)
+{
+    for (int tries = 0; tries < 5000; tries++) {
+        if (__atomic_load_n(place, __ATOMIC_ACQUIRE))
+            return 1;
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    CHECK_EQUAL(argc, 3);
+    char board[64];
+    snprintf(board, sizeof board, "/dev/shm/gpuvirt-test-%d", (int)getpid());
+    setenv("GPUVIRT_SOFTGPU_BOARD", board, 1);
+    setenv("GPUVIRT_SOFTGPU_MEMORY", "64M", 1);
+    peer_start();
+    setenv("GPUVIRT_DRIVER", argv[2], 1);
+    shim = dlopen(argv[1], RTLD_NOW | RTLD_GLOBAL);
+    CHECK(shim != NULL);
+    OK(SHIM(cuInit)(0));
+    OK(SHIM(cuDevicePrimaryCtxRetain)(&context, 0));
+    OK(SHIM(cuCtxSetCurrent)(context));
+    unlink(board);
+    peer_grant(GV_LEASE_GRANTED);
+    OK(SHIM(cuStreamCreate)(&waiting_stream, CU_STREAM_DEFAULT));
+    OK(SHIM(cuStreamCreate)(&writing_stream, CU_STREAM_NON_BLOCKING));
+    OK(SHIM(cuMemHostAlloc)((void **)&host, 4096, CU_MEMHOSTALLOC_DEVICEMAP));
+    host[0] = 0;
+    OK(SHIM(cuMemHostGetDevicePointer_v2)(&flag, host, 0));
+    OK(SHIM(cuMemAlloc_v2)(&words, 4096));
+
+    for (int round = 0; round < 3; round++) {
+        const uint32_t stuck_before = peer_heard(GV_STUCK);
+        __atomic_store_n(&host[0], 0, __ATOMIC_RELEASE);
+        wrote = called = read_back = 0;
+        OK(SHIM(cuStreamWaitValue32_v2)(waiting_stream, flag, 1, CU_STREAM_WAIT_VALUE_EQ));
+        OK(SHIM(cuMemsetD32Async)(words, 77 + (unsigned)round, 4, waiting_stream));
+        pthread_t reader, writer;
+        CHECK_EQUAL(pthread_create(&reader, NULL, read_words, NULL), 0);
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+
+        peer_drain();
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+        CHECK_EQUAL(pthread_create(&writer, NULL, write_flag, NULL), 0);
+        CHECK(soon(&called));
+        for (int tries = 0; peer_heard(GV_STUCK) == stuck_before; tries++) {
+            nanosleep(&(struct timespec){0, 1000000}, NULL);
+            CHECK(tries < 5000); /* it does not say that it is stuck */
+        }
+        CHECK(!__atomic_load_n(&wrote, __ATOMIC_ACQUIRE) && !__atomic_load_n(&read_back, __ATOMIC_ACQUIRE));
+        CHECK_EQUAL(peer_heard(GV_STUCK), stuck_before + 1);
+
+        /* STEP is for streams that have finished: the one that waits gets no more. */
+        pthread_t adder;
+        added = 0;
+        CHECK_EQUAL(pthread_create(&adder, NULL, add_more, NULL), 0);
+        hold_writer = round == 1; /* once: what would happen without the write */
+        peer_grant(round == 2 ? GV_LEASE_GRANTED : GV_LEASE_STEP);
+        if (round == 1) {
+            nanosleep(&(struct timespec){0, 20000000}, NULL);
+            CHECK(!__atomic_load_n(&added, __ATOMIC_ACQUIRE));
+            __atomic_store_n(&hold_writer, 0, __ATOMIC_RELEASE);
+        }
+        CHECK(soon(&wrote));
+        CHECK(soon(&read_back));
+        CHECK_EQUAL(pthread_join(reader, NULL), 0);
+        CHECK_EQUAL(pthread_join(writer, NULL), 0);
+        CHECK_EQUAL(pthread_join(adder, NULL), 0);
+        CHECK_EQUAL(copied[3], 77 + round);
+        peer_revoke();
+        peer_grant(GV_LEASE_GRANTED);
+    }
+    return 0;
+}
