@@ -112,8 +112,6 @@ CUresult gv_mapping_open(const struct gv_mapping *mapping, uint64_t bytes);
 
 /* The answer for an address in a mapping of a block of ours. 1: answered (*result); 0: none of ours. */
 int gv_mapping_answer(void *data, CUpointer_attribute attribute, CUdeviceptr address, CUresult *result);
-/* As cuPointerGetAttributes. */
-CUresult gv_mapping_answers(unsigned count, const CUpointer_attribute *attributes, void **data, CUdeviceptr address);
 int gv_mapping_range(CUdeviceptr address, CUdeviceptr *base, size_t *bytes);
 
 #endif
