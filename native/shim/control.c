@@ -205,6 +205,8 @@ static int try_attach(void)
     return error;
 }
 
+void gv_control_try(void) { try_attach(); }
+
 /* Tries until attached. A first attach gives up after a while, loudly; a process that was attached never does. */
 static void attach(void)
 {
