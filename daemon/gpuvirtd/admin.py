@@ -228,6 +228,7 @@ class AdminServer:
 
     def _status(self, peer: Process, everything: bool) -> dict[str, Any]:
         host, facts = self.host, self.facts
+        host.poll_soon()  # for who looks again
         jobs = [job_status(host, job) for job in host.jobs]
         return {
             "daemon": {

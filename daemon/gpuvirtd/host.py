@@ -81,7 +81,7 @@ class Host:
         for arbiter in self.arbiters.values():
             arbiter.beat(now)
             arbiter.turn()  # nothing should be left to do; if something is, it waits no longer than this
-        if any(arbiter.members for arbiter in self.arbiters.values()):
+        if self.jobs.by_id:  # also of those without a client: their processes may have lost the shim
             self.poll_soon()
         self._poll = self.loop.call_later(self.policy.poll / 1e9, self._tick)
 

@@ -11,6 +11,7 @@ from gpuvirt.control.block import ClientState
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import is_stopped
 from gpuvirtd.jobs import Job
+from gpuvirtd.strangers import strangers
 
 if TYPE_CHECKING:
     from gpuvirtd.host import Host
@@ -35,6 +36,7 @@ def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
         "memory_used": arbiter.usage.used if arbiter.usage is not None else None,
         "state": "ok" if arbiter.usage is not None else "unknown",
         "processes": list(arbiter.usage.pids) if arbiter.usage is not None else [],
+        "strangers": strangers(arbiter, host.jobs),
         "residue": arbiter.residue.value,
         "capacity": gpu.capacity,
         "promised": ledger.promised(clients),

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gpuvirt.cli import connection
-from gpuvirt.cli.output import Column, Row, format_option, mebibytes, percent, seconds, show
+from gpuvirt.cli.output import Column, Row, format_option, mebibytes, percent, plain, seconds, show
 
 _GIB_FROM = 10 << 30  # bytes: from here on memory is shown in GiB
 _COLOURS = {
@@ -83,5 +83,15 @@ def command(everything: bool, output: str) -> None:
     time of the jobs that are there (of one that has ended: that were there then), WAITED how long it has waited for
     its turn in all.
     """
-    rows = connection.connect().call("status", all=everything).get("jobs", [])
-    show(rows, output, NARROW, WIDE, "no jobs; start one with 'gpuvirt run -- COMMAND'")
+    status = connection.connect().call("status", all=everything)
+    show(status.get("jobs", []), output, NARROW, WIDE, "no jobs; start one with 'gpuvirt run -- COMMAND'")
+    for gpu in status.get("gpus", []):
+        for stranger in gpu.get("strangers", []):
+            click.echo(f"gpuvirt ps: note: {_stranger(stranger, gpu.get('index'))}", err=True)
+
+
+def _stranger(row: Row, gpu: Any) -> str:
+    """A process that uses a GPU and is no client, in words."""
+    escaped = f"; it was started by job {row['job']} and has lost the shim" if row.get("job") else ""
+    name, user = plain(row.get("name")), plain(row.get("user"))
+    return f"process {row.get('pid')} ({name}) of {user} uses GPU {gpu} without gpuvirt{escaped}"

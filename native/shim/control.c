@@ -179,7 +179,7 @@ static void refused(const union gv_packet *packet)
 }
 
 /* One try to attach. 0, or an errno; EACCES after REFUSED. */
-static int try_attach(void)
+int gv_control_try(void)
 {
     const int handle = gv_connect(gv_environment()->socket);
     if (handle < 0)
@@ -210,7 +210,7 @@ static void attach(void)
 {
     const uint64_t began = gv_now_ns();
     for (int tries = 0; connection < 0; tries++) {
-        const int error = try_attach();
+        const int error = gv_control_try();
         if (error == 0 || gv_session_refused())
             return;
         if (!was_attached && (error == EMFILE || gv_now_ns() - began > gv_environment()->attach_timeout_ns)) {

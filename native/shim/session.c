@@ -130,6 +130,18 @@ int gv_session_start_thread(void *(*function)(void *))
     return error;
 }
 
+/*
+ * One try by the calling thread: two wake-ups less before the program goes on. Whatever disturbs it (a signal, a daemon that
+ * restarts) is left to the control thread, which tries for longer.
+ */
+static void try_at_once(void)
+{
+    int cancellable;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancellable);
+    gv_control_try();
+    pthread_setcancelstate(cancellable, NULL);
+}
+
 static CUresult begin(CUdevice device)
 {
     const struct gv_environment *const environment = gv_environment();
@@ -151,7 +163,8 @@ static CUresult begin(CUdevice device)
     if (!fork_handler_set && pthread_atfork(NULL, NULL, forget_in_child) == 0)
         fork_handler_set = 1;
     __atomic_store_n(&gv_session.state, GV_SESSION_CONNECTING, __ATOMIC_RELEASE);
-    if (gv_session_start_thread(gv_control_thread) != 0) {
+    try_at_once();
+    if (!gv_session_refused() && gv_session_start_thread(gv_control_thread) != 0) {
         gv_log("cannot start a thread to attach to gpuvirtd");
         return refuse(CUDA_ERROR_OUT_OF_MEMORY);
     }

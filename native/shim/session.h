@@ -52,6 +52,7 @@ extern struct gv_session gv_session;
 /* A thread of ours, for good; 0, or an errno. */
 int gv_session_start_thread(void *(*function)(void *));
 void *gv_control_thread(void *unused);
+int gv_control_try(void); /* one try to attach, also by a program's thread before the control thread is there */
 void gv_control_forget(void);
 void gv_session_renew_doorbell(void); /* control thread: the program has closed it */
 

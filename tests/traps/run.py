@@ -145,7 +145,7 @@ class Tests:
             trap.outcome, trap.said = "NOT CAUGHT: the mistake cannot be built", str(error)
             return
         trap.found = next((line[1:].strip() for line in output.splitlines() if line.startswith("E ")), "")
-        if code is None or (code == FAILED and "Timeout" in output):
+        if code is None or (code == FAILED and "Failed: Timeout" in output):
             trap.outcome = "caught (hangs)"
         elif code == FAILED:
             trap.outcome = "caught"
