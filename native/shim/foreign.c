@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Device memory that belongs to somebody else as well: managed memory (the driver moves it), memory of other APIs, multicast
- * objects, and what a context holds for its kernels. All of it is charged, none of it is moved.
+ * Device memory that belongs to somebody else as well: managed memory (the driver moves it), memory of other APIs, and what a
+ * context holds for its kernels. All of it is charged, none of it is moved.
  */
 #include "fixed.h"
 #include "gate.h"
-#include "memory.h"
 #include "real_driver.h"
 #include "session.h"
 
@@ -30,24 +29,6 @@ GV_EXPORT CUresult cuImportExternalMemory(CUexternalMemory *extMem_out,
 GV_EXPORT CUresult cuDestroyExternalMemory(CUexternalMemory extMem)
 {
     return GV_FIXED_DESTROY(GV_FIXED_EXTERNAL, extMem, REAL(cuDestroyExternalMemory)(extMem));
-}
-
-/* --- multicast: what is bound must stay, so memory that moves cannot be bound by its address ------------------------------- */
-
-GV_EXPORT CUresult cuMulticastBindAddr(CUmemGenericAllocationHandle mcHandle, size_t mcOffset, CUdeviceptr memptr,
-                                       size_t size, unsigned long long flags)
-{
-    if (gv_memory_owns(memptr))
-        return CUDA_ERROR_NOT_SUPPORTED;
-    return REAL(cuMulticastBindAddr)(mcHandle, mcOffset, memptr, size, flags);
-}
-
-GV_EXPORT CUresult cuMulticastBindAddr_v2(CUmemGenericAllocationHandle mcHandle, CUdevice dev, size_t mcOffset,
-                                          CUdeviceptr memptr, size_t size, unsigned long long flags)
-{
-    if (gv_memory_owns(memptr))
-        return CUDA_ERROR_NOT_SUPPORTED;
-    return REAL(cuMulticastBindAddr_v2)(mcHandle, dev, mcOffset, memptr, size, flags);
 }
 
 /* --- limits: what the heap and the printf buffer of a context take beyond what it came with -------------------------------- */

@@ -88,7 +88,7 @@ GV_HOOK(cuMemAllocPitch_v2)
 GV_HOOK(cuMemFree)
 GV_HOOK(cuMemFree_v2)
 
-/* arrays.c, foreign.c: memory that stays */
+/* arrays.c, foreign.c, multicast.c: memory that stays */
 GV_HOOK(cuArrayCreate)
 GV_HOOK(cuArrayCreate_v2)
 GV_HOOK(cuArray3DCreate)
@@ -99,6 +99,8 @@ GV_HOOK(cuMipmappedArrayDestroy)
 GV_HOOK(cuMemAllocManaged)
 GV_HOOK(cuImportExternalMemory)
 GV_HOOK(cuDestroyExternalMemory)
+GV_HOOK(cuMulticastBindMem)
+GV_HOOK(cuMulticastBindMem_v2)
 GV_HOOK(cuMulticastBindAddr)
 GV_HOOK(cuMulticastBindAddr_v2)
 GV_HOOK(cuCtxSetLimit)

@@ -30,7 +30,7 @@ void gv_room_answered(int done)
 int gv_room_wanted(void)
 {
     pthread_mutex_lock(&gv_memory.lock);
-    const int wanted = gv_memory.fixed_wanted != 0 || gv_memory.fixed_bytes > gv_memory.allowance;
+    const int wanted = gv_memory.fixed_wanted != 0 || gv_memory_resident() > gv_memory.allowance;
     pthread_mutex_unlock(&gv_memory.lock);
     return wanted;
 }

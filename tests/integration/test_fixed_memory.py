@@ -107,6 +107,24 @@ def test_one_process_does_not_take_the_room_of_its_own_extents(machine: Host) ->
     assert job.end() == 0
 
 
+def test_while_the_process_captures_it_does_not_wait(machine: Host) -> None:
+    """The other job was promised all of the device and uses some of it: there is memory, and no allowance."""
+    other = Teller(machine, "other")
+    assert other.ask("plain 32") == "ok"
+    assert other.ask("mix") == "ok"
+    job = Teller(machine, "captures")
+    assert job.ask("capture") == "ok"
+    began = time.monotonic()
+    assert job.ask("array 48") == "ok"
+    assert time.monotonic() - began < 1
+    assert OUT_OF_MEMORY in job.ask("array 240")
+    assert job.ask("captured") == "ok"
+    assert job.ask("mix") == "ok"
+    machine.until(lambda: fixed_of(machine, "captures") == 48 * MIB, "the daemon to know of it")
+    assert other.ask("mix") == "ok"
+    assert (job.end(), other.end()) == (0, 0)
+
+
 def test_pinned_host_memory_has_a_budget() -> None:
     with host(settings='[memory]\npinned_per_process = "32M"') as machine:
         job = Teller(machine, "one")
@@ -163,3 +181,25 @@ def test_describe_says_what_stays_and_why(machine: Host) -> None:
     assert job.end() == 0
     machine.until(lambda: machine.job_named("mixed")["state"] == "ended", "the job to end")
     assert "ended" in told("mixed").stdout
+
+
+def test_arrays_come_and_go_beside_jobs_that_are_swapped(machine: Host) -> None:
+    """Four jobs of 96 to 150 MiB on 256: all bits right, nobody out of memory, nothing left in any account."""
+    mixers = [
+        machine.job("mixer.py", "--memory", "112", "--steps", "4", "--seed", str(n), name=f"m{n}") for n in (1, 2)
+    ]
+    tellers = [Teller(machine, f"t{n}") for n in (1, 2)]
+    rounds = 0
+    while any(mixer.running for mixer in mixers) or rounds < 4:
+        numbers = [(t, [t.tell(line) for line in ("array 64", f"free {rounds}")]) for t in tellers]
+        for teller, pair in numbers:
+            for number in pair:
+                assert teller.answer(number, 40) == "ok", machine.report()
+        rounds += 1
+    for mixer in mixers:
+        assert mixer.wait() == 0, machine.report()
+        assert "result: OK" in mixer.text
+    for teller in tellers:
+        machine.until(lambda t=teller: fixed_of(machine, t.name) == 0, "no array to be left")
+        assert teller.end() == 0
+    machine.until(lambda: machine.device_used() == 0, "the device to be empty")

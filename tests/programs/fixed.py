@@ -2,7 +2,7 @@
 """Takes and frees memory that does not move, as told through a pipe (its argument); one line in, one line out.
 
     array MIB | mipmap MIB | managed MIB | pinned MIB | register MIB | heap MIB | plain MIB | pitch MIB
-    free N (the Nth that was taken, from 0) | info | mix | reset | end
+    free N (the Nth that was taken, from 0) | info | mix | capture | captured | reset | end
 
 Answers are numbered: `3: ok`, or the error of the call. `info`: free and total MiB. `mix`: a kernel
 over a MiB of plain memory.
@@ -18,6 +18,7 @@ from cuda.bindings import driver as cu
 from device import CudaError, call, launch_mix, load_mix, open_device
 
 MIB = 1 << 20
+RELAXED = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
 ROW = 1 << 12  # bytes of a row of an array
 
 
@@ -78,6 +79,7 @@ KINDS = {f.__name__: f for f in (array, mipmap, managed, plain, pitch, pinned, r
 def main() -> None:
     open_device()
     taken: list[Callable[[], object]] = []
+    capturing: object = None
     print("ready", flush=True)
     for count, line in enumerate(open(sys.argv[1])):  # noqa: SIM115
         verb, *rest = line.split()
@@ -91,6 +93,11 @@ def main() -> None:
                 answer = f"{free // MIB} {total // MIB}"
             elif verb == "free":
                 taken[number]()
+            elif verb == "capture":
+                capturing = call(cu.cuStreamCreate, cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value)
+                call(cu.cuStreamBeginCapture, capturing, RELAXED)
+            elif verb == "captured":
+                call(cu.cuStreamEndCapture, capturing)
             elif verb == "reset":
                 call(cu.cuDevicePrimaryCtxReset, 0)
             elif verb == "mix":

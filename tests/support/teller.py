@@ -12,6 +12,7 @@ class Teller:
     """One running program; `ask` waits for its answer, `tell` does not."""
 
     def __init__(self, machine: Host, name: str, *options: str) -> None:
+        self.name = name
         self.pipe = machine.folder / f"{name}.pipe"
         os.mkfifo(self.pipe)
         self.program: Program = machine.job("fixed.py", str(self.pipe), name=name, options=options)

@@ -21,7 +21,8 @@ FLAGS = {
     "ptds": cu.CUdriverProcAddress_flags.CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM,
     "ptsz": cu.CUdriverProcAddress_flags.CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM,
 }
-OF_SHIM = ("cuMemFree", "cuMemGetInfo")  # the 32-bit versions, which the shim answers itself
+# The 32-bit versions, and a question about an address: the shim answers them itself.
+OF_SHIM = ("cuMemFree", "cuMemGetInfo", "cuMemGetHandleForAddressRange")
 Query = cu.CUdriverProcAddressQueryResult
 
 
