@@ -30,12 +30,15 @@ def usage_of(host: Host, process: Process, query: messages.Query) -> messages.Us
         raise Refusal(INVALID_DEVICE, f"the GPU {query.device_uuid.hex()} is not served by gpuvirtd")
     now = host.clock.now()
     members = [member for member in job.members.values() if member.arbiter is arbiter]
+    for member in members:
+        member.refresh(now)
     seen = []
-    for member in sorted(members, key=lambda member: -member.facts.charged):
+    for member in sorted(members, key=lambda member: -member.report.charged_bytes):
         pid = pid_seen_by(member.process.pid, process.pid)
         if pid is not None:
             seen.append(_entry(member, pid, now))
-    charged = sum(member.facts.charged for member in members)
+    # By the pages and not by the last messages: those come only when the daemon has to decide by them.
+    charged = sum(member.report.charged_bytes for member in members)
     return messages.Usage(
         generation=host.generation,
         quota=quota_of(host, job, arbiter),
@@ -59,8 +62,8 @@ def _entry(member: Member, pid: int, now: int) -> messages.UsageProcess:
     return messages.UsageProcess(
         pid=pid,
         host_pid=member.process.pid,
-        charged_bytes=member.facts.charged,
-        peak_bytes=max(member.peak, member.facts.charged),
+        charged_bytes=member.report.charged_bytes,
+        peak_bytes=max(member.peak, member.report.charged_bytes),
         busy_ns=busy,
         recent_ns=max(0, min(busy - before, now - since)),
         window_ns=now - since,

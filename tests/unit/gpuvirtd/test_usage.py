@@ -39,8 +39,8 @@ def test_the_job_sees_itself_and_nobody_else(daemon, shims, attach):
     two.hello(daemon.socket, job["token"], daemon.uuid())
     other, _ = attach("other")
     other.want(50 * MIB)
-    one.want(8 * MIB)
-    two.want(24 * MIB)
+    one.write_page(charged_bytes=8 * MIB)  # without a message: it has not used its memory yet
+    two.write_page(charged_bytes=24 * MIB)
     usage = until(lambda: (u := ask(daemon, job["token"])).charged == 32 * MIB and u, what="the charges")
     assert usage.quota == 100 * MIB
     assert [(entry.pid, entry.host_pid, entry.charged_bytes) for entry in usage.processes] == [
