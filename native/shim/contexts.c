@@ -62,13 +62,7 @@ void gv_contexts_forget(void)
     held[0] = held[1] = NULL;
 }
 
-int gv_contexts_count(void)
-{
-    pthread_mutex_lock(&lock);
-    const int count = known_count;
-    pthread_mutex_unlock(&lock);
-    return count;
-}
+int gv_contexts_count(void) { return __atomic_load_n(&known_count, __ATOMIC_RELAXED); }
 
 CUresult gv_contexts_check(CUcontext context)
 {

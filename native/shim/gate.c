@@ -113,13 +113,14 @@ static void wait_for_change(uint32_t seen)
 void gv_gate_wait_for_stream(int per_thread)
 {
     /* Alone nobody wants the lease back; beside a capture the call itself is refused, and waiting could spoil the capture. */
-    if (gv_lease_state(gv_load32(&gv_gate.lease->word)) == GV_LEASE_OPEN || gv_anything_captures() ||
-        (__atomic_load_n(&gv_gate.obstacles, __ATOMIC_RELAXED) & GV_UNATTACHED))
+    if (gv_lease_state(gv_load32(&gv_gate.lease->word)) == GV_LEASE_OPEN ||
+        (__atomic_load_n(&gv_gate.obstacles, __ATOMIC_RELAXED) & GV_UNATTACHED) || !gv_capture_hold_off())
         return;
     if (per_thread)
         REAL(cuStreamSynchronize_ptsz)(NULL);
     else
         REAL(cuStreamSynchronize)(NULL); /* an error is the call's own to tell */
+    gv_capture_let_begin();
 }
 
 /*
@@ -128,7 +129,11 @@ void gv_gate_wait_for_stream(int per_thread)
  */
 static int may_step(CUstream stream)
 {
-    return gv_anything_captures() || REAL(cuStreamQuery)(stream) != CUDA_ERROR_NOT_READY;
+    if (!gv_capture_hold_off())
+        return 1;
+    const CUresult result = REAL(cuStreamQuery)(stream);
+    gv_capture_let_begin();
+    return result != CUDA_ERROR_NOT_READY;
 }
 
 static void still_idle(void);
@@ -253,11 +258,22 @@ void gv_activity_sync_begin(struct gv_activity_mark *mark)
     pthread_mutex_unlock(&registry_lock);
 }
 
+#define NO_STREAM ((CUstream) - 1) /* proves only what was proven before */
+
 enum verdict {
     ALL_FINISHED, /* nothing that was given to the GPU is outstanding */
     UNPROVEN,     /* nothing was submitted meanwhile, but other streams may be at work */
     SUBMITTED,    /* somebody submitted meanwhile */
 };
+
+/* Does the stream that finished hold all that this thread gave since the last proof? */
+static int is_its_stream(const struct gv_thread *thread, CUstream stream)
+{
+    if (thread->stream != stream)
+        return 0;
+    /* Handles that name different streams in different threads. */
+    return stream != CU_STREAM_PER_THREAD || thread == gv_this_thread;
+}
 
 /* What follows when everything (`whole`), or all of one stream, had finished after the mark was taken. */
 static enum verdict settle(const struct gv_activity_mark *mark, CUstream stream, int whole)
@@ -272,7 +288,7 @@ static enum verdict settle(const struct gv_activity_mark *mark, CUstream stream,
         if (index == mark->count || now != mark->submitted[index]) {
             verdict = SUBMITTED;
             index = index == mark->count ? 0 : index;
-        } else if (now != thread->synced && !whole && (thread->mixed || thread->stream != stream)) {
+        } else if (now != thread->synced && !whole && (thread->mixed || !is_its_stream(thread, stream))) {
             verdict = verdict == SUBMITTED ? SUBMITTED : UNPROVEN;
         } else {
             __atomic_store_n(&thread->synced, now, __ATOMIC_RELAXED);
@@ -285,6 +301,11 @@ static enum verdict settle(const struct gv_activity_mark *mark, CUstream stream,
 
 void gv_activity_sync_end(const struct gv_activity_mark *mark, CUstream stream, int whole)
 {
+    if (gv_contexts_count() >
+        1) { /* only one of them was looked at, and the default streams of all have the same names */
+        whole = 0;
+        stream = stream == NULL || stream == CU_STREAM_LEGACY || stream == CU_STREAM_PER_THREAD ? NO_STREAM : stream;
+    }
     enum verdict verdict = settle(mark, stream, whole);
     /* Asking every stream costs calls, so only while somebody waits for the GPU. */
     if (verdict == UNPROVEN && gv_lease_state(gv_load32(&gv_gate.lease->word)) == GV_LEASE_GRANTED &&
@@ -299,7 +320,7 @@ static void still_idle(void)
 {
     struct gv_activity_mark mark;
     gv_activity_sync_begin(&mark);
-    if (settle(&mark, (CUstream)-1, 0) == ALL_FINISHED) /* no such stream: proves only what was proven before */
+    if (settle(&mark, NO_STREAM, 0) == ALL_FINISHED)
         gv_activity_idle();
 }
 
@@ -313,7 +334,7 @@ void gv_activity_look(void)
 {
     struct gv_activity_mark mark;
     gv_activity_sync_begin(&mark);
-    enum verdict verdict = settle(&mark, (CUstream)-1, 0); /* no such stream: proves only what was proven before */
+    enum verdict verdict = settle(&mark, NO_STREAM, 0);
     if (verdict == UNPROVEN && gv_contexts_enter() == CUDA_SUCCESS && gv_streams_finished())
         verdict = settle(&mark, NULL, 1);
     if (verdict == ALL_FINISHED)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work that waits for work of another thread: one thread has a stream wait for a number, another writes it, in turn.
 
-Prints `ready`, `round N` as it goes, `result: OK rounds=N`, and exits 0; 3 when a CUDA call fails, 4 when a word is wrong.
+Prints `ready`, `round N` as it goes, `result: OK rounds=N`, and exits 0; 3 when a CUDA call fails, 4 when a word is
+wrong.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ static void in_time(pthread_t thread, const char *what)
 {
     struct timespec limit;
     clock_gettime(CLOCK_REALTIME, &limit);
-    limit.tv_sec += 20;
+    limit.tv_sec += 10;
     if (pthread_timedjoin_np(thread, NULL, &limit) == 0)
         return;
     fprintf(stderr, "%s does not return\n", what);

@@ -3,10 +3,12 @@
  * Usage: test_stuck SHIM DRIVER. What is on the GPU waits for a value that another thread is to write, and that thread waits at
  * the gate: the drain cannot end. The shim says so, goes on serving meanwhile (the other thread also needs memory that is not
  * there yet), and with the lease given back all ends; a host function is let through, and a call that waits for its stream
- * (a copy to the host) holds up nothing.
+ * (a copy to the host) holds up nothing. An event behind all that is not done before its time, whatever the lease says; and
+ * while all wait, nobody spins.
  */
 #define __CUDA_API_VERSION_INTERNAL
 #include <cuda.h>
+#include <dirent.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <string.h>
@@ -19,6 +21,7 @@ static CUcontext context;
 static CUdeviceptr flag, words;
 static uint32_t *host, copied[4];
 static CUstream waiting_stream, writing_stream;
+static CUevent behind;
 static int wrote, called, read_back, added, hold_writer;
 
 static void *symbol(void *library, const char *name)
@@ -67,6 +70,31 @@ static void *write_flag(void *unused)
     return NULL;
 }
 
+/* Processor time of the threads that the shim has (not the soft GPU's, which have names, nor those of this program). */
+static double of_the_shim_ms(void)
+{
+    double ticks = 0;
+    DIR *const tasks = opendir("/proc/self/task");
+    CHECK(tasks != NULL);
+    for (struct dirent *entry; (entry = readdir(tasks)) != NULL;) {
+        char path[300], text[512] = "", state;
+        long user = 0, system = 0;
+        snprintf(path, sizeof path, "/proc/self/task/%s/stat", entry->d_name);
+        FILE *const file = entry->d_name[0] == '.' ? NULL : fopen(path, "r");
+        if (file == NULL)
+            continue;
+        text[fread(text, 1, sizeof text - 1, file)] = '\0';
+        fclose(file);
+        const char *const after = strrchr(text, ')');
+        if (after == NULL || strstr(text, "(softgpu") != NULL)
+            continue;
+        CHECK_EQUAL(sscanf(after + 2, "%c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %ld %ld", &state, &user, &system), 3);
+        ticks += (double)(user + system);
+    }
+    closedir(tasks);
+    return ticks * 1000 / (double)sysconf(_SC_CLK_TCK);
+}
+
 static int soon(const int *place)
 {
     for (int tries = 0; tries < 5000; tries++) {
@@ -94,6 +122,7 @@ int main(int argc, char **argv)
     unlink(board);
     peer_grant(GV_LEASE_GRANTED);
     OK(SHIM(cuStreamCreate)(&waiting_stream, CU_STREAM_DEFAULT));
+    OK(SHIM(cuEventCreate)(&behind, CU_EVENT_DISABLE_TIMING));
     OK(SHIM(cuStreamCreate)(&writing_stream, CU_STREAM_NON_BLOCKING));
     OK(SHIM(cuMemHostAlloc)((void **)&host, 4096, CU_MEMHOSTALLOC_DEVICEMAP));
     host[0] = 0;
@@ -106,6 +135,8 @@ int main(int argc, char **argv)
         wrote = called = read_back = 0;
         OK(SHIM(cuStreamWaitValue32_v2)(waiting_stream, flag, 1, CU_STREAM_WAIT_VALUE_EQ));
         OK(SHIM(cuMemsetD32Async)(words, 77 + (unsigned)round, 4, waiting_stream));
+        OK(SHIM(cuEventRecord)(behind, waiting_stream));
+        CHECK_EQUAL(SHIM(cuEventQuery)(behind), CUDA_ERROR_NOT_READY);
         pthread_t reader, writer;
         CHECK_EQUAL(pthread_create(&reader, NULL, read_words, NULL), 0);
         nanosleep(&(struct timespec){0, 5000000}, NULL);
@@ -120,6 +151,16 @@ int main(int argc, char **argv)
         }
         CHECK(!__atomic_load_n(&wrote, __ATOMIC_ACQUIRE) && !__atomic_load_n(&read_back, __ATOMIC_ACQUIRE));
         CHECK_EQUAL(peer_heard(GV_STUCK), stuck_before + 1);
+        CHECK_EQUAL(SHIM(cuEventQuery)(behind), CUDA_ERROR_NOT_READY);
+        CHECK_EQUAL(SHIM(cuStreamQuery)(waiting_stream), CUDA_ERROR_NOT_READY);
+        if (round == 0) {
+            const double before = of_the_shim_ms();
+            nanosleep(&(struct timespec){0, 400000000}, NULL);
+            const double used = of_the_shim_ms() - before;
+            if (used > 60)
+                fprintf(stderr, "the shim used %.0f ms of processor time in 400 ms of waiting\n", used);
+            CHECK(used <= 60);
+        }
 
         /* STEP is for streams that have finished: the one that waits gets no more. */
         pthread_t adder;
@@ -130,6 +171,7 @@ int main(int argc, char **argv)
         if (round == 1) {
             nanosleep(&(struct timespec){0, 20000000}, NULL);
             CHECK(!__atomic_load_n(&added, __ATOMIC_ACQUIRE));
+            CHECK_EQUAL(SHIM(cuEventQuery)(behind), CUDA_ERROR_NOT_READY);
             __atomic_store_n(&hold_writer, 0, __ATOMIC_RELEASE);
         }
         CHECK(soon(&wrote));
@@ -138,6 +180,8 @@ int main(int argc, char **argv)
         CHECK_EQUAL(pthread_join(writer, NULL), 0);
         CHECK_EQUAL(pthread_join(adder, NULL), 0);
         CHECK_EQUAL(copied[3], 77 + round);
+        OK(SHIM(cuEventSynchronize)(behind));
+        CHECK_EQUAL(SHIM(cuEventQuery)(behind), CUDA_SUCCESS);
         peer_revoke();
         peer_grant(GV_LEASE_GRANTED);
     }
