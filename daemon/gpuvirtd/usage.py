@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from gpuvirtd.host import Host
 
 
-def usage_of(host: Host, process: Process, query: messages.Query) -> messages.Usage:
-    """What the job of this token has on this GPU, as `process` may see it. Raises Refusal."""
+def usage_of(host: Host, process: Process, query: messages.Query) -> messages.Usage | None:
+    """What the job of this token has on this GPU, as `process` may see it. Raises Refusal.
+
+    None while processes of the job have not come back after a restart: what they knew before is nearer to the truth.
+    """
     job = host.jobs.by_token(query.token)
     if job is None:
         raise Refusal(NOT_PERMITTED, "the job is not known to this gpuvirtd")
@@ -28,6 +31,8 @@ def usage_of(host: Host, process: Process, query: messages.Query) -> messages.Us
     arbiter = host.arbiters.get(query.device_uuid)
     if arbiter is None:
         raise Refusal(INVALID_DEVICE, f"the GPU {query.device_uuid.hex()} is not served by gpuvirtd")
+    if host.recovery.waits_for(job):
+        return None
     now = host.clock.now()
     members = [member for member in job.members.values() if member.arbiter is arbiter]
     for member in members:
