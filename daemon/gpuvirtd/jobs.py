@@ -57,8 +57,8 @@ class Member:
 
     def sample(self, now: int) -> None:
         """Remember what `recent` needs; called at regular times."""
-        self.peak = max(self.peak, self.facts.charged)
-        self.history.append((now, self.busy(now)))
+        self.history.append((now, self.busy(now)))  # reads the page, too
+        self.peak = max(self.peak, self.report.charged_bytes)
 
     def recent(self, now: int) -> tuple[int, int]:
         """(time, busy time) some samples ago: the beginning of what counts as recent."""

@@ -156,7 +156,11 @@ class Session:
 
         self.asked = True
         self.server.count("queries")
-        self.send(usage_of(self.server.host, self.process, query))
+        usage = usage_of(self.server.host, self.process, query)
+        if usage is None:
+            self.stream.close("nothing to say yet")
+        else:
+            self.send(usage)
 
     def _message(self, packet: bytes) -> None:
         message = messages.decode(packet)

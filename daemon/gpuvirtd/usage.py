@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from gpuvirtd.host import Host
 
 
-def usage_of(host: Host, process: Process, query: messages.Query) -> messages.Usage:
-    """What the job of this token has on this GPU, as `process` may see it. Raises Refusal."""
+def usage_of(host: Host, process: Process, query: messages.Query) -> messages.Usage | None:
+    """What the job of this token has on this GPU, as `process` may see it. Raises Refusal.
+
+    None while processes of the job have not come back after a restart: what they knew before is nearer to the truth.
+    """
     job = host.jobs.by_token(query.token)
     if job is None:
         raise Refusal(NOT_PERMITTED, "the job is not known to this gpuvirtd")
@@ -28,14 +31,19 @@ def usage_of(host: Host, process: Process, query: messages.Query) -> messages.Us
     arbiter = host.arbiters.get(query.device_uuid)
     if arbiter is None:
         raise Refusal(INVALID_DEVICE, f"the GPU {query.device_uuid.hex()} is not served by gpuvirtd")
+    if host.recovery.waits_for(job):
+        return None
     now = host.clock.now()
     members = [member for member in job.members.values() if member.arbiter is arbiter]
+    for member in members:
+        member.refresh(now)
     seen = []
-    for member in sorted(members, key=lambda member: -member.facts.charged):
+    for member in sorted(members, key=lambda member: -member.report.charged_bytes):
         pid = pid_seen_by(member.process.pid, process.pid)
         if pid is not None:
             seen.append(_entry(member, pid, now))
-    charged = sum(member.facts.charged for member in members)
+    # By the pages and not by the last messages: those come only when the daemon has to decide by them.
+    charged = sum(member.report.charged_bytes for member in members)
     return messages.Usage(
         generation=host.generation,
         quota=quota_of(host, job, arbiter),
@@ -59,8 +67,8 @@ def _entry(member: Member, pid: int, now: int) -> messages.UsageProcess:
     return messages.UsageProcess(
         pid=pid,
         host_pid=member.process.pid,
-        charged_bytes=member.facts.charged,
-        peak_bytes=max(member.peak, member.facts.charged),
+        charged_bytes=member.report.charged_bytes,
+        peak_bytes=max(member.peak, member.report.charged_bytes),
         busy_ns=busy,
         recent_ns=max(0, min(busy - before, now - since)),
         window_ns=now - since,

@@ -51,11 +51,13 @@ def doors_in(attachment: environment.Attachment) -> Finding:
     return Finding("doors", OK, f"all {len(answers)} ways to the driver and to NVML lead to the shims", facts=answers)
 
 
-def versions(patient: Patient) -> Finding:
+def versions(patient: Patient) -> Finding | None:
     """The driver's CUDA version against that of the headers that the shim was built from."""
-    from gpuvirt.control._control_block import lib
+    try:
+        from gpuvirt.control.versions import HEADER_VERSION as built
+    except ImportError:
+        return None  # said by `libraries`
 
-    built = int(lib.GV_HEADER_VERSION)
     facts: dict[str, Any] = {"headers": built, "driver": patient.cuda_version, "driver_version": patient.driver_version}
     if patient.cuda_version is None:
         return Finding("versions", WARN, f"built for CUDA {cuda(built)}; the driver did not say what it has",

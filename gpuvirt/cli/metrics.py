@@ -14,7 +14,9 @@ from gpuvirt.cli import connection
 def command() -> None:
     """Print metrics of the daemon, its GPUs and jobs in the text format of Prometheus.
 
-    For node_exporter's textfile collector: gpuvirt metrics > DIR/gpuvirt.prom.new && mv DIR/gpuvirt.prom.new
-    DIR/gpuvirt.prom
+    For the textfile collector of node_exporter, which must never see half a file:
+
+    \b
+    gpuvirt metrics > D/gpuvirt.prom.new && mv D/gpuvirt.prom.new D/gpuvirt.prom
     """
     sys.stdout.write(str(connection.connect().call("metrics").get("text", "")))

@@ -103,6 +103,26 @@ def test_from_another_pid_namespace(machine: Host) -> None:
     assert (device["total"], device["used"], device["processes"]) == (100, 16, [])
 
 
+def test_the_same_as_cuda_says(machine: Host) -> None:
+    """Memory that was allocated and not used yet, and memory that was freed, as cuMemGetInfo has it."""
+    code = (
+        f"sys.path.insert(0, {str(PROGRAMS)!r})\n"
+        "from device import *\n"
+        "open_device()\n"
+        "def same():\n"
+        "  time.sleep(0.15)\n"
+        "  free, total = call(cu.cuMemGetInfo); m = n.nvmlDeviceGetMemoryInfo(handles[0])\n"
+        "  assert abs(m.total - total) < 2 << 20 and abs(m.free - free) < 2 << 20, (m, free, total)\n"
+        "  return m.used >> 20\n"
+        "used = [same()]\n"
+        "pieces = [call(cu.cuMemAlloc, 20 << 20) for _ in range(2)]; used.append(same())\n"
+        "call(cu.cuMemFree, pieces[0]); used.append(same())\n"
+        "assert used == [0, 40, 20], used\nsay()\n"
+    )
+    [device] = seen(machine.run(sys.executable, "-c", QUESTIONS + code, options=LIMIT))
+    assert device["used"] == 20
+
+
 def test_polling_costs_nothing(machine: Host) -> None:
     code = "end = time.time() + 0.6\nwhile time.time() < end: ask(handles[0])\nsay()"
     before = machine.status()["daemon"]["counters"].get("queries", 0)

@@ -26,7 +26,8 @@
  *
  *     any process of a job (the NVML shim)
  *     QUERY(job token, GPU)            ->     on a connection of its own, in place of HELLO: the process is no client by it
- *                                      <-     USAGE or REFUSED(reason); then it may ask again, or hang up
+ *                                      <-     USAGE or REFUSED(reason); then it may ask again, or hang up. A daemon that
+ *                                             has restarted hangs up while it waits for processes of the job
  *
  * Rules
  *  - `allowance` is a promise of the daemon: a client never has more than that resident on the device. EVICT lowers it to its

@@ -13,6 +13,7 @@ import pytest
 from fake_shim import MIB, until
 
 from gpuvirt.control import messages
+from gpuvirt.errors import ProtocolError
 from gpuvirtd.namespaces import numbers, pid_seen_by
 
 
@@ -39,8 +40,8 @@ def test_the_job_sees_itself_and_nobody_else(daemon, shims, attach):
     two.hello(daemon.socket, job["token"], daemon.uuid())
     other, _ = attach("other")
     other.want(50 * MIB)
-    one.want(8 * MIB)
-    two.want(24 * MIB)
+    one.write_page(charged_bytes=8 * MIB)  # without a message: it has not used its memory yet
+    two.write_page(charged_bytes=24 * MIB)
     usage = until(lambda: (u := ask(daemon, job["token"])).charged == 32 * MIB and u, what="the charges")
     assert usage.quota == 100 * MIB
     assert [(entry.pid, entry.host_pid, entry.charged_bytes) for entry in usage.processes] == [
@@ -84,6 +85,23 @@ def test_one_connection_may_ask_again(daemon, shims):
         assert connection.recv(100) == b"", "WANT is for clients"
     assert not daemon.status()["daemon"]["counters"].get("refused")
     assert "disconnected" not in daemon.log.read_text(), "a monitor that polls does not fill the log"
+
+
+def test_after_a_restart_nothing_is_said_until_the_job_is_back(new_daemon, shims):
+    """Else a monitor would show a job without memory for a moment."""
+    daemon = new_daemon().start()
+    shim = shims()
+    job = daemon.create(shim)
+    shim.hello(daemon.socket, job["token"], daemon.uuid())
+    shim.write_page(charged_bytes=8 * MIB)
+    assert ask(daemon, job["token"]).charged == 8 * MIB
+    daemon.stop(kill=True)
+    daemon.start()
+    with pytest.raises(ProtocolError, match="shorter than a header"):
+        ask(daemon, job["token"])  # it hangs up: the last known answer counts
+    until(lambda: shim.view()["closed"], what="the loss of the connection")
+    assert shim.hello(*shim.options_of(), reattach=1) == "welcome"
+    assert ask(daemon, job["token"]).processes[0].pid == shim.pid
 
 
 @pytest.fixture

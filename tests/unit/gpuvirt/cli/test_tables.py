@@ -177,3 +177,10 @@ def test_closed_pipe_is_no_error(make_daemon: Any, runtime: Path) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(gpuvirt: Cli, shell: str) -> None:
     assert "_GPUVIRT_COMPLETE" in gpuvirt("completion", shell).stdout
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("met", "metrics"), ("doc", "doctor"), ("doctor --sec", "--seconds")])
+def test_what_completion_offers(gpuvirt: Cli, typed: str, offered: str) -> None:
+    words = f"gpuvirt {typed}"
+    environ = {"_GPUVIRT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    assert gpuvirt(environ=environ).stdout == f"plain,{offered}\n"
