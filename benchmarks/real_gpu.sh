@@ -3,7 +3,7 @@
 #
 # Builds gpuvirt on a GPU machine and answers there, in one JSON file, what only a real driver can answer.
 #
-#   benchmarks/real_gpu.sh [--output FILE] [--limit SECONDS] [--soft]
+#   benchmarks/real_gpu.sh [--output FILE] [--limit SECONDS] [--soft] [--only STEP...]
 #   benchmarks/real_gpu.sh --collect-wheels DIR      on a machine with a network: gathers what the other one lacks
 #
 # Variables: WHEELS  folder of wheels for a machine without network (default: .whl in or next to the checkout, if there)

@@ -136,12 +136,8 @@ def run_steps(session: Session, steps: Steps, torch: str) -> None:
             steps.skip(name, torch)
         else:
             steps.run(name, 5.0, functools.partial(session.probe, name))
-    if importlib.util.find_spec("pytest"):
-        steps.run("conformance", 60.0, session.conformance)
-    else:
-        steps.skip("conformance", "pytest is not installed")
-    steps.run("demo", 60.0, session.demo)
     run_frameworks(session, steps)
+    steps.run("demo", 60.0, session.demo)
     jobs = TorchJobs(session.device, session.scratch, session.children)
     torch_steps: dict[str, tuple[float, Callable[[float], Any]]] = {
         "torch_hooks": (30.0, jobs.hooks),
@@ -165,6 +161,10 @@ def run_steps(session: Session, steps: Steps, torch: str) -> None:
             if alone is not None
         }
         steps.run("torch_same_bits", 0.0, lambda limit: same)
+    if importlib.util.find_spec("pytest"):
+        steps.run("conformance", 60.0, session.conformance)
+    else:
+        steps.skip("conformance", "pytest is not installed")
 
 
 def run_frameworks(session: Session, steps: Steps) -> None:
@@ -185,6 +185,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks/real_gpu.sh", description=__doc__)
     parser.add_argument("--output", type=Path, metavar="FILE", help="default benchmarks/results/DATE-GPU.json")
     parser.add_argument("--limit", type=float, default=450.0, metavar="S", help="seconds for all steps (default 450)")
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], metavar="STEP", help="only these steps, for example 'torch_*'"
+    )
     parser.add_argument("--soft", action="store_true", help="use the soft GPU although there is a real one")
     options = parser.parse_args()
     interrupts = Interrupts()
@@ -202,7 +205,7 @@ def main() -> int:
             torch = "" if importlib.util.find_spec("torch") else "torch is not installed"
             if gpu is None:
                 torch = "no real GPU: torch needs NVIDIA's driver"
-            steps = Steps(file, document, options.limit)
+            steps = Steps(file, document, options.limit, options.only)
             run_steps(Session(device, gpu, scratch, interrupts), steps, torch)
     except Interrupted:
         return EXIT_INTERRUPTED

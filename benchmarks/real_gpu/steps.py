@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ class StepFailed(Exception):
 
 
 class Steps:
-    """Runs steps until `limit` seconds are used up; what is left then is written down as skipped."""
+    """Runs steps until `limit` seconds are used up; what is left then is written down as skipped.
 
-    def __init__(self, file: Path, document: dict[str, Any], limit: float) -> None:
-        self._file, self._document = file, document
+    only: patterns of the names of steps (as in a shell); the others are left out without a word.
+    """
+
+    def __init__(self, file: Path, document: dict[str, Any], limit: float, only: Sequence[str] = ("*",)) -> None:
+        self._file, self._document, self._only = file, document, only
         self._end = time.monotonic() + limit
         self.failed: list[str] = []
         self._document["steps"] = {}
@@ -33,6 +37,8 @@ class Steps:
 
     def run(self, name: str, needs: float, body: Callable[[float], Any]) -> Any:
         """What `body` answers, or None; it is given the seconds that it may take. Raises Interrupted only."""
+        if not self._wanted(name):
+            return None
         if self.left < needs:
             self._keep(name, {"skipped": f"needs {needs:.0f} s, {max(self.left, 0):.0f} s are left"}, 0.0)
             return None
@@ -52,7 +58,11 @@ class Steps:
 
     def skip(self, name: str, reason: str) -> None:
         """Writes down why a step is not done."""
-        self._keep(name, {"skipped": reason}, 0.0)
+        if self._wanted(name):
+            self._keep(name, {"skipped": reason}, 0.0)
+
+    def _wanted(self, name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self._only)
 
     def _keep(self, name: str, entry: dict[str, Any], seconds: float) -> None:
         self._document["steps"][name] = {**entry, "seconds": round(seconds, 2)}

@@ -19,7 +19,7 @@ from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.devices.inventory import Device, Inventory
 from gpuvirtd.identity import Process, ProcessGone, is_descendant, open_process
 from gpuvirtd.jobs import Job, JobTable, Member, exit_reason, new_token
-from gpuvirtd.log import Logger
+from gpuvirtd.log import Logger, printable
 from gpuvirtd.memory.arenas import Arena, arena_size
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
 from gpuvirtd.recovery import Recovery
@@ -397,8 +397,3 @@ class Host:
             getattr(self.state, operation)(argument)
         except sqlite3.Error as error:
             self.log.error("state_not_written", operation=operation, error=str(error))
-
-
-def printable(text: str) -> str:
-    """Text of a client without control characters: a log line stays one line."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -95,12 +95,6 @@ class Job:
     def user(self) -> str:
         return user_name(self.uid)
 
-    def note(self, text: str) -> str:
-        """Keep what a process told, and give it back."""
-        if text not in self.events:
-            self.events.append(text)
-        return text
-
     def sum(self, name: str) -> int:
         """A counter of the client pages over all members, past ones included."""
         return self.totals[name] + sum(int(getattr(member.report, name)) for member in self.members.values())

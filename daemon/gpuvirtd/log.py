@@ -31,3 +31,8 @@ def configure(level: str, form: str) -> Logger:
         cache_logger_on_first_use=True,
     )
     return structlog.get_logger()
+
+
+def printable(text: str) -> str:
+    """Text of a client without control characters: a log line stays one line."""
+    return "".join(character if character.isprintable() else "?" for character in text)

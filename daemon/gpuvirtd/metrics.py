@@ -45,6 +45,7 @@ GPU = (
     ("gpu_last_switch_seconds", GAUGE, "How long the last such change took."),
     ("gpu_waiting_jobs", GAUGE, "Jobs that wait for the GPU."),
     ("gpu_held", GAUGE, "1 when a job holds the GPU."),
+    ("gpu_unmanaged_processes", GAUGE, "Processes that use the device and are of no job."),
 )
 JOB = (
     ("job_info", GAUGE, "1, with the name and the user of the job."),
@@ -107,7 +108,9 @@ def _gpu(found: dict[str, Family], arbiter: Arbiter) -> None:
     found["gpu_answers"].add(int(arbiter.usage is not None), **labels)
     found["gpu_memory_size_bytes"].add(arbiter.device.memory_total, **labels)
     if arbiter.usage is not None:
+        ours = {member.process.pid for member in arbiter.members.values()}
         found["gpu_memory_used_bytes"].add(arbiter.usage.used, **labels)
+        found["gpu_unmanaged_processes"].add(len(set(arbiter.usage.pids) - ours), **labels)
     found["gpu_memory_capacity_bytes"].add(gpu.capacity, **labels)
     found["gpu_memory_others_bytes"].add(arbiter.residue.value, **labels)
     found["gpu_switches_total"].add(gpu.switches, **labels)

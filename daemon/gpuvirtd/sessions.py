@@ -167,6 +167,8 @@ class Session:
             answer = self.server.host.shares.share(self.member, message, self.stream.take_descriptors())
             if message.request:
                 self.send(answer)
+        elif isinstance(message, messages.Fetch) and message.pid == 0:
+            self.send(self.server.host.shares.known(self.member, message, self.stream.take_descriptors()))
         elif isinstance(message, messages.Fetch):
             self.send(*self.server.host.shares.fetch(self.member, message))
         else:

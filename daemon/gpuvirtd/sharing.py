@@ -3,19 +3,33 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 from collections.abc import Sequence
 
 from gpuvirt.control.messages import SHARE_MAX, Fetch, Share, Shared
 from gpuvirtd.jobs import Member
 from gpuvirtd.transport import close_all
 
+HANDLES = 1 << 63  # this bit: what a program exported itself, not an extent
 OFFERS_MAX = 8192  # descriptors of one job
 
 # CUresults
 SUCCESS = 0
 INVALID_VALUE = 1
 INVALID_HANDLE = 400
+NOT_FOUND = 500
 NOT_PERMITTED = 800
+
+SYS_KCMP = 312 if os.uname().machine == "x86_64" else 272
+KCMP_FILE = 0
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def same_file(one: int, two: int) -> bool:
+    """Whether two descriptors of this process are copies of one. It looks at nothing but the kernel's own table."""
+    pid = os.getpid()
+    return int(_libc.syscall(SYS_KCMP, pid, pid, KCMP_FILE, one, two)) == 0
 
 
 class Shares:
@@ -70,6 +84,15 @@ class Shares:
         if message.count > SHARE_MAX or any(index not in extents for index in wanted):
             return Shared(message.request, INVALID_HANDLE, ""), []
         return Shared(message.request, SUCCESS, ""), [extents[index] for index in wanted]
+
+    def known(self, member: Member, message: Fetch, fds: Sequence[int]) -> Shared:
+        """Whether the descriptor that a process was given is one that its own job offers."""
+        mine = (extents for (job, _, _), extents in self._offers.items() if job == member.job.id)
+        found = len(fds) == 1 and any(
+            number & HANDLES and same_file(fd, fds[0]) for extents in mine for number, fd in extents.items()
+        )
+        close_all(fds)
+        return Shared(message.request, SUCCESS if found else NOT_FOUND, "")
 
     def forget(self, job: str, pid: int) -> None:
         """A process ended: nobody can open what it offered any more."""

@@ -18,7 +18,8 @@ from typing import Any
 
 from gpuvirt import elf
 from gpuvirt.cli import connection, environment, nvml_probe, trial
-from gpuvirt.cli.findings import FAIL, OK, WARN, Finding, Patient, doors_in, driver_folder, trial_job
+from gpuvirt.cli.findings import FAIL, OK, WARN, Finding, Patient, driver_folder, trial_job
+from gpuvirt.cli.findings_programs import doors_in
 from gpuvirt.cli.program import Identity, check, find
 from gpuvirt.errors import GpuvirtError
 from gpuvirt.units import format_size

@@ -6,13 +6,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import click
 
-from gpuvirt.cli.findings import ALL, FAIL, OK, WARN, Finding, Patient
+from gpuvirt.cli import findings as machine
+from gpuvirt.cli import findings_programs as programs
+from gpuvirt.cli.findings import FAIL, OK, WARN, Finding, Patient
 from gpuvirt.cli.output import format_option, paint, plain, print_json, wants_colour
 
+ALL: tuple[Callable[[Patient], Finding | None], ...] = (  # later ones use what earlier ones found
+    machine.python, machine.libraries, machine.daemon, machine.sockets, machine.driver, machine.nvml,
+    programs.versions, programs.strangers, machine.preload, programs.doors, programs.calls,
+    machine.compiler, machine.shared_memory, machine.locked_memory,
+)  # fmt: skip
 _COLOURS = {OK: "green", WARN: "yellow", FAIL: "red"}
 
 

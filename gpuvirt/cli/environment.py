@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from gpuvirt.errors import AttachError
 
 _LOADER_CONFIGURATION = Path("/etc/ld.so.conf")
 _TRUSTED = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
-_TRIPLET = "x86_64-linux-gnu"
+_TRIPLET = f"{platform.machine()}-linux-gnu"
 
 
 @dataclass(frozen=True)

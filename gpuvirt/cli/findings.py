@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,7 @@ from gpuvirt.errors import GpuvirtError
 from gpuvirt.units import format_size
 
 OK, WARN, FAIL = "ok", "warn", "fail"
-_PROBE_TIMEOUT_S = 20
-_OLDEST_CUDA = 12000
+PROBE_TIMEOUT_S = 20
 _SHM_WANTED = 1 << 30  # bytes: below this, jobs that are swapped out soon fill the host's shared memory
 _MEMLOCK_WANTED = 64 << 20  # bytes
 
@@ -50,6 +49,7 @@ class Patient:
     soft: bool = False
     driver_version: str = ""
     cuda_version: int | None = None  # of the driver, for example 13050
+    on_gpu: dict[int, int] = field(default_factory=dict)  # pid -> index of the GPU, as NVML lists them
 
 
 def python(patient: Patient) -> Finding:
@@ -219,6 +219,7 @@ def nvml(patient: Patient) -> Finding:
         return Finding("nvml", FAIL, "NVML lists no GPU", "see 'nvidia-smi', or use the soft GPU")
     patient.driver_version = str(gpus[0]["driver_version"])
     patient.cuda_version = gpus[0].get("cuda_version")
+    patient.on_gpu = {int(process["pid"]): int(gpu["index"]) for gpu in gpus for process in gpu.get("processes", [])}
     names = "; ".join(f"{gpu['index']}: {gpu['name']}, {format_size(gpu['memory_total'])}" for gpu in gpus)
     return Finding("nvml", OK, f"driver {gpus[0]['driver_version']}; {names}")
 
@@ -244,7 +245,7 @@ def preload_in(attachment: environment.Attachment) -> Finding:
             env=environ,
             capture_output=True,
             text=True,
-            timeout=_PROBE_TIMEOUT_S,
+            timeout=PROBE_TIMEOUT_S,
             check=True,
         )
         answers = json.loads(done.stdout)
@@ -263,80 +264,6 @@ def preload_in(attachment: environment.Attachment) -> Finding:
     if complaints:
         return Finding("preload", WARN, f"{reached}, but {complaints[0]}", "correct LD_PRELOAD of this shell")
     return Finding("preload", OK, reached)
-
-
-def doors(patient: Patient) -> Finding:
-    """Does each way that programs bind to the driver and to NVML lead to the shims?"""
-    try:
-        with trial_job(patient) as job:
-            return doors_in(job)
-    except FileNotFoundError as error:
-        return Finding("doors", FAIL, str(error), "install gpuvirt with pip, which builds it")
-    except GpuvirtError as error:
-        return Finding("doors", FAIL, error.message, error.hint)
-
-
-def doors_in(attachment: environment.Attachment) -> Finding:
-    """Runs the probe as a program with this attachment."""
-    environ = environment.governed(os.environ, attachment, environment.system_folders())
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "gpuvirt.cli.doors_probe"],
-            env=environ, capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S, check=True,
-        )  # fmt: skip
-        answers: dict[str, str] = json.loads(done.stdout)
-    except (subprocess.SubprocessError, ValueError) as error:
-        return Finding("doors", FAIL, f"a test program under the shim failed ({error})", "see 'preload' above")
-    shim = attachment.preload.resolve()
-    wanted = {door: attachment.nvml_preload if door == "NVML" else shim for door in answers}
-    for door, found in answers.items():
-        target = wanted[door]
-        if target is not None and (
-            found.startswith("error:") or not found or Path(found).resolve() != target.resolve()
-        ):
-            return Finding("doors", FAIL, f"{door}: leads to {found or 'nothing'}, not to {target.name}",
-                           "see 'libraries' and 'driver' above", answers)  # fmt: skip
-    return Finding("doors", OK, f"all {len(answers)} ways to the driver and to NVML lead to the shims", facts=answers)
-
-
-def versions(patient: Patient) -> Finding:
-    """The driver's CUDA version against that of the headers that the shim was built from."""
-    from gpuvirt.control._control_block import lib
-
-    built = int(lib.GV_HEADER_VERSION)
-    facts: dict[str, Any] = {"headers": built, "driver": patient.cuda_version, "driver_version": patient.driver_version}
-    if patient.cuda_version is None:
-        return Finding("versions", WARN, f"built for CUDA {cuda(built)}; the driver did not say what it has",
-                       "see 'nvml' above", facts)  # fmt: skip
-    theirs = f"the driver ({patient.driver_version}) has CUDA {cuda(patient.cuda_version)}"
-    both = f"{theirs}, gpuvirt was built for {cuda(built)}"
-    if patient.cuda_version < _OLDEST_CUDA:
-        return Finding("versions", FAIL, both, f"install a driver for CUDA {cuda(_OLDEST_CUDA)} or newer", facts)
-    if patient.cuda_version > built:
-        return Finding("versions", WARN, f"{both}: newer functions pass ungoverned, and are counted (gpuvirt metrics)",
-                       "build gpuvirt with newer headers: pip install -U nvidia-cuda-runtime", facts)  # fmt: skip
-    return Finding("versions", OK, both, facts=facts)
-
-
-def cuda(version: int) -> str:
-    """13050 -> "13.5"."""
-    return f"{version // 1000}.{version % 1000 // 10}"
-
-
-def calls(patient: Patient) -> Finding | None:
-    """What the jobs of now have asked for that the shim does not govern."""
-    if patient.status is None:
-        return None
-    jobs = patient.status.get("jobs", [])
-    passed = sum(int(job.get("passed_calls") or 0) for job in jobs)
-    unknown = {job["job"]: int(job["unknown_names"]) for job in jobs if job.get("unknown_names")}
-    facts = {"passed_calls": passed, "unknown_names": unknown}
-    if unknown:
-        names = ", ".join(f"{job} ({count})" for job, count in unknown.items())
-        return Finding("calls", WARN, f"jobs have asked for functions that the shim does not know: {names}",
-                       "they go to the driver ungoverned: install a gpuvirt built for this CUDA", facts)  # fmt: skip
-    return Finding("calls", OK, f"no job has asked for a function that the shim does not know ({len(jobs)} jobs)",
-                   facts=facts)  # fmt: skip
 
 
 def compiler(patient: Patient) -> Finding | None:
@@ -379,9 +306,3 @@ def locked_memory(patient: Patient) -> Finding:
             "memlock", WARN, f"a process may lock only {format_size(soft)}", "raise it: ulimit -l, or LimitMEMLOCK="
         )
     return Finding("memlock", OK, format_size(soft))
-
-
-ALL: tuple[Callable[[Patient], Finding | None], ...] = (
-    python, libraries, daemon, sockets, driver, nvml, versions, preload, doors, calls, compiler, shared_memory,
-    locked_memory,
-)  # fmt: skip

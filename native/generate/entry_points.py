@@ -7,6 +7,7 @@
 entry_points.inc        GV_SYMBOL(index, symbol): every exported function, both drivers and the shim share the numbering
 proc_rows.inc           GV_ROW(name, version, variant, index): the cuGetProcAddress table, sorted
 row_types.c             one assertion per row: our symbol has the very type that NVIDIA declares for that version
+row_classes.tsv         for people: the class of each row and whose function it is answered with
 shim_forwarders.S       one jump through the real driver's table for each symbol that the shim does not hook
 shim_symbols.c          what the shim knows of each symbol: its class, our function, the counter of its calls
 shim_forwarded.inc      GV_FORWARDED(index, symbol): the symbols of shim_forwarders.S, for tests
@@ -35,6 +36,7 @@ from forwarders import (
     PASSED_SHARDS,
     PASSED_SLOTS,
     counters,
+    row_classes,
     shim_forwarded,
     shim_forwarders,
     shim_symbols,
@@ -256,6 +258,7 @@ def generate(
         "header_version.h": f"/* {BANNER} */\n{version}",
         "proc_rows.inc": proc_rows(rows, index),
         "results.inc": results(table.text),
+        "row_classes.tsv": row_classes(rows, names, answered, counted),
         "row_types.c": row_types(rows, include_extensions(extensions(include)[0])),
         "shim_forwarders.S": shim_forwarders(architecture, symbols, index, answered, counted),
         "shim_forwarded.inc": shim_forwarded(symbols, index, answered),

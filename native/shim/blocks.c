@@ -11,6 +11,7 @@
 #include "arena.h"
 #include "gate.h"
 #include "real_driver.h"
+#include "sharing.h"
 
 static void *names; /* tree of struct gv_block by name */
 
@@ -163,8 +164,10 @@ void gv_block_destroy(struct gv_block *block)
         gv_arena_drop(block->piece.place - 1);
     if (kept)
         gv_fixed_uncount(GV_FIXED_EXPORTED, block->bytes);
-    if (block->exported >= 0)
+    if (block->exported >= 0) {
         close(block->exported);
+        gv_sharing_withdraw_handle(block->serial);
+    }
     free(block);
     gv_extents_publish();
 }

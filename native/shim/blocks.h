@@ -39,7 +39,7 @@ struct gv_block {
     uint32_t native;
     uint32_t fixed_kind;  /* of a native block: what `fixed_bytes` is charged as */
     uint64_t fixed_bytes; /* 0: not charged */
-    int exported;         /* a descriptor of it, ours, to know it again; -1 = never exported */
+    int exported;         /* the descriptor that all exported ones are copies of; -1 = never exported */
     CUdeviceptr window;   /* where the control thread mapped it for a copy, 0 = nowhere */
     struct gv_mapping *mappings;
     struct gv_block *next, **link; /* in gv_memory.blocks; native ones are not there */
@@ -112,8 +112,6 @@ CUresult gv_mapping_open(const struct gv_mapping *mapping, uint64_t bytes);
 
 /* The answer for an address in a mapping of a block of ours. 1: answered (*result); 0: none of ours. */
 int gv_mapping_answer(void *data, CUpointer_attribute attribute, CUdeviceptr address, CUresult *result);
-/* As cuPointerGetAttributes. */
-CUresult gv_mapping_answers(unsigned count, const CUpointer_attribute *attributes, void **data, CUdeviceptr address);
 int gv_mapping_range(CUdeviceptr address, CUdeviceptr *base, size_t *bytes);
 
 #endif

@@ -8,6 +8,7 @@
 #include "gate.h"
 #include "marks.h"
 #include "streams.h"
+#include "waiting.h"
 
 enum { BEGIN_WAITS_NS = 100 * 1000 * 1000 };
 
@@ -246,12 +247,17 @@ void gv_capture_forget(void)
     GV_EXPORT CUresult cuStreamWaitEvent##suffix(CUstream hStream, CUevent hEvent, unsigned int Flags)                 \
     {                                                                                                                  \
         const CUstream stream = hStream == NULL ? default_stream : hStream;                                            \
-        if (!gv_anything_captures() || gv_stream_captures(stream))                                                     \
-            return REAL(cuStreamWaitEvent##suffix)(hStream, hEvent, Flags);                                            \
-        gv_capture_take_turn();                                                                                        \
-        gv_marks_before_capture(stream);                                                                               \
+        const uint64_t ticket = gv_pool_ticket();                                                                      \
+        const int may_join = gv_anything_captures() && !gv_stream_captures(stream);                                    \
+        if (may_join) {                                                                                                \
+            gv_capture_take_turn();                                                                                    \
+            gv_marks_before_capture(stream);                                                                           \
+        }                                                                                                              \
         const CUresult result = REAL(cuStreamWaitEvent##suffix)(hStream, hEvent, Flags);                               \
-        gv_capture_give_turn();                                                                                        \
+        if (may_join)                                                                                                  \
+            gv_capture_give_turn();                                                                                    \
+        if (ticket != 0 && result == CUDA_SUCCESS)                                                                     \
+            gv_pool_event_waited(hEvent, stream, ticket);                                                              \
         return result;                                                                                                 \
     }
 

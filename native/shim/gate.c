@@ -113,13 +113,14 @@ static void wait_for_change(uint32_t seen)
 void gv_gate_wait_for_stream(int per_thread)
 {
     /* Alone nobody wants the lease back; beside a capture the call itself is refused, and waiting could spoil the capture. */
-    if (gv_lease_state(gv_load32(&gv_gate.lease->word)) == GV_LEASE_OPEN || gv_anything_captures() ||
-        (__atomic_load_n(&gv_gate.obstacles, __ATOMIC_RELAXED) & GV_UNATTACHED))
+    if (gv_lease_state(gv_load32(&gv_gate.lease->word)) == GV_LEASE_OPEN ||
+        (__atomic_load_n(&gv_gate.obstacles, __ATOMIC_RELAXED) & GV_UNATTACHED) || !gv_capture_hold_off())
         return;
     if (per_thread)
         REAL(cuStreamSynchronize_ptsz)(NULL);
     else
         REAL(cuStreamSynchronize)(NULL); /* an error is the call's own to tell */
+    gv_capture_let_begin();
 }
 
 /*
@@ -128,7 +129,11 @@ void gv_gate_wait_for_stream(int per_thread)
  */
 static int may_step(CUstream stream)
 {
-    return gv_anything_captures() || REAL(cuStreamQuery)(stream) != CUDA_ERROR_NOT_READY;
+    if (!gv_capture_hold_off())
+        return 1;
+    const CUresult result = REAL(cuStreamQuery)(stream);
+    gv_capture_let_begin();
+    return result != CUDA_ERROR_NOT_READY;
 }
 
 static void still_idle(void);

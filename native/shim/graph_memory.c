@@ -9,6 +9,7 @@
 #include "gate.h"
 #include "memory.h"
 #include "room.h"
+#include "waiting.h"
 
 enum { BUCKETS = 256 };
 
@@ -216,6 +217,8 @@ static CUresult submit(CUresult (*call)(CUgraphExec, CUstream), CUgraphExec exec
     const struct gv_submission submission = gv_gate_enter(stream, per_thread);
     if (submission.refused != CUDA_SUCCESS)
         return submission.refused;
+    if (gv_pool_anything_waits())
+        gv_pool_event_ends(NULL); /* the graph may record any */
     const CUresult result = call(executable, stream);
     gv_gate_leave(&submission);
     if (__builtin_expect(result != CUDA_SUCCESS, 0))

@@ -58,6 +58,18 @@ GV_HOOK(cuGraphExecDestroy)
 GV_HOOK(cuGraphDestroy)
 GV_HOOK(cuDeviceGraphMemTrim)
 
+/* events.c: what pools follow */
+GV_HOOK(cuEventRecord)
+GV_HOOK(cuEventRecord_ptsz)
+GV_HOOK(cuEventRecordWithFlags)
+GV_HOOK(cuEventRecordWithFlags_ptsz)
+GV_HOOK(cuEventDestroy)
+GV_HOOK(cuEventDestroy_v2)
+GV_HOOK(cuCtxRecordEvent)
+GV_HOOK(cuGreenCtxRecordEvent)
+GV_HOOK(cuIpcGetEventHandle)
+GV_HOOK(cuIpcOpenEventHandle)
+
 /* activity.c: proofs of idleness */
 GV_HOOK(cuCtxSynchronize)
 GV_HOOK(cuCtxSynchronize_v2)

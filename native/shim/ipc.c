@@ -130,14 +130,14 @@ GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr,
 {
     struct gv_range range;
     int supported = 0;
-    if (handle == NULL || size == 0 || size > UINT64_MAX - dptr)
-        return CUDA_ERROR_INVALID_VALUE;
     if (gv_memory.bytes == 0 ||
         REAL(cuDeviceGetAttribute)(&supported, CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED, gv_memory.device) !=
             CUDA_SUCCESS ||
         !supported)
         return REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType,
                                                    flags); /* nothing of ours, or its error */
+    if (handle == NULL || size == 0 || size > UINT64_MAX - dptr)
+        return CUDA_ERROR_INVALID_VALUE;
     CUresult result = CUDA_SUCCESS;
     if (gv_memory_owns(dptr)) {
         if (!gv_memory_find(dptr, 1, &range) || size > range.address + range.bytes - dptr)

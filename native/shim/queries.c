@@ -158,16 +158,16 @@ GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_
                                           CUdeviceptr ptr)
 {
     struct gv_range range;
-    const int ours = gv_memory_owns(ptr);
-    if (!ours && gv_mapping_range(ptr, NULL, NULL))
-        return gv_mapping_answers(numAttributes, attributes, data, ptr);
-    const int known = find(ptr, &range);
+    CUresult told;
+    const int ours = gv_memory_owns(ptr), known = find(ptr, &range), mapped = gv_mapping_range(ptr, NULL, NULL);
     /* Null is an address that no driver knows; one of ours it knows as a reservation, with answers of its own. */
-    const CUresult result = REAL(cuPointerGetAttributes)(numAttributes, attributes, data, ours || known ? 0 : ptr);
-    if (result != CUDA_SUCCESS || !known)
+    const CUresult result =
+        REAL(cuPointerGetAttributes)(numAttributes, attributes, data, ours || known || mapped ? 0 : ptr);
+    if (result != CUDA_SUCCESS || !(known || mapped))
         return result;
     for (unsigned int i = 0; i < numAttributes; i++)
-        answer(attributes[i], data[i], ptr, &range);
+        if (!gv_mapping_answer(data[i], attributes[i], ptr, &told) && known)
+            answer(attributes[i], data[i], ptr, &range);
     return CUDA_SUCCESS;
 }
 

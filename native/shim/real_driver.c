@@ -6,31 +6,31 @@
 #include <errno.h>
 #include <link.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "environment.h"
-#include "gpuvirt/control_block_ops.h"
 #include "log.h"
 #include "symbols.h"
+
+static CUresult not_yet(void) { return CUDA_ERROR_NOT_INITIALIZED; }
+static CUresult absent(void) { return CUDA_ERROR_NOT_FOUND; } /* an older driver has no such function */
+static CUresult no_driver(void) { return CUDA_ERROR_NO_DEVICE; }
 
 /*
  * Where a call goes that came through a slot's opening stub. Until the driver is open all entries are `not_yet`: a driver
  * which calls or looks up cu* names while it is loaded gets an answer instead of a deadlock (nvshare#27).
  */
-void *gv_resolved[GV_SYMBOL_COUNT] __attribute__((visibility("hidden")));
+void *gv_resolved[GV_SYMBOL_COUNT]
+    __attribute__((visibility("hidden"))) = {[0 ... GV_SYMBOL_COUNT - 1] = (void *)not_yet};
 
 /*
- * Futex: 0, then the pid of the process that opens the driver, then OPENED (released: the tables are complete). A pid and not
- * a lock: the child of a fork in that moment finds its parent's pid there, has no thread that would go on, and opens itself.
+ * No lock of ours: each thread that comes too early opens the driver for itself, and the loader's own lock puts them in order.
+ * So nobody waits for us who holds that lock (a constructor of the program's that calls CUDA), and a fork at this moment
+ * leaves nothing locked. All find the same library and write the same addresses.
  */
-static uint32_t opening;
-enum { OPENED = 0x7fffffff };
-static __thread int must_not_wait; /* the thread that opens, and threads of the driver that it may be waiting for */
-static const char *opening_path;   /* written by the thread that opens, before the file's constructors run */
-
-static CUresult not_yet(void) { return CUDA_ERROR_NOT_INITIALIZED; }
-static CUresult absent(void) { return CUDA_ERROR_NOT_FOUND; } /* an older driver has no such function */
-static CUresult no_driver(void) { return CUDA_ERROR_NO_DEVICE; }
+static int opened; /* released when the tables are complete */
+static __thread int
+    must_not_wait;               /* a thread that opens, or one of the driver's that such a thread may be waiting for */
+static const char *opening_path; /* released before the file's constructors run */
 
 static const char *const well_known[] = {
 #ifdef __x86_64__
@@ -70,12 +70,18 @@ static const char *reason(void)
     return error != NULL ? error : "it is gpuvirt's shim and not a driver";
 }
 
+static int first_to_say(void)
+{
+    static int said;
+    return !__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED);
+}
+
 static void *find_driver(void)
 {
     const char *const given = gv_environment()->driver;
     if (given[0] != '\0') {
         void *handle = open_file(given);
-        if (handle == NULL)
+        if (handle == NULL && first_to_say())
             gv_log("cannot load the CUDA driver %s (GPUVIRT_DRIVER): %s", given, reason());
         return handle;
     }
@@ -84,8 +90,9 @@ static void *find_driver(void)
         if (handle != NULL)
             return handle;
     }
-    gv_log(
-        "no CUDA driver found (libcuda.so.1); start the program with `gpuvirt run`, or set GPUVIRT_DRIVER to its path");
+    if (first_to_say())
+        gv_log("no CUDA driver found (libcuda.so.1); start the program with `gpuvirt run`, or set GPUVIRT_DRIVER to "
+               "its path");
     return NULL;
 }
 
@@ -93,7 +100,7 @@ static void fill_tables(void *handle)
 {
     for (int i = 0; i < GV_SYMBOL_COUNT; i++) {
         void *function = handle == NULL ? (void *)no_driver : dlsym(handle, gv_symbols[i].name);
-        gv_resolved[i] = function == NULL ? (void *)absent : function;
+        __atomic_store_n(&gv_resolved[i], function == NULL ? (void *)absent : function, __ATOMIC_RELEASE);
     }
     /* Each slot goes from its stub to the function in one store: another thread jumps to either, and both are right. */
     for (int i = 0; i < GV_SYMBOL_COUNT; i++)
@@ -115,48 +122,33 @@ static int look_at(struct dl_phdr_info *object, size_t size, void *argument)
         const uintptr_t start = object->dlpi_addr + segment->p_vaddr;
         if (segment->p_type != PT_LOAD || whose->address < start || whose->address >= start + segment->p_memsz)
             continue;
-        whose->found = whose->file != NULL && strcmp(object->dlpi_name, whose->file) == 0;
+        whose->found = strcmp(object->dlpi_name, whose->file) == 0;
         return 1;
     }
     return 0;
 }
 
 /*
- * Does a thread of the driver call, which its constructor has started and may be waiting for? dladdr would wait for the
- * loader's lock, which the opening thread holds; dl_iterate_phdr does not.
+ * Does a thread of the driver call, which its constructor has started and may be waiting for? dladdr and dlopen would wait
+ * for the loader's lock, which the opening thread holds; dl_iterate_phdr does not.
  */
 static int called_by_driver(const void *caller)
 {
     struct whose whose = {(uintptr_t)caller, __atomic_load_n(&opening_path, __ATOMIC_ACQUIRE), 0};
+    if (whose.file == NULL)
+        return 0; /* nobody opens anything */
     dl_iterate_phdr(look_at, &whose);
     return whose.found;
 }
 
-static void open_driver(void)
-{
-    must_not_wait = 1;
-    for (int i = 0; i < GV_SYMBOL_COUNT; i++)
-        gv_resolved[i] = (void *)not_yet;
-    fill_tables(find_driver());
-    must_not_wait = 0;
-    __atomic_store_n(&opening, OPENED, __ATOMIC_RELEASE);
-    gv_futex_wake_all(&opening);
-}
-
 __attribute__((visibility("hidden"))) void gv_open_driver(const void *caller)
 {
-    const uint32_t own = (uint32_t)getpid();
-    for (;;) {
-        uint32_t seen = __atomic_load_n(&opening, __ATOMIC_ACQUIRE);
-        if (seen == OPENED || must_not_wait)
-            return;
-        if (seen == own) { /* another thread does it */
-            if ((must_not_wait = called_by_driver(caller)))
-                return;
-            gv_futex_wait(&opening, seen, 100000000);
-        } else if (__atomic_compare_exchange_n(&opening, &seen, own, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-            open_driver();
-            return;
-        }
-    }
+    if (__atomic_load_n(&opened, __ATOMIC_ACQUIRE) || must_not_wait || (must_not_wait = called_by_driver(caller)))
+        return;
+    must_not_wait = 1;
+    void *handle = find_driver();
+    if (!__atomic_load_n(&opened, __ATOMIC_ACQUIRE))
+        fill_tables(handle);
+    __atomic_store_n(&opened, 1, __ATOMIC_RELEASE);
+    must_not_wait = 0;
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "room.h"
 
-#include "capture.h"
 #include "gate.h"
 #include "memory.h"
 #include "pool.h"
@@ -84,18 +83,14 @@ static CUresult wait_for_room(uint64_t bytes, const uint32_t *after, uint64_t un
         const int early = after != NULL && __atomic_load_n(&restores, __ATOMIC_ACQUIRE) == *after;
         const CUresult lost = gv_gate_lost_context();
         const int late = until != 0 && gv_now_ns() > until;
-        const int hurry = gv_anything_captures();
         pthread_mutex_lock(&gv_memory.lock);
         const int cached = gv_memory.cache_count != 0;
-        const int settled = !early && settle(bytes, hurry);
+        const int settled = !early && settle(bytes, 0);
         if (!settled && (late || lost != CUDA_SUCCESS))
             settle(bytes, 1); /* the caller gives it back */
         pthread_mutex_unlock(&gv_memory.lock);
-        if (settled) {
-            if (hurry)
-                gv_session_poke(GV_POKE_WANT);
+        if (settled)
             return CUDA_SUCCESS;
-        }
         if (lost != CUDA_SUCCESS)
             return lost;
         if (late)
@@ -146,8 +141,6 @@ int gv_room_again(uint64_t bytes, int *tries)
         return 0;
     if (gv_extents_release_cached(bytes) != 0)
         return 1; /* that was physical memory */
-    if (gv_anything_captures())
-        return 0;
     const uint32_t after = __atomic_load_n(&restores, __ATOMIC_ACQUIRE);
     pthread_mutex_lock(&gv_memory.lock);
     gv_memory.fixed_bytes -= bytes;

@@ -13,8 +13,7 @@
 
 #include "cuda_api.h"
 
-/* Charges bytes and waits for room. CUDA_ERROR_OUT_OF_MEMORY beyond the quota, or the error of a context that is lost. While
- * anything in the process captures, it does not wait: the bytes are charged, and the daemon makes up for them later. */
+/* Charges bytes and waits for room. CUDA_ERROR_OUT_OF_MEMORY beyond the quota, or the error of a context that is lost. */
 CUresult gv_room_take(uint64_t bytes);
 void gv_room_give(uint64_t bytes);
 

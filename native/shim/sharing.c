@@ -152,6 +152,22 @@ CUresult gv_sharing_fetch(uint32_t pid, uint64_t of, uint64_t first, uint32_t co
     return result;
 }
 
+#define HANDLES (1ull << 63) /* extents are numbered from below */
+
+CUresult gv_sharing_offer_handle(uint64_t number, int descriptor)
+{
+    return gv_sharing_offer(HANDLES | number, 1, &descriptor);
+}
+
+void gv_sharing_withdraw_handle(uint64_t number) { gv_sharing_withdraw(HANDLES | number, 1); }
+
+int gv_sharing_is_ours(int descriptor)
+{
+    struct request request = {
+        .type = GV_FETCH, .size = sizeof request.message.fetch, .descriptors = {descriptor}, .count = 1};
+    return ask(&request, &request.message.fetch.request) == CUDA_SUCCESS;
+}
+
 /* --- control thread ------------------------------------------------------------------------------------------------------- */
 
 void gv_sharing_send(gv_sharing_sender *send)

@@ -21,6 +21,12 @@ void gv_sharing_withdraw(uint64_t first, uint32_t count);
 /* Extents of another process of the job; at most GV_SHARE_MAX. The descriptors are the caller's. */
 CUresult gv_sharing_fetch(uint32_t pid, uint64_t nonce, uint64_t first, uint32_t count, int *descriptors);
 
+/* What the program exports itself as a descriptor, by a number of ours: so that whoever imports it is not charged again. */
+CUresult gv_sharing_offer_handle(uint64_t number, int descriptor);
+void gv_sharing_withdraw_handle(uint64_t number);
+/* Is this descriptor one that a process of the job offered so? */
+int gv_sharing_is_ours(int descriptor);
+
 /* --- control thread --- */
 
 typedef void gv_sharing_sender(uint16_t type, void *message, size_t size, const int *descriptors, int count);

@@ -32,6 +32,7 @@ static void remember(const CUuuid *id, uint8_t answer)
 
 GV_EXPORT CUresult cuGetExportTable(const void **ppExportTable, const CUuuid *pExportTableId)
 {
+    gv_open_driver(__builtin_return_address(0)); /* libcuda looks tables up while it is loaded (real_driver.c) */
     const CUresult result = REAL(cuGetExportTable)(ppExportTable, pExportTableId);
     if (pExportTableId != NULL)
         remember(pExportTableId, result == CUDA_SUCCESS ? GIVEN : REFUSED);

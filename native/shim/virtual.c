@@ -6,13 +6,13 @@
 #include <fcntl.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "blocks.h"
 #include "pool.h"
 #include "real_driver.h"
 #include "session.h"
+#include "sharing.h"
 
 /* --- create --------------------------------------------------------------------------------------------------------------- */
 
@@ -155,6 +155,36 @@ GV_EXPORT CUresult cuMemGetAllocationPropertiesFromHandle(CUmemAllocationProp *p
 
 /* --- other processes ------------------------------------------------------------------------------------------------------ */
 
+/* All descriptors of a block are copies of its first, which we keep to know it again. */
+static CUresult export_block(struct gv_block *block, int *descriptor)
+{
+    CUmemGenericAllocationHandle physical = 0;
+    int first = -1;
+    CUresult result = gv_block_keep(block, &physical);
+    if (result != CUDA_SUCCESS)
+        return result;
+    pthread_mutex_lock(&gv_memory.lock);
+    const int known = block->exported;
+    pthread_mutex_unlock(&gv_memory.lock);
+    if (known < 0) {
+        result = REAL(cuMemExportToShareableHandle)(&first, physical, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0);
+        if (result != CUDA_SUCCESS)
+            return result;
+        fcntl(first, F_SETFD, FD_CLOEXEC);
+        pthread_mutex_lock(&gv_memory.lock);
+        const int late = block->exported >= 0; /* another thread was faster */
+        if (!late)
+            block->exported = first;
+        pthread_mutex_unlock(&gv_memory.lock);
+        if (late)
+            close(first);
+        else
+            gv_sharing_offer_handle(block->serial, first); /* without an answer: the importer is charged too */
+    }
+    *descriptor = fcntl(block->exported, F_DUPFD, 3);
+    return *descriptor >= 0 ? CUDA_SUCCESS : CUDA_ERROR_OPERATING_SYSTEM;
+}
+
 /* From now on somebody outside may hold the memory: it stays where it is. */
 GV_EXPORT CUresult cuMemExportToShareableHandle(void *shareableHandle, CUmemGenericAllocationHandle handle,
                                                 CUmemAllocationHandleType handleType, unsigned long long flags)
@@ -172,37 +202,9 @@ GV_EXPORT CUresult cuMemExportToShareableHandle(void *shareableHandle, CUmemGene
     pthread_mutex_unlock(&gv_memory.lock);
     if (!allowed)
         return CUDA_ERROR_INVALID_VALUE;
-    CUmemGenericAllocationHandle physical = 0;
-    CUresult result = gv_block_keep(block, &physical);
-    if (result == CUDA_SUCCESS)
-        result = REAL(cuMemExportToShareableHandle)(shareableHandle, physical, handleType, flags);
-    if (result == CUDA_SUCCESS && block->exported < 0) {
-        const int copy = fcntl(*(const int *)shareableHandle, F_DUPFD_CLOEXEC, 0);
-        pthread_mutex_lock(&gv_memory.lock);
-        const int other = block->exported >= 0; /* another thread was faster */
-        if (!other)
-            block->exported = copy;
-        pthread_mutex_unlock(&gv_memory.lock);
-        if (other && copy >= 0)
-            close(copy);
-    }
+    const CUresult result = export_block(block, shareableHandle);
     release(handle);
     return result;
-}
-
-/* Is the descriptor one that a block of ours was exported as? */
-static int is_own(int descriptor)
-{
-    struct stat theirs, ours;
-    int own = 0;
-    if (fstat(descriptor, &theirs) != 0)
-        return 0;
-    pthread_mutex_lock(&gv_memory.lock);
-    for (const struct gv_block *block = gv_memory.blocks; block != NULL && !own; block = block->next)
-        own = block->exported >= 0 && fstat(block->exported, &ours) == 0 && ours.st_dev == theirs.st_dev &&
-              ours.st_ino == theirs.st_ino && S_ISREG(theirs.st_mode);
-    pthread_mutex_unlock(&gv_memory.lock);
-    return own;
 }
 
 GV_EXPORT CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *handle, void *osHandle,
@@ -211,8 +213,10 @@ GV_EXPORT CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *
     CUresult result = REAL(cuMemImportFromShareableHandle)(handle, osHandle, shHandleType);
     if (result != CUDA_SUCCESS)
         return result;
-    const int own = shHandleType == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR && is_own((int)(intptr_t)osHandle);
-    /* How large it is shows when it is mapped; then it is charged. */
+    /* What the job has is charged already. How large other memory is shows when it is mapped; then it is charged. */
+    const int attached = !(__atomic_load_n(&gv_gate.obstacles, __ATOMIC_ACQUIRE) & GV_UNATTACHED);
+    const int own = attached && shHandleType == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR &&
+                    gv_sharing_is_ours((int)(intptr_t)osHandle);
     if (gv_block_note(*handle, 0, own ? GV_FIXED_MAPPING : GV_FIXED_IMPORTED, 0) != 0) {
         REAL(cuMemRelease)(*handle);
         result = CUDA_ERROR_OUT_OF_MEMORY;

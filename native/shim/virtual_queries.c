@@ -4,8 +4,6 @@
  */
 #include "blocks.h"
 
-#include <string.h>
-
 /* All that answers need, copied under the lock. */
 struct told {
     uint64_t reservation, reservation_bytes, base, bytes;
@@ -94,36 +92,6 @@ int gv_mapping_answer(void *data, CUpointer_attribute attribute, CUdeviceptr add
         return 0;
     *result = data == NULL ? CUDA_ERROR_INVALID_VALUE : answer(&told, data, attribute, address);
     return 1;
-}
-
-/* Bytes that the answer of an attribute has. */
-static size_t width_of(CUpointer_attribute attribute)
-{
-    switch (attribute) {
-    case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
-        return sizeof(CUDA_POINTER_ATTRIBUTE_P2P_TOKENS);
-    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
-    case CU_POINTER_ATTRIBUTE_LOCALITY_DOMAIN_ORDINAL:
-        return sizeof(int);
-    default: /* of those that have no answer here: context, host pointer */
-        return sizeof(void *);
-    }
-}
-
-CUresult gv_mapping_answers(unsigned count, const CUpointer_attribute *attributes, void **data, CUdeviceptr address)
-{
-    struct told told;
-    if (count == 0 || attributes == NULL || data == NULL || !look_up(address, &told))
-        return CUDA_ERROR_INVALID_VALUE;
-    for (unsigned i = 0; i < count; i++) {
-        if (attributes[i] < CU_POINTER_ATTRIBUTE_CONTEXT ||
-            attributes[i] > CU_POINTER_ATTRIBUTE_LOCALITY_DOMAIN_ORDINAL || data[i] == NULL)
-            return CUDA_ERROR_INVALID_VALUE;
-        if (answer(&told, data[i], attributes[i], address) !=
-            CUDA_SUCCESS) /* no error here: what does not apply is 0 */
-            memset(data[i], 0, width_of(attributes[i]));
-    }
-    return CUDA_SUCCESS;
 }
 
 int gv_mapping_range(CUdeviceptr address, CUdeviceptr *base, size_t *bytes)

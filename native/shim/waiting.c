@@ -14,37 +14,29 @@
 #include "real_driver.h"
 #include "streams.h"
 
-enum { REUSE_DEPTH = 16, RECLAIM_DEPTH = 8 };
-
-/*
- * What orders a free before an allocation: a stream. A handle alone does not say which: the default streams have the same in
- * every context, the per-thread ones in every thread. And a destroyed stream's handle may come again: gv_pool_stream_ends.
- */
-struct order {
-    CUstream stream;
-    CUcontext context;
-    uint64_t thread; /* of the per-thread default stream, else 0 */
-};
-#define NO_STREAM ((CUstream) - 1)
+enum { REUSE_DEPTH = 16, RECLAIM_DEPTH = 8, FOLLOW_DEPTH = 2 * REUSE_DEPTH };
 
 /* A range that was freed on a stream and waits for it. */
 struct waiting {
     struct gv_range *range;
-    struct order order; /* its context is the one that the event lives in */
-    CUevent event;      /* NULL: waits until nothing captures, then for the context */
-    int patient;        /* not given back just because it is asked and has passed */
+    struct gv_order order; /* its context is the one that the event lives in */
+    CUevent event;         /* NULL: waits until nothing captures, then for the context */
+    struct gv_follow follow;
+    int patient; /* not given back just because it is asked and has passed */
     struct waiting *next;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t put_down = PTHREAD_COND_INITIALIZER;
 static struct waiting *oldest, **newest = &oldest; /* under lock */
+static uint64_t records;                           /* of events, that were noted; under lock */
+static uint32_t follows_none;                      /* events may be recorded where we do not see it */
 static struct waiting *in_hand;                    /* taken out by threads that look at them now; under lock */
 
-static struct order order_of(CUstream stream, CUcontext context)
+static struct gv_order order_of(CUstream stream, CUcontext context)
 {
-    return (struct order){stream == CU_STREAM_LEGACY ? NULL : stream, context,
-                          stream == CU_STREAM_PER_THREAD ? gv_streams_thread_number() : 0};
+    return (struct gv_order){stream == CU_STREAM_LEGACY ? NULL : stream, context,
+                             stream == CU_STREAM_PER_THREAD ? gv_streams_thread_number() : 0};
 }
 
 void gv_waiting_forget(void)
@@ -55,6 +47,9 @@ void gv_waiting_forget(void)
     oldest = NULL;
     newest = &oldest;
 }
+
+int gv_pool_anything_waits(void) { return __atomic_load_n(&oldest, __ATOMIC_RELAXED) != NULL; }
+void gv_pool_follows_no_event(void) { __atomic_store_n(&follows_none, 1, __ATOMIC_RELEASE); }
 
 static void append(struct waiting *entry)
 {
@@ -93,7 +88,7 @@ int gv_pool_free_after_captures(struct gv_range *range)
         return -1;
     gv_pool_given(range); /* now: once it is in the list another thread may end it */
     entry->range = range;
-    entry->order = (struct order){NO_STREAM, range->context, 0}; /* never reused without waiting */
+    entry->order = (struct gv_order){GV_NO_STREAM, range->context, 0}; /* never reused without waiting */
     append(entry);
     return 0;
 }
@@ -205,9 +200,11 @@ void gv_pool_stream_ends(CUstream stream)
     pthread_mutex_lock(&lock);
     struct waiting *const lists[] = {oldest, in_hand};
     for (int i = 0; i < 2; i++)
-        for (struct waiting *entry = lists[i]; entry != NULL; entry = entry->next)
+        for (struct waiting *entry = lists[i]; entry != NULL; entry = entry->next) {
             if (entry->order.stream == stream)
-                entry->order.stream = NO_STREAM;
+                entry->order.stream = GV_NO_STREAM;
+            gv_follow_drop_stream(&entry->follow, stream);
+        }
     pthread_mutex_unlock(&lock);
 }
 
@@ -240,14 +237,10 @@ void gv_pool_context_ended(struct waiting *its, int gone)
             gv_memory_give(entry->range);
             free(entry);
         } else {
+            entry->follow = (struct gv_follow){.stream_count = 0}; /* it may be too far back to be looked at */
             append(entry);
         }
     }
-}
-
-static int same_order(struct order a, struct order b)
-{
-    return a.stream == b.stream && a.context == b.context && a.thread == b.thread;
 }
 
 struct gv_range *gv_pool_reuse_later(uint64_t bytes, CUstream stream)
@@ -282,13 +275,13 @@ struct gv_range *gv_pool_reuse_later(uint64_t bytes, CUstream stream)
 
 struct gv_range *gv_pool_reuse(uint64_t bytes, CUstream stream, CUcontext context, int follow)
 {
-    const struct order order = order_of(stream, context);
+    const struct gv_order order = order_of(stream, context);
     struct waiting *found = NULL;
-    (void)follow;
     pthread_mutex_lock(&lock);
     int depth = 0;
     for (struct waiting **link = &oldest; *link != NULL && depth < REUSE_DEPTH; link = &(*link)->next, depth++) {
-        if (same_order((*link)->order, order) && (*link)->range->asked_bytes == bytes) {
+        if ((*link)->range->asked_bytes == bytes && (*link)->event != NULL &&
+            (gv_same_order((*link)->order, order) || (follow && gv_follow_has_stream(&(*link)->follow, order)))) {
             found = unlink_entry(link);
             break;
         }
@@ -302,4 +295,64 @@ struct gv_range *gv_pool_reuse(uint64_t bytes, CUstream stream, CUcontext contex
     gv_capture_restore(mode);
     free(found);
     return range;
+}
+
+/* --- events behind frees (follow.h) --------------------------------------------------------------------------------------- */
+
+void gv_pool_event_ends(CUevent event)
+{
+    if (!gv_pool_anything_waits() && __atomic_load_n(&in_hand, __ATOMIC_RELAXED) == NULL)
+        return;
+    pthread_mutex_lock(&lock);
+    struct waiting *const lists[] = {oldest, in_hand};
+    for (int i = 0; i < 2; i++) {
+        int depth = 0;
+        for (struct waiting *entry = lists[i]; entry != NULL && depth < FOLLOW_DEPTH; entry = entry->next, depth++) {
+            if (event != NULL)
+                gv_follow_drop_event(&entry->follow, event);
+            else
+                entry->follow.event_count = 0;
+        }
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void gv_pool_event_recorded(CUevent event, CUstream stream)
+{
+    CUcontext context = NULL;
+    if (__atomic_load_n(&follows_none, __ATOMIC_ACQUIRE) || gv_stream_captures(stream) ||
+        REAL(cuCtxGetCurrent)(&context) != CUDA_SUCCESS)
+        return;
+    const struct gv_order order = order_of(stream, context);
+    int depth = 0;
+    pthread_mutex_lock(&lock);
+    records++;
+    for (struct waiting *entry = oldest; entry != NULL && depth < REUSE_DEPTH; entry = entry->next, depth++)
+        if (gv_same_order(entry->order, order) || gv_follow_has_stream(&entry->follow, order))
+            gv_follow_add_event(&entry->follow, event, records);
+    pthread_mutex_unlock(&lock);
+}
+
+uint64_t gv_pool_ticket(void)
+{
+    if (!gv_pool_anything_waits())
+        return 0;
+    pthread_mutex_lock(&lock);
+    const uint64_t ticket = records;
+    pthread_mutex_unlock(&lock);
+    return ticket;
+}
+
+void gv_pool_event_waited(CUevent event, CUstream stream, uint64_t ticket)
+{
+    CUcontext context = NULL;
+    if (gv_stream_captures(stream) || REAL(cuCtxGetCurrent)(&context) != CUDA_SUCCESS)
+        return;
+    const struct gv_order order = order_of(stream, context);
+    int depth = 0;
+    pthread_mutex_lock(&lock);
+    for (struct waiting *entry = oldest; entry != NULL && depth < REUSE_DEPTH; entry = entry->next, depth++)
+        if (gv_follow_has_event(&entry->follow, event, ticket))
+            gv_follow_add_stream(&entry->follow, order);
+    pthread_mutex_unlock(&lock);
 }

@@ -6,6 +6,7 @@
 #define GPUVIRT_SHIM_WAITING_H
 
 #include "cuda_api.h"
+#include "follow.h"
 #include "ranges.h"
 
 /*
@@ -46,6 +47,17 @@ void gv_pool_context_ended(struct waiting *its, int gone);
  * host memory to remember it, and nothing was done.
  */
 int gv_pool_free_after_captures(struct gv_range *range);
+
+/*
+ * Events, as follow.h needs them. An event is forgotten (NULL: all are) before the driver records it anew or a graph may, and
+ * noted after the driver has. A wait counts when the record was noted before (the ticket) and not forgotten since.
+ */
+int gv_pool_anything_waits(void);
+void gv_pool_event_ends(CUevent event);
+void gv_pool_event_recorded(CUevent event, CUstream stream);
+uint64_t gv_pool_ticket(void); /* 0: nothing to note */
+void gv_pool_event_waited(CUevent event, CUstream stream, uint64_t ticket);
+void gv_pool_follows_no_event(void);
 
 void gv_waiting_forget(void);
 

@@ -102,6 +102,7 @@ enum gv_kind {
     GV_LINK,
     GV_ARRAY,
     GV_MIPMAP,
+    GV_EXTERNAL,
     GV_GRAPH,
     GV_GRAPH_NODE,
     GV_GRAPH_EXEC,

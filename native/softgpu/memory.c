@@ -76,6 +76,7 @@ static bool close_region(struct gv_region *region, void *data)
         free_region(region);
         break;
     case GV_REGION_IMPORTED:
+    case GV_REGION_EXTERNAL:
         gv_imported_free(region);
         break;
     case GV_REGION_HOST:
@@ -95,6 +96,7 @@ void gv_memory_close(struct gv_context *context)
 {
     pthread_mutex_lock(&gv_memory_lock);
     gv_region_each(close_region, context);
+    gv_external_close(context);
     gv_kernel_heap_close(context);
     pthread_mutex_unlock(&gv_memory_lock);
 }
@@ -133,10 +135,11 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
     GV_TRY(gv_capture_check_unsafe());
     pthread_mutex_lock(&gv_memory_lock);
     struct gv_region *region = gv_region_find(dptr);
-    const bool freeable = region != NULL && region->base == dptr &&
-                          (region->kind == GV_REGION_DEVICE || gv_is_pool_kind(region->kind) ||
-                           region->kind == GV_REGION_POOL_IMPORTED || region->kind == GV_REGION_MANAGED) &&
-                          gv_region_freeable(region);
+    const bool freeable =
+        region != NULL && region->base == dptr &&
+        (region->kind == GV_REGION_DEVICE || gv_is_pool_kind(region->kind) || region->kind == GV_REGION_POOL_IMPORTED ||
+         region->kind == GV_REGION_MANAGED || region->kind == GV_REGION_EXTERNAL) &&
+        gv_region_freeable(region);
     struct gv_context *owner = freeable && region->context != NULL ? region->context : context;
     pthread_mutex_unlock(&gv_memory_lock);
     if (!freeable)
@@ -152,6 +155,8 @@ GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
             free_region(region);
         else if (region->kind == GV_REGION_POOL_IMPORTED)
             gv_pool_imported_free(region);
+        else if (region->kind == GV_REGION_EXTERNAL)
+            gv_imported_free(region);
         else if (gv_is_pool_kind(region->kind))
             gv_pool_free(region, NULL, 0);
         else

@@ -100,6 +100,7 @@ enum gv_region_kind {
     GV_REGION_POOL_MANAGED,  /* of a pool of managed memory */
     GV_REGION_POOL_IMPORTED, /* of another process's pool */
     GV_REGION_IMPORTED,      /* of another process (ipc_memory.c) */
+    GV_REGION_EXTERNAL,      /* of a descriptor (external.c) */
     GV_REGION_KERNEL,        /* malloc of a kernel: no address of the driver's calls */
     GV_REGION_ARRAY,         /* not an address of programs: pointer queries do not find it */
 };
@@ -113,7 +114,7 @@ struct gv_region {
     struct gv_segment *segment; /* DEVICE, GLOBAL, POOL */
     struct gv_heap *heap;
     void *pool;
-    void *owner;                            /* ARRAY: the array or mipmap; IMPORTED: what ipc_memory.c knows */
+    void *owner; /* ARRAY: the array or mipmap; IMPORTED, EXTERNAL: what ipc_memory.c knows */
     struct gv_graph_allocation *allocation; /* of a graph; NULL: of a pool */
     bool sync_memops;
 };
@@ -148,6 +149,7 @@ void gv_pool_imported_free(struct gv_region *region);
 CUresult gv_pool_free_imported(CUdeviceptr address, struct gv_stream *stream);
 void gv_imported_free(struct gv_region *region); /* the same for memory of another process */
 void gv_managed_free(struct gv_region *region);
+void gv_external_close(struct gv_context *context); /* under the lock */
 /* Managed memory that is charged to the device goes to the host; false: there is none. Takes no lock of memory.c. */
 bool gv_managed_make_room(int device, uint64_t bytes);
 void gv_host_memory_free(struct gv_region *region); /* under the lock; frees memory and region */

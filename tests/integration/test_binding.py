@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,36 +99,46 @@ print(runtime.cudaGetDeviceCount(ctypes.byref(count)))
 """
 
 
-@pytest.mark.parametrize("wheel", sorted(ASKED))
-def test_what_the_cuda_runtime_asks_for_lands_right(newer_driver: Path, wheel: str, tmp_path: Path) -> None:
-    """libcudart itself cannot start on the soft GPU (no export tables), but first it looks up all that it uses.
+def judged(newer_driver: Path, record: Path, *command: str) -> list[tuple[Any, Any]]:
+    """(question, answer) of all look-ups that a program makes under the shim; none is answered wrong.
 
-    The driver behind the shim writes these questions down; then each is asked again, and the answer is judged.
+    The driver behind the shim writes the questions down; then each is asked again, and the answer is judged.
     """
-    name, expected = ASKED[wheel]
-    library, record = wheel_library(wheel, name), tmp_path / "record"
     environ = governed(newer_driver, GPUVIRT_TEST_BEHIND=str(SOFT_DRIVER), GPUVIRT_TEST_RECORD=str(record))
-    command = [sys.executable, "-c", RUNTIME, str(library)]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in record.read_text().splitlines()]
-    assert len(lines) == expected
-    assert lines[0] == ["(empty)", "0", "0"]
     abi = audit()
     questions = [
         abi.Question("v2", "" if asked == "(empty)" else asked, int(version), int(flags), status=False)
-        for asked, version, flags in lines
+        for asked, version, flags in (line.split() for line in record.read_text().splitlines())
     ]
     answers = ask(questions)
     rules = abi.Rules(table(), 13050)
-    wrong = [(q.line(), a) for q, a in zip(questions, answers, strict=True) if a != rules.answer(q)]
-    assert not wrong
-    ours = sum(answer.owner == "shim" for answer in answers)
-    assert ours > expected / 3
-    assert [answer.symbol for q, answer in zip(questions, answers, strict=True) if q.name == "cuGetProcAddress"] == [
+    assert not [(q.line(), a) for q, a in zip(questions, answers, strict=True) if a != rules.answer(q)]
+    return list(zip(questions, answers, strict=True))
+
+
+@pytest.mark.parametrize("wheel", sorted(ASKED))
+def test_what_the_cuda_runtime_asks_for_lands_right(newer_driver: Path, wheel: str, tmp_path: Path) -> None:
+    """libcudart itself cannot start on the soft GPU (no export tables), but first it looks up all that it uses."""
+    name, expected = ASKED[wheel]
+    library = wheel_library(wheel, name)
+    found = judged(newer_driver, tmp_path / "record", sys.executable, "-c", RUNTIME, str(library))
+    assert len(found) == expected
+    assert (found[0][0].name, found[0][0].version) == ("", 0)
+    assert sum(answer.owner == "shim" for _, answer in found) > expected / 3
+    assert [answer.symbol for question, answer in found if question.name == "cuGetProcAddress"] == [
         "cuGetProcAddress",
         "cuGetProcAddress_v2",
     ]
+
+
+def test_what_cuda_python_asks_for_lands_right(newer_driver: Path, tmp_path: Path) -> None:
+    """cuda.bindings looks everything up at once, without status words."""
+    code = "from cuda.bindings import driver; driver.cuInit(0)"
+    found = judged(newer_driver, tmp_path / "record", sys.executable, "-c", code)
+    assert len(found) > 400
+    assert {answer.owner for _, answer in found} == {"shim", "driver", "nobody"}
 
 
 def test_calls_that_pass_through_are_counted_and_unknown_names_are_told_once(newer_driver: Path) -> None:

@@ -46,6 +46,24 @@ def test_healthy(machine: Host) -> None:
     assert machine.admin.call("status", all=True)["jobs"] == [], "nothing stays of the trial jobs"
 
 
+def test_somebody_past_gpuvirt(machine: Host) -> None:
+    program = machine.bare("mixer.py", "--memory", "16", "--seconds", "60")
+    program.wait_for("step 1")
+    code, found = doctor(machine)
+    assert code == 0
+    [stranger] = found["strangers"]
+    assert stranger["state"] == "warn" and stranger["facts"] == {"pids": [program.pid]}
+    machine.job("mixer.py", "--memory", "16", "--seconds", "60").wait_for("step 1")
+
+    def unmanaged() -> bool:  # NVML is asked again when somebody attaches
+        text = str(machine.admin.call("metrics")["text"])
+        return any(
+            line.startswith("gpuvirt_gpu_unmanaged_processes") and line.endswith(" 1") for line in text.split("\n")
+        )
+
+    machine.until(unmanaged, "the metric")
+
+
 def test_a_program_that_behaves(machine: Host) -> None:
     code, found = doctor(machine, sys.executable, str(PROGRAMS / "mixer.py"), "--memory", "32", "--seconds", "1.5")
     assert code == 0, found

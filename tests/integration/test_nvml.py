@@ -93,6 +93,16 @@ def test_a_program_that_only_looks_is_no_client(machine: Host, neighbour: Progra
     assert machine.admin.call("status", all=True)["jobs"][-1]["attached"] is False
 
 
+def test_from_another_pid_namespace(machine: Host) -> None:
+    """Processes that the asking one cannot see are not listed under wrong numbers; what they have counts."""
+    inside = ["unshare", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not make pid namespaces")
+    program = watched(machine, *inside, sys.executable, "-c", QUESTIONS + "say()")
+    [device] = seen(program)
+    assert (device["total"], device["used"], device["processes"]) == (100, 16, [])
+
+
 def test_polling_costs_nothing(machine: Host) -> None:
     code = "end = time.time() + 0.6\nwhile time.time() < end: ask(handles[0])\nsay()"
     before = machine.status()["daemon"]["counters"].get("queries", 0)

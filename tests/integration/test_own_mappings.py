@@ -58,6 +58,18 @@ def test_more_than_the_quota_is_out_of_memory(machine: Host) -> None:
     accounts_are_zero(machine)
 
 
+def test_a_restore_that_fails_in_the_middle_is_rolled_back(machine: Host) -> None:
+    """The driver has no memory for the 30th and the 55th piece, with others of the same restore in their place already."""
+    rules = "cuMemCreate:30:OUT_OF_MEMORY;cuMemCreate:55:OUT_OF_MEMORY"
+    rival = machine.job("mixer.py", "--memory", "160", "--seconds", "60", name="rival")
+    rival.wait_for("step 1")
+    job = machine.job("expandable.py", "--memory", "160", "--steps", "6", name="job", GPUVIRT_SOFTGPU_FAULTS=rules)
+    assert job.wait() == 0, machine.report()
+    assert "result: OK" in job.text
+    rival.stop()
+    accounts_are_zero(machine)
+
+
 def test_killed_while_it_is_swapped() -> None:
     with host() as machine:
         survivor = machine.job("mixer.py", "--memory", "176", "--seconds", "4", name="survivor")

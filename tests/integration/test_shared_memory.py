@@ -43,3 +43,17 @@ def test_the_job_shows_what_is_shared(machine: Host) -> None:
     job = machine.job_named("owner")
     assert job["charged"] <= 8 * MIB, job
     assert job["resident"] == job["charged"], job
+
+
+def test_exported_handles_are_charged_once_and_stay(machine: Host) -> None:
+    """A descriptor of the program's own memory in another process of the job; a neighbour that needs the room."""
+    rival = machine.job("mixer.py", "--memory", "224", "--seconds", "60", name="rival")
+    rival.wait_for("step 1")
+    pair = machine.job("exported.py", "--memory", "16", "--rounds", "3", "--pause", "0.2", name="pair")
+    pair.wait_for("round 1")
+    machine.until(lambda: len(machine.job_named("pair")["pids"]) == 2, "both processes")
+    job = machine.job_named("pair")
+    assert 16 * MIB <= job["charged"] <= 18 * MIB, job
+    assert pair.wait() == 0, machine.report()
+    assert "result: OK" in pair.text
+    rival.stop()

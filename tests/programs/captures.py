@@ -19,10 +19,10 @@ from device import CudaError, call, launch_mix, load_mix, open_device
 from mixer import expected
 
 MIB = 1 << 20
-SIZE = 2 * MIB
+SIZE = 16 * MIB
 WORDS = SIZE // 4
-PASSES = 300
-BALLAST = 160 * MIB  # of a device of 256: with a rival of the same size, it leaves at each hand-over
+PASSES = 40  # many turns of work, given in one
+BALLAST = 128 * MIB  # of a device of 256: with a rival of 160, most of it leaves at each hand-over
 NON_BLOCKING = cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value
 RELAXED = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED
 GLOBAL = cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_GLOBAL
@@ -56,12 +56,13 @@ class Words:
 
     def verify(self) -> None:
         found = np.empty(WORDS, dtype=np.uint32)
+        call(cu.cuCtxSynchronize)
         call(cu.cuMemcpyDtoH, found.ctypes.data, self.address, SIZE)
         check(bool(np.array_equal(found, expected(self.seed, WORDS, self.passes))), True, "words as mixed")
 
 
 def fill_device() -> None:
-    """Memory that makes every hand-over a swap. Its words are looked at by nobody."""
+    """Memory that makes every hand-over a swap; what comes after it leaves first. Its words are looked at by nobody."""
     call(cu.cuMemsetD32, call(cu.cuMemAlloc, BALLAST), 7, BALLAST // 4)
     call(cu.cuCtxSynchronize)
     print("ready", flush=True)
@@ -88,8 +89,8 @@ def launches(kernel: Any) -> None:
 
 def work_before(kernel: Any) -> None:
     """A stream begins to capture, and another is drawn into that, while both are at work."""
-    one, two = Words(1), Words(2)
     fill_device()
+    one, two = Words(1), Words(2)
     first, second = (call(cu.cuStreamCreate, NON_BLOCKING) for _ in range(2))
     event = call(cu.cuEventCreate, 2)
     one.mix(kernel, first, PASSES)
@@ -97,7 +98,7 @@ def work_before(kernel: Any) -> None:
     call(cu.cuStreamBeginCapture, first, RELAXED)
     call(cu.cuEventRecord, event, first)
     call(cu.cuStreamWaitEvent, second, event, 0)
-    time.sleep(1.0)
+    time.sleep(0.5)
     cu.cuStreamEndCapture(first)  # the fork was not joined
     one.verify()
     two.verify()
@@ -105,14 +106,14 @@ def work_before(kernel: Any) -> None:
 
 def work_of_a_thread(kernel: Any) -> None:
     """A thread works on its own default stream while a blocking stream captures."""
+    fill_device()
     words = Words(1)
     blocking, context = call(cu.cuStreamCreate, 0), call(cu.cuCtxGetCurrent)
-    fill_device()
 
     def work() -> None:
         call(cu.cuCtxSetCurrent, context)
         words.mix(kernel, PER_THREAD, PASSES)
-        time.sleep(1.0)
+        time.sleep(0.5)
 
     call(cu.cuStreamBeginCapture, blocking, RELAXED)
     thread = threading.Thread(target=work)
@@ -124,13 +125,13 @@ def work_of_a_thread(kernel: Any) -> None:
 
 def work_of_a_destroyed_stream(kernel: Any) -> None:
     """A stream is destroyed while it works; then another one captures."""
-    words = Words(1)
     fill_device()
+    words = Words(1)
     capturing, working = (call(cu.cuStreamCreate, NON_BLOCKING) for _ in range(2))
     words.mix(kernel, working, PASSES)
     call(cu.cuStreamDestroy, working)
     call(cu.cuStreamBeginCapture, capturing, RELAXED)
-    time.sleep(1.0)
+    time.sleep(0.5)
     call(cu.cuGraphDestroy, call(cu.cuStreamEndCapture, capturing))
     words.verify()
 
@@ -205,19 +206,19 @@ def from_pool(_: Any) -> None:
 
 def buffers(kernel: Any) -> None:
     """A graph with the addresses of its buffers in it is launched before and after the job was swapped out."""
-    words = [Words(seed) for seed in range(4)]
+    fill_device()
+    words = [Words(seed) for seed in range(2)]
     stream = call(cu.cuStreamCreate, NON_BLOCKING)
     call(cu.cuStreamBeginCapture, stream, GLOBAL)
     for each in words:
         each.mix(kernel, stream, 1)
     executable = call(cu.cuGraphInstantiate, call(cu.cuStreamEndCapture, stream), 0)
-    fill_device()
-    for number in range(6):
+    for number in range(3):
         call(cu.cuGraphLaunch, executable, stream)
         call(cu.cuStreamSynchronize, stream)
         for each in words:
             each.passes = number + 1
-        time.sleep(0.2)
+        time.sleep(0.1)
     for each in words:
         each.verify()
 

@@ -82,6 +82,16 @@ def answer(function: Callable[..., Any], *arguments: Any) -> int:
     return 0
 
 
+def in_context(function: Callable[..., Any], *arguments: Any) -> Callable[[], None]:
+    """`function` for another thread of an attached process."""
+
+    def run() -> None:
+        current()
+        function(*arguments)
+
+    return run
+
+
 def say(text: object) -> None:
     os.write(1, f"{text}\n".encode())
 
@@ -237,8 +247,14 @@ def ends(how: str) -> None:
     busy(3)
     time.sleep(0.1)
     say("now")
-    {"_exit": lambda: os._exit(5), "exit": lambda: sys.exit(5), "quick_exit": lambda: libc.quick_exit(5),
-     "abort": os.abort, "kill": lambda: os.kill(os.getpid(), signal.SIGKILL)}[how]()  # fmt: skip
+    ways: dict[str, Callable[[], object]] = {
+        "_exit": lambda: os._exit(5),
+        "exit": lambda: sys.exit(5),
+        "quick_exit": lambda: libc.quick_exit(5),
+        "abort": os.abort,
+        "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    }
+    ways[how]()
 
 
 def goes_on(seconds: str) -> None:
@@ -316,9 +332,9 @@ def few_descriptors(left: str) -> None:
 def frees_slowly() -> None:
     """One thread frees, which takes the driver long; another allocates meanwhile."""
     attach()
-    first, second = allocate(32 * MIB), allocate(32 * MIB)
-    call("cuMemsetD8_v2", first, 1, 32 * MIB)
-    thread = threading.Thread(target=lambda: (current(), call("cuMemFree_v2", first)))
+    first, second = allocate(8 * MIB), allocate(8 * MIB)
+    call("cuMemsetD8_v2", first, 1, 8 * MIB)
+    thread = threading.Thread(target=in_context(call, "cuMemFree_v2", first))
     thread.start()
     time.sleep(0.3)
     longest = 0.0
@@ -340,7 +356,7 @@ def last_words() -> None:
     _ctypes.dlclose(again._handle)
     say(f"closed {answer(work)}")
     destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
-        lambda _: say(f"destructor {answer(lambda: (current(), work()))}")
+        lambda _: say(f"destructor {answer(in_context(work))}")
     )
     key = ctypes.c_uint()
     libc.pthread_key_create(ctypes.byref(key), destructor)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One scene of memory each, named by the argument; prints `ok`, or what is wrong and exits 1.
 
-Calls go through ctypes: what the driver is given is exactly what is written here, also where a binding would not let it.
+Calls go through ctypes: what the driver is given is exactly what is written here, also where a binding would not let
+it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class External(ctypes.Structure):
     """CUDA_EXTERNAL_MEMORY_HANDLE_DESC."""
 
     _fields_ = [
-        ("type", c_int), ("fd", c_int), ("rest", c_uint64), ("size", c_uint64), ("flags", c_uint),
+        ("type", c_int), ("gap", c_int), ("fd", c_int), ("rest", c_int * 3), ("size", c_uint64), ("flags", c_uint),
         ("reserved", c_uint * 16),
     ]  # fmt: skip
 
@@ -161,7 +162,7 @@ def result_overwritten() -> None:
 
 
 def external_memory() -> None:
-    """Charged from its import to its end, refused beyond the quota, and by the driver's own error not charged at all."""
+    """Charged from its import to its end, refused beyond the quota; what the driver refuses is not charged at all."""
     before, memory, made = free_bytes(), c_void_p(), c_uint64()
     properties = (c_int * 8)(1, 1, 1, 0)  # pinned, POSIX descriptors, of device 0
     fine(cuda.cuMemCreate(byref(made), c_size_t(8 * MIB), byref(properties), c_uint64(0)), "cuMemCreate")
@@ -191,6 +192,7 @@ def ways(size: int) -> dict[str, Any]:
     rows, wide = size >> 12, c_size_t(4096)
     flat, solid = Array(1024, rows, 0x20, 1), Solid(1024, 64, rows // 64, 0x20, 1, 0)
     mip = Solid(1024, rows, 0, 0x20, 1, 0)
+    properties = (c_int * 8)(1, 0, 1, 0)  # pinned, no handle type, of device 0
     amount = c_size_t(size)
     return {
         "cuMemAlloc": lambda: cuda.cuMemAlloc_v2(byref(address), amount),
@@ -198,6 +200,7 @@ def ways(size: int) -> dict[str, Any]:
         "cuMemAllocManaged": lambda: cuda.cuMemAllocManaged(byref(address), amount, 1),
         "cuMemAllocAsync": lambda: cuda.cuMemAllocAsync(byref(address), amount, None),
         "cuMemAllocFromPoolAsync": lambda: cuda.cuMemAllocFromPoolAsync(byref(address), amount, pool, None),
+        "cuMemCreate": lambda: cuda.cuMemCreate(byref(address), amount, byref(properties), c_uint64(0)),
         "cuArrayCreate": lambda: cuda.cuArrayCreate_v2(byref(handle), byref(flat)),
         "cuArray3DCreate": lambda: cuda.cuArray3DCreate_v2(byref(handle), byref(solid)),
         "cuMipmappedArrayCreate": lambda: cuda.cuMipmappedArrayCreate(byref(handle), byref(mip), 1),

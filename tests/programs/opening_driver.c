@@ -14,8 +14,8 @@ int seen_while_loading = -1, seen_on_a_thread = -1, seen_looking_up = -1, seen_c
 
 static int call_by_name(const char *name)
 {
-    int (*function)(void *) = (int (*)(void *))dlsym(dlopen(NULL, RTLD_NOW), name);
-    return function == NULL ? -2 : function(NULL);
+    int (*function)(void *, void *) = (int (*)(void *, void *))dlsym(dlopen(NULL, RTLD_NOW), name);
+    return function == NULL ? -2 : function(NULL, NULL);
 }
 
 static int (*whole_programs)(void *);
@@ -43,7 +43,7 @@ __attribute__((constructor)) static void loading(void)
     usleep(100000);
 }
 
-int cuGetExportTable(void *any) { return any == NULL ? 0 : 1; }
+int cuGetExportTable(void *table, void *id) { return table == NULL && id == NULL ? 1 : 0; }
 int cuDeviceGetCount(int *count) { return count == NULL ? 0 : 1; }
 
 int cuMemcpy2DUnaligned_v2(const void *copy)

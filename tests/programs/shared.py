@@ -3,8 +3,8 @@
 
 The producer allocates and fills; the consumer (a child of its own) opens what it is handed, works on it in place,
 closes it, and says so; then the producer checks every word and frees it. Both hold memory of their own that they check
-at the end. Prints `ready`, `round N`, `result: OK`, and exits 0; 3 when a CUDA call fails (with its name), 4 when a word
-is wrong. `--hold`: prints `all freed` and sleeps before the end. `--offer` only prints `handle: HEX` and sleeps;
+at the end. Prints `ready`, `round N`, `result: OK`, and exits 0; 3 when a CUDA call fails (with its name), 4 when a
+word is wrong. `--hold`: prints `all freed` and sleeps before the end. `--offer` only prints `handle: HEX` and sleeps;
 `--open HEX` opens such a handle and prints what came of it.
 """
 

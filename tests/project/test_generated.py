@@ -105,6 +105,18 @@ def test_same_classes_as_the_research() -> None:
     assert {(line[name], line[kind]) for line in lines[1:] if ours[line[name]].name != line[kind]} == set()
 
 
+def test_every_row_has_its_class_in_the_generated_table(include: Path, tmp_path: Path, whole: Any) -> None:
+    text = generate(include, tmp_path, (GENERATE / "classes.tsv").read_text())["row_classes.tsv"]
+    lines = [line.split("\t") for line in text.splitlines() if not line.startswith("#")]
+    assert len(lines) == len(whole.rows) == ROWS + EXTENSION_ROWS
+    by_row = {(line[0], line[1], line[2]): (line[3], line[4], line[5]) for line in lines}
+    assert by_row["cuLaunchKernel", "7000", "ptsz"] == ("cuLaunchKernel_ptsz", "gate", "function of the shim")
+    assert by_row["cuDeviceGetCount", "2000", "plain"][1:] == ("pass-through", "counting forwarder")
+    assert not any(line[4] == "unclassified" for line in lines)
+    gates = [line for line in lines if line[4] in ("gate", "pass-through")]
+    assert len(gates) > 350 and not any(line[5] == "the driver's own" for line in gates)
+
+
 def generate(include: Path, folder: Path, classes: str) -> Any:
     (folder / "classes.tsv").write_text(classes)
     hooks = ROOT / "native" / "shim" / "hooked_functions.h"

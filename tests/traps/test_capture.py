@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from support.host import Host, Program, host
+from support.host import Program, host
 from support.traps import Edit, trap
 
 TURNS = '[time]\nquantum = "10ms"\nswap_share = 0.8'
@@ -20,14 +20,15 @@ def alone(situation: str, memory: str = "64M") -> None:
         passes(machine.job("captures.py", situation, options=("--memory", memory)))
 
 
-def beside_a_rival(machine: Host, situation: str) -> None:
+def beside_a_rival(situation: str) -> None:
     """A program whose memory leaves the GPU whenever it does not hold it, and a rival that always wants it."""
-    program = machine.job("captures.py", situation, name="captures")
-    program.wait_for("ready")
-    rival = machine.job("mixer.py", "--memory", "160", "--seconds", "2", name="rival")
-    passes(program)
-    passes(rival)
-    assert machine.job_named("captures")["out_bytes"] > 0, machine.job_named("captures")
+    with host(settings=TURNS) as machine:
+        rival = machine.job("mixer.py", "--memory", "160", "--seconds", "60", name="rival")
+        rival.wait_for("ready")
+        program = machine.job("captures.py", situation, name="captures")
+        passes(program)
+        assert machine.job_named("captures")["out_bytes"] > 0, machine.job_named("captures")
+        assert rival.running, rival.text
 
 
 @trap(
@@ -47,8 +48,7 @@ def test_synchronise_in_the_launch_hook() -> None:
     Edit("native/shim/marks.c", "    gv_marks_put(stream);\n    /* The legacy stream", "    /* The legacy stream"),
 )
 def test_work_given_before_the_capture() -> None:
-    with host(settings=TURNS) as machine:
-        beside_a_rival(machine, "work_before")
+    beside_a_rival("work_before")
 
 
 @trap(
@@ -56,8 +56,7 @@ def test_work_given_before_the_capture() -> None:
     Edit("native/shim/gate.c", "        gv_marks_put(CU_STREAM_PER_THREAD);", "        return;"),
 )
 def test_work_on_a_threads_own_stream_beside_a_capture() -> None:
-    with host(settings=TURNS) as machine:
-        beside_a_rival(machine, "work_of_a_thread")
+    beside_a_rival("work_of_a_thread")
 
 
 @trap(
@@ -65,8 +64,7 @@ def test_work_on_a_threads_own_stream_beside_a_capture() -> None:
     Edit("native/shim/streams.c", "    gv_marks_stream_ends(stream);\n", ""),
 )
 def test_work_of_a_destroyed_stream_beside_a_capture() -> None:
-    with host(settings=TURNS) as machine:
-        beside_a_rival(machine, "work_of_a_destroyed_stream")
+    beside_a_rival("work_of_a_destroyed_stream")
 
 
 @trap(
@@ -115,6 +113,13 @@ def test_graph_memory_nodes() -> None:
         passes(machine.job("graph_quota.py", options=("--memory", "64M")))
 
 
+@trap(
+    "Memory comes back at another address than it left, where the graphs that know it do not find it.",
+    Edit(
+        "native/shim/swap.c",
+        "copy(piece, address, 0, stream)",
+        "copy(pieces[0]->saved ? pieces[0] : piece, address, 0, stream)",
+    ),
+)
 def test_registered_graph_buffers() -> None:
-    with host(settings=TURNS) as machine:
-        beside_a_rival(machine, "buffers")
+    beside_a_rival("buffers")

@@ -97,3 +97,15 @@ def test_linear_lists(machine: Host) -> None:
 )
 def test_quota_by_every_way(machine: Host) -> None:
     scene(machine, "quota_by_every_way", "--memory", "64M")
+
+
+@trap(
+    "Imported and external memory is not charged, or stays charged when it has gone.",
+    Edit(
+        "native/shim/foreign.c",
+        "return GV_FIXED_DESTROY(GV_FIXED_EXTERNAL, extMem, REAL(cuDestroyExternalMemory)(extMem));",
+        "return REAL(cuDestroyExternalMemory)(extMem);",
+    ),
+)
+def test_external_memory(machine: Host) -> None:
+    scene(machine, "external_memory")

@@ -120,16 +120,14 @@ def test_killed_with_a_lock_held(machine: Host) -> None:
     "A lock is held across a call of the driver: who allocates waits for somebody else's free.",
     Edit(
         "native/shim/extents.c",
-        "        REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);\n"
-        "        put_handle(gv_memory.extents[index].handle, 1);",
-        "        pthread_mutex_lock(&gv_memory.lock);\n"
-        "        REAL(cuMemUnmap)(gv_extent_address(index), gv_memory.extent_bytes);\n"
-        "        pthread_mutex_unlock(&gv_memory.lock);\n"
-        "        put_handle(gv_memory.extents[index].handle, 1);",
+        "    REAL(cuMemUnmap)(gv_extent_address(gv_extent_index(extent)), gv_memory.extent_bytes);\n",
+        "    pthread_mutex_lock(&gv_memory.lock);\n"
+        "    REAL(cuMemUnmap)(gv_extent_address(gv_extent_index(extent)), gv_memory.extent_bytes);\n"
+        "    pthread_mutex_unlock(&gv_memory.lock);\n",
     ),
 )
 def test_driver_call_under_a_mutex(machine: Host) -> None:
-    slow = "cuMemUnmap:1+:delay=200ms"
+    slow = "cuMemUnmap:1+:delay=800ms"
     program = machine.job("guest.py", "frees_slowly", GPUVIRT_SOFTGPU_FAULTS=slow)
     assert program.wait(30) == 0, program.text
     assert "busy True waited False" in program.text

@@ -65,7 +65,7 @@ def test_init_that_comes_back(opened: Any) -> None:
 
 @trap(
     "A driver that calls a driver function while it is loaded, on a thread of its own, waits for itself.",
-    Edit(REAL_DRIVER, "must_not_wait = called_by_driver(caller)", "must_not_wait = caller == NULL"),
+    Edit(REAL_DRIVER, "(must_not_wait = called_by_driver(caller))", "(must_not_wait = caller == NULL)"),
 )
 def test_look_up_while_loading(opened: Any) -> None:
     seen = opened(1, 0)
@@ -76,7 +76,11 @@ def test_look_up_while_loading(opened: Any) -> None:
 
 @trap(
     "A thread whose first call comes while another opens the driver does not wait, and is told that there is none yet.",
-    Edit(REAL_DRIVER, "            gv_futex_wait(&opening, seen, 100000000);", "            return;"),
+    Edit(
+        REAL_DRIVER,
+        "    void *handle = find_driver();",
+        "    __atomic_store_n(&opened, 1, __ATOMIC_RELEASE);\n    void *handle = find_driver();",
+    ),
 )
 def test_many_threads_at_the_first_call(opened: Any) -> None:
     seen = opened(32, 0)
@@ -256,6 +260,24 @@ def test_profiler_and_egl_symbols() -> None:
     assert wanted <= elf.exported_symbols(SHIM)
     assert (ask("cuProfilerStart", 4000).owner, ask("cuProfilerStart", 4000).symbol) == ("shim", "cuProfilerStart")
     assert ask("cuGLMapBufferObject", 7000, PER_THREAD).symbol == "cuGLMapBufferObject_v2_ptds"
+
+
+@trap(
+    "The driver is opened under a lock of ours: a constructor that calls CUDA, under the loader's lock, waits for it, "
+    "and who has it waits for the loader's.",
+    Edit(
+        REAL_DRIVER,
+        "    void *handle = find_driver();",
+        "    static int lock;\n    while (__atomic_exchange_n(&lock, 1, __ATOMIC_ACQUIRE)) {\n    }\n"
+        "    void *handle = find_driver();\n    __atomic_store_n(&lock, 0, __ATOMIC_RELEASE);",
+    ),
+)
+def test_first_call_in_a_constructor(tmp_path: Path) -> None:
+    driver = compile_c(PROGRAMS / "opening_driver.c", tmp_path / "driver.so", "-shared", "-Wl,-soname,libcuda.so.1")
+    library = compile_c(PROGRAMS / "constructor.c", tmp_path / "library.so", "-shared")
+    program = compile_c(PROGRAMS / "constructor.c", tmp_path / "program", "-DPROGRAM", "-rdynamic")
+    said = run([str(program), str(library)], governed(driver))
+    assert said.split() == ["constructor", "0", "thread", "0"]
 
 
 def test_without_a_driver_there_is_one_line_and_no_device(tmp_path: Path) -> None:

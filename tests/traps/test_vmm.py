@@ -39,7 +39,7 @@ def test_legacy_ipc_of_mapped_memory() -> None:
 
 
 @trap(
-    "A segment that another process has opened by descriptor is swapped out: from then on both work on different memory.",
+    "A segment that another process has opened by descriptor is swapped out: then each works on memory of its own.",
     Edit("native/shim/blocks.c", "    if (!block->piece.kept) {", "    if (0) {"),
 )
 def test_expandable_segments_shared() -> None:

@@ -175,7 +175,8 @@ struct gv_event {
     char text[GV_TEXT_BYTES];
 };
 
-/* The extents [first, first + count) of the sender, one descriptor each; withdrawn: no descriptors, and no answer. */
+/* The extents [first, first + count) of the sender, one descriptor each; withdrawn: no descriptors, and no answer. What the
+ * program exported itself has numbers with bit 63. */
 struct gv_share {
     struct gv_message_header header;
     uint32_t request; /* of the sender, for the answer; 0 = no answer wanted */
@@ -189,7 +190,9 @@ struct gv_share {
 struct gv_fetch {
     struct gv_message_header header;
     uint32_t request;
-    uint32_t pid; /* of a process of the same job, as the kernel numbers it */
+    uint32_t
+        pid; /* of a process of the same job, as the kernel numbers it; 0: a descriptor comes with the question, and
+                     the answer says whether a process of the job has shared just that (0), or not (CUDA_ERROR_NOT_FOUND) */
     uint64_t nonce, first;
     uint32_t count; /* at most GV_SHARE_MAX */
     uint32_t reserved;

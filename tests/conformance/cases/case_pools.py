@@ -151,15 +151,7 @@ def test_own_stream_uses_freed_memory_at_once(pool: Any, streams: list[Any], gat
     driver_call(cu.cuMemFreeAsync, second, streams[0])
 
 
-@pytest.mark.parametrize(
-    "ordered",
-    [
-        False,
-        pytest.param(
-            True, marks=pytest.mark.differs("shim", reason="governed pools do not follow events between streams")
-        ),
-    ],
-)
+@pytest.mark.parametrize("ordered", [False, True])
 def test_other_stream_uses_freed_memory_after_an_event(
     ordered: bool, pool: Any, streams: list[Any], gate: Any, driver_call: Call
 ) -> None:

@@ -46,6 +46,15 @@ def test_no_step_begins_without_its_time(tmp_path: Path) -> None:
     assert steps.failed == []
 
 
+def test_only_some_steps(tmp_path: Path) -> None:
+    steps = Steps(tmp_path / "x.json", {}, 5.0, ["quota_*", "demo"])
+    assert steps.run("quota_vmm", 0.0, lambda limit: 1) == 1 and steps.run("demo", 0.0, lambda limit: 2) == 2
+    assert steps.run("jax", 0.0, fail) is None
+    steps.skip("torch_eager", "no torch")
+    assert list(json.loads((tmp_path / "x.json").read_text())["steps"]) == ["quota_vmm", "demo"]
+    assert steps.failed == []
+
+
 def test_an_interruption_is_no_answer(tmp_path: Path) -> None:
     def interrupted(limit: float) -> Any:
         raise Interrupted
