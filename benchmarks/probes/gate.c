@@ -2,13 +2,15 @@
  *
  * What a program pays for each call, measured by the program itself:
  *
- *     gate launch THREADS SAMPLES PER_SAMPLE   {"launch_ns": [...], "round_trip_ns": [...]}
+ *     gate launch THREADS SAMPLES PER_SAMPLE DRIVER
+ *                                              {"launch_ns": [...], "straight_ns": [...], "round_trip_ns": [...]}
  *     gate memory LIVE BYTES SAMPLES           {"pair_us": [...], "bytes_per_allocation": N}
  *     gate init                                {}
  *     gate starts COUNT EMPTY DRIVER_FOLDER    {"bare": [...], "empty": [...], "shim": [...]}: ms of `gate init`, COUNT times
  *
- * launch: nanoseconds of an asynchronous launch of an empty kernel (mean of PER_SAMPLE), each thread on a stream of its own;
- * and of a launch with the wait for its end. memory: one allocation and one free with LIVE others of BYTES alive, and what
+ * launch: nanoseconds of an asynchronous launch of an empty kernel (mean of PER_SAMPLE), each thread on a stream of its own:
+ * through the libcuda.so.1 that a program gets, and, by turns with it, straight into the file DRIVER; and of a launch with the
+ * wait for its end. memory: one allocation and one free with LIVE others of BYTES alive, and what
  * the process's own memory (not the device's) grew by for each of them.
  */
 #include <pthread.h>
@@ -21,6 +23,7 @@
 
 static const char ptx[] = ".version 7.0\n.target sm_75\n.address_size 64\n.visible .entry nothing() { ret; }\n";
 static int (*release)(device_address address), (*host_function)(void *stream, void (*function)(void *), void *data);
+static __typeof__(launch) launch_straight;
 static void *function;
 static int samples, per_sample;
 static pthread_barrier_t together;
@@ -38,7 +41,7 @@ enum { WARM_UP = 300 };
 struct measured {
     void *context;
     sem_t held, go_on;
-    double *one_way, *round_trip;
+    double *one_way, *straight, *round_trip;
 };
 
 static void hold(void *argument)
@@ -55,26 +58,30 @@ static void *launching(void *argument)
     check(context_set(m->context), "cuCtxSetCurrent");
     check(stream_create(&stream, 1), "cuStreamCreate");
     for (int sample = -WARM_UP; sample < samples; sample++) {
-        /* The stream is busy meanwhile, as in a program that is ahead of its GPU: the soft GPU's own thread, which would now
-         * and then run beside this one on the same heap, does not. */
-        check(host_function(stream, hold, m), "cuLaunchHostFunc");
-        sem_wait(&m->held);
-        pthread_barrier_wait(&together);
-        uint64_t began = now_ns();
-        for (int i = 0; i < per_sample; i++)
-            check(launch(function, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL), "cuLaunchKernel");
-        const uint64_t launched = now_ns() - began;
-        sem_post(&m->go_on);
-        check(stream_wait(stream), "cuStreamSynchronize");
-        began = now_ns();
+        for (int turn = 0; turn < 2; turn++) {
+            const int straight = (sample + turn) & 1;
+            __typeof__(launch) const function_of_turn = straight ? launch_straight : launch;
+            /* The stream is busy meanwhile, as in a program that is ahead of its GPU: the soft GPU's own thread, which would now
+             * and then run beside this one on the same heap, does not. */
+            check(host_function(stream, hold, m), "cuLaunchHostFunc");
+            sem_wait(&m->held);
+            pthread_barrier_wait(&together);
+            const uint64_t began = now_ns();
+            for (int i = 0; i < per_sample; i++)
+                check(function_of_turn(function, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL), "cuLaunchKernel");
+            const uint64_t launched = now_ns() - began;
+            sem_post(&m->go_on);
+            check(stream_wait(stream), "cuStreamSynchronize");
+            if (sample >= 0)
+                (straight ? m->straight : m->one_way)[sample] = (double)launched / per_sample;
+        }
+        const uint64_t began = now_ns();
         for (int i = 0; i < 8; i++) {
             check(launch(function, 1, 1, 1, 1, 1, 1, 0, stream, NULL, NULL), "cuLaunchKernel");
             check(stream_wait(stream), "cuStreamSynchronize");
         }
-        if (sample >= 0) {
-            m->one_way[sample] = (double)launched / per_sample;
+        if (sample >= 0)
             m->round_trip[sample] = (double)(now_ns() - began) / 8;
-        }
     }
     return NULL;
 }
@@ -88,17 +95,21 @@ static void *context_of_device(void)
     return context;
 }
 
-static int measure_launches(int threads)
+static int measure_launches(int threads, const char *driver)
 {
     pthread_t others[16];
     struct measured all[16];
     void *const module = open_driver(ptx); /* before function_get is read */
+    *(void **)&launch_straight = dlsym(dlopen(driver, RTLD_NOW | RTLD_NOLOAD), "cuLaunchKernel");
+    if (launch_straight == NULL)
+        check(1, driver);
     *(void **)&host_function = dlsym(dlopen("libcuda.so.1", RTLD_NOW), "cuLaunchHostFunc");
     check(function_get(&function, module, "nothing"), "cuModuleGetFunction");
     pthread_barrier_init(&together, NULL, (unsigned)threads);
     for (int i = 0; i < threads; i++) {
         all[i].context = context_of_device();
         all[i].one_way = calloc((size_t)samples, sizeof(double));
+        all[i].straight = calloc((size_t)samples, sizeof(double));
         all[i].round_trip = calloc((size_t)samples, sizeof(double));
         sem_init(&all[i].held, 0, 0);
         sem_init(&all[i].go_on, 0, 0);
@@ -110,6 +121,7 @@ static int measure_launches(int threads)
         check(pthread_join(others[i], NULL), "pthread_join");
     printf("{");
     print("launch_ns", all[0].one_way, samples, ", ");
+    print("straight_ns", all[0].straight, samples, ", ");
     print("round_trip_ns", all[0].round_trip, samples, "}\n");
     return 0;
 }
@@ -202,10 +214,10 @@ int main(int argc, char **argv)
 {
     const char *const what = argc > 1 ? argv[1] : "";
     samples = argc > 2 ? atoi(argv[argc - 1]) : 1;
-    if (strcmp(what, "launch") == 0 && argc == 5 && atoi(argv[2]) >= 1 && atoi(argv[2]) <= 16) {
+    if (strcmp(what, "launch") == 0 && argc == 6 && atoi(argv[2]) >= 1 && atoi(argv[2]) <= 16) {
         samples = atoi(argv[3]);
         per_sample = atoi(argv[4]);
-        return measure_launches(atoi(argv[2]));
+        return measure_launches(atoi(argv[2]), argv[5]);
     }
     if (strcmp(what, "memory") == 0 && argc == 5)
         return measure_memory(atoi(argv[2]), (size_t)atol(argv[3]));
@@ -216,7 +228,7 @@ int main(int argc, char **argv)
         context_of_device();
         return 0;
     }
-    fprintf(stderr, "usage: gate launch THREADS SAMPLES PER_SAMPLE | memory LIVE BYTES SAMPLES |\n"
+    fprintf(stderr, "usage: gate launch THREADS SAMPLES PER_SAMPLE DRIVER | memory LIVE BYTES SAMPLES |\n"
                     "            starts COUNT EMPTY DRIVER_FOLDER | init\n");
     return 2;
 }

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Usage: test_revocations SHIM DRIVER [COUNT]. Threads launch, copy, set, write values and launch graphs on streams of their
+ * Usage: test_revocations SHIM DRIVER [COUNT [forbidden]]. Threads launch, copy, set, write values and launch graphs on streams of their
  * own and on the default streams, through plain and per-thread entry points, while the lease is taken away COUNT times (10,000)
  * at moments that have nothing to do with what they do. The soft driver asks before it takes a piece of work and before it
- * runs it: never after the job has said that it has drained, never before the next grant.
+ * runs it: never after the job has said that it has drained, never before the next grant. `forbidden`: in a sandbox that refuses
+ * membarrier.
  */
 #define __CUDA_API_VERSION_INTERNAL
 #include <cuda.h>
 #include <dlfcn.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "../check.h"
 #include "../softgpu/kernels.h"
@@ -143,10 +147,26 @@ static void *work(void *argument)
     return NULL;
 }
 
+static void forbid_membarrier(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {.len = sizeof filter / sizeof filter[0], .filter = filter};
+    CHECK_EQUAL(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+    CHECK_EQUAL(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program), 0);
+    CHECK(syscall(SYS_membarrier, 0, 0, 0) == -1);
+}
+
 int main(int argc, char **argv)
 {
-    CHECK(argc == 3 || argc == 4);
-    const int count = argc == 4 ? atoi(argv[3]) : 10000;
+    CHECK(argc >= 3 && argc <= 5);
+    const int count = argc >= 4 ? atoi(argv[3]) : 10000;
+    if (argc == 5)
+        forbid_membarrier();
     char board[64];
     snprintf(board, sizeof board, "/dev/shm/gpuvirt-test-%d", (int)getpid());
     setenv("GPUVIRT_SOFTGPU_BOARD", board, 1);
