@@ -28,7 +28,7 @@ def digests(text: str) -> dict[str, str]:
 
 def test_graphs_are_bit_equal_under_continual_preemption(crowded: Host) -> None:
     """Two jobs that both want the GPU all the time, and do not fit on it together."""
-    arguments = ("graphs.py", "--memory", str(MEMORY), "--rounds", "3")
+    arguments = ("graphs.py", "--memory", str(MEMORY), "--rounds", "2")
     expected = []
     for seed in (1, 2):  # one after the other: both at once do not fit
         bare = crowded.bare(*arguments, "--seed", str(seed))
