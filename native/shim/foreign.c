@@ -3,6 +3,7 @@
  * Device memory that belongs to somebody else as well: managed memory (the driver moves it), memory of other APIs, multicast
  * objects, and what a context holds for its kernels. All of it is charged, none of it is moved.
  */
+#include "blocks.h"
 #include "fixed.h"
 #include "gate.h"
 #include "memory.h"
@@ -39,7 +40,8 @@ GV_EXPORT CUresult cuMulticastBindAddr(CUmemGenericAllocationHandle mcHandle, si
 {
     if (gv_memory_owns(memptr))
         return CUDA_ERROR_NOT_SUPPORTED;
-    return REAL(cuMulticastBindAddr)(mcHandle, mcOffset, memptr, size, flags);
+    const CUresult kept = gv_mappings_keep(memptr, size);
+    return kept != CUDA_SUCCESS ? kept : REAL(cuMulticastBindAddr)(mcHandle, mcOffset, memptr, size, flags);
 }
 
 GV_EXPORT CUresult cuMulticastBindAddr_v2(CUmemGenericAllocationHandle mcHandle, CUdevice dev, size_t mcOffset,
@@ -47,7 +49,8 @@ GV_EXPORT CUresult cuMulticastBindAddr_v2(CUmemGenericAllocationHandle mcHandle,
 {
     if (gv_memory_owns(memptr))
         return CUDA_ERROR_NOT_SUPPORTED;
-    return REAL(cuMulticastBindAddr_v2)(mcHandle, dev, mcOffset, memptr, size, flags);
+    const CUresult kept = gv_mappings_keep(memptr, size);
+    return kept != CUDA_SUCCESS ? kept : REAL(cuMulticastBindAddr_v2)(mcHandle, dev, mcOffset, memptr, size, flags);
 }
 
 /* --- limits: what the heap and the printf buffer of a context take beyond what it came with -------------------------------- */

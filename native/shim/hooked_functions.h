@@ -142,6 +142,10 @@ GV_HOOK(cuMemGetAllocationPropertiesFromHandle)
 GV_HOOK(cuMemExportToShareableHandle)
 GV_HOOK(cuMemImportFromShareableHandle)
 
+/* lent.c */
+GV_HOOK(cuMulticastBindMem)
+GV_HOOK(cuMulticastBindMem_v2)
+
 /* virtual_map.c: its addresses */
 GV_HOOK(cuMemAddressReserve)
 GV_HOOK(cuMemAddressFree)
