@@ -36,6 +36,18 @@ def test_another_job_is_refused_with_a_line(machine: Host) -> None:
     assert "opened: CUDA_ERROR_INVALID_HANDLE" in late.text
 
 
+def test_the_daemon_is_replaced_meanwhile(machine: Host) -> None:
+    """What was offered is told to the next daemon; who waits for an answer gets it from that one."""
+    pair = machine.job("shared.py", "--memory", "8", "--own", "8", "--seconds", "4", name="pair")
+    pair.wait_for("round 1")
+    assert machine.daemon is not None
+    machine.daemon.kill(signal.SIGKILL)
+    machine.daemon.wait()
+    machine.start_daemon()
+    assert pair.wait() == 0, machine.report()
+    assert "result: OK" in pair.text
+
+
 def test_the_job_shows_what_is_shared(machine: Host) -> None:
     owner = machine.job("shared.py", "--offer", name="owner")
     owner.wait_for("handle: ")

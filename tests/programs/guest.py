@@ -355,7 +355,9 @@ def last_words() -> None:
     work()
     _ctypes.dlclose(again._handle)
     say(f"closed {answer(work)}")
-    destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: say(f"destructor {answer(in_context(work))}"))
+    destructor = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(
+        lambda _: say(f"destructor {answer(in_context(work))}")
+    )
     key = ctypes.c_uint()
     libc.pthread_key_create(ctypes.byref(key), destructor)
 
