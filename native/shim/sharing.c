@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "blocks.h"
+#include "ipc.h"
 #include "log.h"
 #include "memory.h"
 #include "real_driver.h"
@@ -200,6 +201,10 @@ void gv_sharing_send(gv_sharing_sender *send)
 
 void gv_sharing_answered(const struct gv_shared *answer, int *descriptors)
 {
+    if (answer->request == 0) {
+        gv_imports_orphaned(answer->pid, answer->nonce, answer->first, answer->count);
+        return;
+    }
     pthread_mutex_lock(&lock);
     for (struct request *request = requests; request != NULL; request = request->next) {
         if (request->number != answer->request || request->state != SENT)
