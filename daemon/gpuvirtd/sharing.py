@@ -38,6 +38,7 @@ class Shares:
     def __init__(self) -> None:
         # (job, pid, nonce of the process) -> extent -> descriptor
         self._offers: dict[tuple[str, int, int], dict[int, int]] = {}
+        self._fetched: dict[tuple[str, int, int], dict[int, dict[int, Member]]] = {}  # by extent, by member
 
     def offered(self, job: str) -> int:
         """Descriptors that are kept for a job."""
@@ -50,6 +51,8 @@ class Shares:
         if message.withdrawn:
             extents = self._offers.get(key, {})
             close_all([*fds, *(extents.pop(index) for index in wanted if index in extents)])
+            for index in wanted:
+                self._orphan(key, index)
             return Shared(message.request, SUCCESS, "")
         if len(fds) != len(wanted) or message.count > SHARE_MAX:
             close_all(fds)
@@ -83,6 +86,9 @@ class Shares:
         wanted = range(message.first, message.first + min(message.count, SHARE_MAX))
         if message.count > SHARE_MAX or any(index not in extents for index in wanted):
             return Shared(message.request, INVALID_HANDLE, ""), []
+        fetched = self._fetched.setdefault((member.job.id, message.pid, message.nonce), {})
+        for index in wanted:
+            fetched.setdefault(index, {})[member.number] = member
         return Shared(message.request, SUCCESS, ""), [extents[index] for index in wanted]
 
     def known(self, member: Member, message: Fetch, fds: Sequence[int]) -> Shared:
@@ -96,11 +102,24 @@ class Shares:
 
     def forget(self, job: str, pid: int) -> None:
         """A process ended: nobody can open what it offered any more."""
+        for extents in self._fetched.values():
+            for holders in extents.values():
+                for number in [n for n, holder in holders.items() if holder.process.pid == pid]:
+                    del holders[number]
         for key in [key for key in self._offers if key[:2] == (job, pid)]:
             self._drop(key)
 
     def _drop(self, key: tuple[str, int, int]) -> None:
         close_all(self._offers.pop(key).values())
+        for index in list(self._fetched.get(key, ())):
+            self._orphan(key, index)
+        self._fetched.pop(key, None)
+
+    def _orphan(self, key: tuple[str, int, int], index: int) -> None:
+        """Tell those who fetched an extent that its owner has gone from it."""
+        for member in self._fetched.get(key, {}).pop(index, {}).values():
+            if member.session is not None:
+                member.session.send(Shared(0, SUCCESS, "", key[1], 1, key[2], index))
 
     def close(self) -> None:
         """Let go of everything."""

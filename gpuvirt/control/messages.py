@@ -204,6 +204,10 @@ class Shared(Message):
     request: int
     status: int
     reason: str
+    pid: int = 0
+    count: int = 0
+    nonce: int = 0
+    first: int = 0
 
 
 @_message(MessageType.WAKE, "gv_wake")

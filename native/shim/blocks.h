@@ -80,7 +80,13 @@ void gv_block_destroy(struct gv_block *block);
  * CUDA_SUCCESS, and the driver's handle. */
 CUresult gv_block_keep(struct gv_block *block, CUmemGenericAllocationHandle *physical);
 
+/* Takes one reference away, as cuMemRelease. */
+CUresult gv_block_release(CUmemGenericAllocationHandle handle);
+
 void gv_blocks_forget(void); /* in the child of a fork */
+
+/* lent.c: all blocks mapped in a range are kept from now on, and resident when this returns; other addresses are passed over. */
+CUresult gv_mappings_keep(CUdeviceptr address, uint64_t bytes);
 
 /* --- mappings.c: what lies where; all under the lock --- */
 

@@ -88,7 +88,7 @@ GV_HOOK(cuMemAllocPitch_v2)
 GV_HOOK(cuMemFree)
 GV_HOOK(cuMemFree_v2)
 
-/* arrays.c, foreign.c, multicast.c: memory that stays */
+/* arrays.c, foreign.c, lent.c: memory that stays */
 GV_HOOK(cuArrayCreate)
 GV_HOOK(cuArrayCreate_v2)
 GV_HOOK(cuArray3DCreate)

@@ -104,27 +104,6 @@ GV_EXPORT CUresult cuIpcGetMemHandle(CUipcMemHandle *pHandle, CUdeviceptr dptr)
 
 /* --- dma-buf -------------------------------------------------------------------------------------------------------------- */
 
-/* The blocks that the program mapped in a range are kept from now on. 0: nothing is mapped there; else the driver is asked. */
-static int keep_blocks(CUdeviceptr address, size_t bytes, CUresult *result)
-{
-    int any = 0;
-    *result = CUDA_SUCCESS;
-    for (uint64_t at = address; at < address + bytes && *result == CUDA_SUCCESS; any = 1) {
-        pthread_mutex_lock(&gv_memory.lock);
-        const struct gv_mapping *const mapping = gv_mapping_around(at, 1);
-        struct gv_block *const block = mapping == NULL || mapping->block->native ? NULL : mapping->block;
-        at = mapping == NULL ? address + bytes : mapping->base + mapping->bytes;
-        pthread_mutex_unlock(&gv_memory.lock);
-        if (mapping == NULL)
-            return any;
-        CUmemGenericAllocationHandle physical;
-        if (block !=
-            NULL) /* the mapping holds it; unmapping it meanwhile is the program's mistake, as with the driver */
-            *result = gv_block_keep(block, &physical);
-    }
-    return any;
-}
-
 GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr, size_t size,
                                                  CUmemRangeHandleType handleType, unsigned long long flags)
 {
@@ -144,8 +123,8 @@ GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr,
             return CUDA_ERROR_INVALID_VALUE;
         const uint64_t first = (dptr - gv_memory.base) / gv_memory.extent_bytes;
         keep(first, (dptr + size - 1 - gv_memory.base) / gv_memory.extent_bytes - first + 1);
-    } else if (!keep_blocks(dptr, size, &result)) {
-        return REAL(cuMemGetHandleForAddressRange)(handle, dptr, size, handleType, flags);
+    } else {
+        result = gv_mappings_keep(dptr, size);
     }
     const struct gv_submission submission = gv_gate_enter_unused(); /* all of it is in its place, and stays there */
     if (result == CUDA_SUCCESS)

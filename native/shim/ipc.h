@@ -13,6 +13,8 @@
 int gv_import_find(CUdeviceptr address, struct gv_range *range);
 /* What a context had open is closed with it. */
 void gv_imports_context_ended(CUcontext context);
+/* Extents of another process are not its own any more: what is open of them here is charged here. Control thread. */
+void gv_imports_orphaned(uint32_t pid, uint64_t nonce, uint64_t first, uint64_t count);
 void gv_imports_forget(void); /* in the child of a fork */
 
 #endif

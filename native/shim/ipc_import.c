@@ -16,6 +16,7 @@
 #include "ipc_ticket.h"
 #include "log.h"
 #include "real_driver.h"
+#include "room.h"
 #include "session.h"
 #include "sharing.h"
 
@@ -24,6 +25,7 @@ struct import {
     struct gv_ipc_ticket ticket;
     uint64_t area, area_bytes; /* the extents around it */
     CUmemGenericAllocationHandle *handles;
+    uint64_t orphaned; /* extents that the exporter has gone from: charged here, since they are resident */
     uint64_t serial;
     CUcontext context;
     uint32_t opened; /* how often; 0 while it is being mapped or unmapped */
@@ -176,9 +178,32 @@ static CUresult enter(const struct gv_ipc_ticket *ticket, CUcontext context, str
     return CUDA_SUCCESS;
 }
 
-/* Under the lock: it is nowhere any more. */
-static void erase(struct import *import)
+void gv_imports_orphaned(uint32_t pid, uint64_t nonce, uint64_t first, uint64_t count)
 {
+    uint64_t orphaned = 0;
+    pthread_mutex_lock(&lock);
+    for (struct import *import = imports; import != NULL; import = import->next) {
+        if (import->ticket.pid != pid || import->ticket.nonce != nonce)
+            continue;
+        for (uint64_t i = first; i < first + count; i++) {
+            const uint64_t inside = i - import->ticket.first < import->ticket.count;
+            import->orphaned += inside;
+            orphaned += inside;
+        }
+    }
+    /* Beyond the quota too, and without waiting for room: the memory is there already. */
+    pthread_mutex_lock(&gv_memory.lock);
+    gv_memory.fixed_bytes += orphaned * gv_memory.extent_bytes;
+    pthread_mutex_unlock(&gv_memory.lock);
+    pthread_mutex_unlock(&lock);
+    while (orphaned-- > 0)
+        gv_fixed_count(GV_FIXED_IMPORTED, gv_memory.extent_bytes);
+}
+
+/* Under the lock: it is nowhere any more. Returns the extents that were charged here. */
+static uint64_t erase(struct import *import)
+{
+    const uint64_t orphaned = import->orphaned;
     struct import **link = &imports;
     while (*link != import)
         link = &(*link)->next;
@@ -187,6 +212,15 @@ static void erase(struct import *import)
     free(import->handles);
     free(import);
     pthread_cond_broadcast(&changed);
+    return orphaned;
+}
+
+static void discharge(uint64_t orphaned)
+{
+    if (orphaned != 0)
+        gv_room_give(orphaned * gv_memory.extent_bytes);
+    while (orphaned-- > 0)
+        gv_fixed_uncount(GV_FIXED_IMPORTED, gv_memory.extent_bytes);
 }
 
 static CUresult open_ours(CUdeviceptr *pdptr, const struct gv_ipc_ticket *ticket)
@@ -213,6 +247,7 @@ static CUresult open_ours(CUdeviceptr *pdptr, const struct gv_ipc_ticket *ticket
     if (result != CUDA_SUCCESS || !fresh)
         return result;
     result = map(import);
+    uint64_t orphaned = 0;
     pthread_mutex_lock(&lock);
     if (result == CUDA_SUCCESS) {
         import->base = import->area + ticket->offset;
@@ -226,9 +261,10 @@ static CUresult open_ours(CUdeviceptr *pdptr, const struct gv_ipc_ticket *ticket
         *pdptr = import->base;
         pthread_cond_broadcast(&changed);
     } else {
-        erase(import);
+        orphaned = erase(import);
     }
     pthread_mutex_unlock(&lock);
+    discharge(orphaned);
     return result;
 }
 
@@ -279,8 +315,9 @@ static void finish_close(struct import *import)
 {
     unmap(import, import->ticket.count);
     pthread_mutex_lock(&lock);
-    erase(import);
+    const uint64_t orphaned = erase(import);
     pthread_mutex_unlock(&lock);
+    discharge(orphaned);
 }
 
 GV_EXPORT CUresult cuIpcCloseMemHandle(CUdeviceptr dptr)

@@ -174,8 +174,10 @@ GV_EXPORT CUresult cuPointerGetAttributes(unsigned int numAttributes, CUpointer_
 /* The one attribute that can be set. Copies and memsets of memory that has it wait (bounds.h): the driver does not see it. */
 GV_EXPORT CUresult cuPointerSetAttribute(const void *value, CUpointer_attribute attribute, CUdeviceptr ptr)
 {
-    if (!gv_memory_owns(ptr))
-        return REAL(cuPointerSetAttribute)(value, attribute, ptr);
+    if (!gv_memory_owns(ptr)) { /* mapped memory that has it may be registered with another device: it stays */
+        const CUresult kept = gv_mappings_keep(ptr, 1);
+        return kept != CUDA_SUCCESS ? kept : REAL(cuPointerSetAttribute)(value, attribute, ptr);
+    }
     if (value == NULL || attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS)
         return CUDA_ERROR_INVALID_VALUE;
     return gv_memory_set_sync_memops(ptr, *(const unsigned int *)value != 0) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;

@@ -4,12 +4,15 @@
  */
 #include "sharing.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "blocks.h"
+#include "ipc.h"
 #include "log.h"
 #include "memory.h"
 #include "real_driver.h"
@@ -198,6 +201,10 @@ void gv_sharing_send(gv_sharing_sender *send)
 
 void gv_sharing_answered(const struct gv_shared *answer, int *descriptors)
 {
+    if (answer->request == 0) {
+        gv_imports_orphaned(answer->pid, answer->nonce, answer->first, answer->count);
+        return;
+    }
     pthread_mutex_lock(&lock);
     for (struct request *request = requests; request != NULL; request = request->next) {
         if (request->number != answer->request || request->state != SENT)
@@ -234,5 +241,12 @@ void gv_sharing_reattached(void)
                                                           0) == CUDA_SUCCESS)
             announce(index, 1, &descriptor, 0);
     }
+    pthread_mutex_lock(&gv_memory.lock);
+    for (const struct gv_block *block = gv_memory.blocks; block != NULL; block = block->next) {
+        const int descriptor = block->exported < 0 ? -1 : fcntl(block->exported, F_DUPFD_CLOEXEC, 0);
+        if (descriptor >= 0)
+            announce(HANDLES | block->serial, 1, &descriptor, 0);
+    }
+    pthread_mutex_unlock(&gv_memory.lock);
     gv_session_poke(GV_POKE_SHARE);
 }

@@ -94,8 +94,7 @@ GV_EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size
 
 /* --- references ----------------------------------------------------------------------------------------------------------- */
 
-/* Takes one reference of a block of ours away. */
-static CUresult release(CUmemGenericAllocationHandle handle)
+CUresult gv_block_release(CUmemGenericAllocationHandle handle)
 {
     pthread_mutex_lock(&gv_memory.lock);
     struct gv_block *const block = gv_block_settled(handle);
@@ -110,10 +109,10 @@ static CUresult release(CUmemGenericAllocationHandle handle)
 GV_EXPORT CUresult cuMemRelease(CUmemGenericAllocationHandle handle)
 {
     if (gv_block_is_ours(handle))
-        return release(handle);
+        return gv_block_release(handle);
     const CUresult result = REAL(cuMemRelease)(handle);
     if (result == CUDA_SUCCESS)
-        release(handle);
+        gv_block_release(handle);
     return result;
 }
 
@@ -203,7 +202,7 @@ GV_EXPORT CUresult cuMemExportToShareableHandle(void *shareableHandle, CUmemGene
     if (!allowed)
         return CUDA_ERROR_INVALID_VALUE;
     const CUresult result = export_block(block, shareableHandle);
-    release(handle);
+    gv_block_release(handle);
     return result;
 }
 

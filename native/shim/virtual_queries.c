@@ -3,6 +3,7 @@
  * Questions about addresses that the program mapped itself: the driver does not know those that are swapped out.
  */
 #include "blocks.h"
+#include "real_driver.h"
 
 /* All that answers need, copied under the lock. */
 struct told {
@@ -10,6 +11,7 @@ struct told {
     uint64_t mapping_serial, block_serial;
     CUmemAllocationProp properties;
     unsigned access;
+    int kept; /* and in device memory */
 };
 
 static int look_up(CUdeviceptr address, struct told *told)
@@ -22,6 +24,7 @@ static int look_up(CUdeviceptr address, struct told *told)
                               .bytes = mapping->bytes,
                               .mapping_serial = mapping->serial,
                               .block_serial = mapping->block->serial,
+                              .kept = mapping->block->piece.kept && mapping->block->piece.mapped,
                               .properties = mapping->block->properties,
                               .access = mapping->access[gv_memory.device]};
         gv_reservation_around(address, &told->reservation, &told->reservation_bytes);
@@ -63,8 +66,10 @@ static CUresult answer(const struct told *told, void *data, CUpointer_attribute 
     case CU_POINTER_ATTRIBUTE_MAPPED:
         *(int *)data = 1;
         return CUDA_SUCCESS;
+    case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS: /* only of what is kept: setting it has kept it */
+        *(int *)data = 0;
+        return told->kept ? REAL(cuPointerGetAttribute)(data, attribute, address) : CUDA_SUCCESS;
     case CU_POINTER_ATTRIBUTE_IS_MANAGED:
-    case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
     case CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE:
         *(int *)data = 0;
         return CUDA_SUCCESS;

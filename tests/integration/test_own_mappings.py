@@ -59,13 +59,24 @@ def test_more_than_the_quota_is_out_of_memory(machine: Host) -> None:
 
 
 def test_a_restore_that_fails_in_the_middle_is_rolled_back(machine: Host) -> None:
-    """The driver has no memory for the 30th and the 55th piece, with others of the same restore in their place already."""
+    """The driver has no memory for the 30th and the 55th piece, with others of the same restore in place."""
     rules = "cuMemCreate:30:OUT_OF_MEMORY;cuMemCreate:55:OUT_OF_MEMORY"
     rival = machine.job("mixer.py", "--memory", "160", "--seconds", "60", name="rival")
     rival.wait_for("step 1")
     job = machine.job("expandable.py", "--memory", "160", "--steps", "6", name="job", GPUVIRT_SOFTGPU_FAULTS=rules)
     assert job.wait() == 0, machine.report()
     assert "result: OK" in job.text
+    rival.stop()
+    accounts_are_zero(machine)
+
+
+def test_threads_map_and_unmap_while_all_of_it_is_swapped(machine: Host) -> None:
+    rival = machine.job("mixer.py", "--memory", "240", "--seconds", "60", name="rival")
+    rival.wait_for("step 1")
+    churn = machine.job("churn.py", "--seconds", "2.5", name="churn")
+    assert churn.wait() == 0, machine.report()
+    assert "result: OK" in churn.text
+    assert machine.job_named("churn")["out_bytes"] > 0, machine.report()
     rival.stop()
     accounts_are_zero(machine)
 

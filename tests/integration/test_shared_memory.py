@@ -36,6 +36,29 @@ def test_another_job_is_refused_with_a_line(machine: Host) -> None:
     assert "opened: CUDA_ERROR_INVALID_HANDLE" in late.text
 
 
+def test_the_exporter_ends_and_its_memory_lives_on_charged_to_the_importer(machine: Host) -> None:
+    pair = machine.job("shared.py", "--leave", name="pair")
+    pair.wait_for("inherited: OK")
+    machine.until(lambda: len(machine.job_named("pair")["pids"]) == 1, "the exporter to be forgotten")
+    machine.until(lambda: 4 * MIB <= machine.job_named("pair")["charged"] <= 8 * MIB, "the charge", 2)
+    pair.wait_for("closed")
+    machine.until(lambda: machine.job_named("pair")["charged"] == 0, "the charge to end", 5)
+    assert machine.device_used() == 0
+    pair.kill(signal.SIGKILL)
+
+
+def test_the_daemon_is_replaced_meanwhile(machine: Host) -> None:
+    """What was offered is told to the next daemon; who waits for an answer gets it from that one."""
+    pair = machine.job("shared.py", "--memory", "8", "--own", "8", "--seconds", "4", name="pair")
+    pair.wait_for("round 1")
+    assert machine.daemon is not None
+    machine.daemon.kill(signal.SIGKILL)
+    machine.daemon.wait()
+    machine.start_daemon()
+    assert pair.wait() == 0, machine.report()
+    assert "result: OK" in pair.text
+
+
 def test_the_job_shows_what_is_shared(machine: Host) -> None:
     owner = machine.job("shared.py", "--offer", name="owner")
     owner.wait_for("handle: ")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import os
 import subprocess
 import sys
 import time
@@ -134,6 +135,39 @@ def offer() -> int:
     return 0
 
 
+def leave() -> int:
+    """Ends while its child has memory of it open."""
+    open_device()
+    mix = load_mix()
+    address = int(call(cu.cuMemAlloc, 4 * MIB))
+    call(cu.cuMemsetD32, address, 5, MIB)
+    launch_mix(mix, address, MIB)
+    call(cu.cuCtxSynchronize)
+    reading, writing = os.pipe()
+    handle = to_text(call(cu.cuIpcGetMemHandle, address))
+    subprocess.Popen([sys.executable, __file__, "--inherit", handle, str(writing)], pass_fds=(writing,))
+    assert os.read(reading, 1) == b"x"
+    os._exit(0)
+
+
+def inherit(text: str, descriptor: str) -> int:
+    open_device()
+    mix = load_mix()
+    address = int(call(cu.cuIpcOpenMemHandle, from_text(text), LAZY))
+    parent = os.getppid()
+    os.write(int(descriptor), b"x")
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    launch_mix(mix, address, MIB)
+    right = np.array_equal(words_at(address, MIB), expected(5, MIB, 2))
+    print(f"inherited: {'OK' if right else 'WRONG'}", flush=True)
+    time.sleep(2)
+    call(cu.cuIpcCloseMemHandle, address)
+    print("closed", flush=True)
+    time.sleep(60)
+    return 0
+
+
 def try_to_open(text: str) -> int:
     open_device()
     error, _ = cu.cuIpcOpenMemHandle(from_text(text), LAZY)
@@ -151,10 +185,16 @@ def main() -> int:
     parser.add_argument("--consume", action="store_true")
     parser.add_argument("--offer", action="store_true")
     parser.add_argument("--open", metavar="HEX")
+    parser.add_argument("--leave", action="store_true", help="a child opens memory of this process, which then ends")
+    parser.add_argument("--inherit", nargs=2, metavar=("HEX", "DESCRIPTOR"))
     options = parser.parse_args()
     try:
         if options.offer:
             return offer()
+        if options.leave:
+            return leave()
+        if options.inherit:
+            return inherit(*options.inherit)
         if options.open:
             return try_to_open(options.open)
         return consume(options) if options.consume else produce(options)

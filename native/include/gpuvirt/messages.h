@@ -199,11 +199,15 @@ struct gv_fetch {
     uint32_t reserved;
 };
 
+/* Request 0 is no answer: extents [first, first + count) of that process are not its own any more, or it has ended. Whoever has
+ * opened them has them alone from now on, and is charged. */
 struct gv_shared {
     struct gv_message_header header;
     uint32_t request;
     uint32_t status; /* CUresult; 0: to a FETCH, the descriptors come with it, in order */
     char reason[GV_TEXT_BYTES];
+    uint32_t pid, count;
+    uint64_t nonce, first;
 };
 
 struct gv_query {

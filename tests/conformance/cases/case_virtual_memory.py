@@ -144,3 +144,51 @@ def test_retain_finds_the_handle(grain: int, driver_call: Call) -> None:
     driver_call(cu.cuMemRelease, again)
     driver_call(cu.cuMemRelease, handle)
     driver_call(cu.cuMemAddressFree, area, grain)
+
+
+def test_a_part_of_a_handle(grain: int, driver_call: Call, driver_result: Call) -> None:
+    area = int(driver_call(cu.cuMemAddressReserve, 4 * grain, 0, 0, 0))
+    handle = driver_call(cu.cuMemCreate, 2 * grain, properties(), 0)
+    driver_call(cu.cuMemMap, area, 2 * grain, 0, handle, 0)
+    driver_call(cu.cuMemMap, area + 2 * grain, grain, 0, handle, 0)  # its first half again
+    driver_call(cu.cuMemSetAccess, area, 3 * grain, access(), 1)
+    write(driver_call, area, 31)
+    assert read(driver_call, area + 2 * grain) == 31
+    assert driver_result(cu.cuMemUnmap, area, grain) == "INVALID_VALUE"  # half of a mapping
+    driver_call(cu.cuMemUnmap, area, 2 * grain)
+    assert read(driver_call, area + 2 * grain) == 31
+    driver_call(cu.cuMemUnmap, area + 2 * grain, grain)
+    driver_call(cu.cuMemRelease, handle)
+    driver_call(cu.cuMemAddressFree, area, 4 * grain)
+
+
+def test_exported_again_is_the_same_memory(grain: int, driver_call: Call) -> None:
+    handle = driver_call(cu.cuMemCreate, grain, properties(exportable=True), 0)
+    descriptors = [int(driver_call(cu.cuMemExportToShareableHandle, handle, POSIX, 0)) for _ in range(2)]
+    assert descriptors[0] != descriptors[1]
+    area = int(driver_call(cu.cuMemAddressReserve, 2 * grain, 0, 0, 0))
+    for number, descriptor in enumerate(descriptors):
+        imported = driver_call(cu.cuMemImportFromShareableHandle, descriptor, POSIX)
+        os.close(descriptor)
+        driver_call(cu.cuMemMap, area + number * grain, grain, 0, imported, 0)
+        driver_call(cu.cuMemRelease, imported)
+    driver_call(cu.cuMemRelease, handle)  # the mappings hold it
+    driver_call(cu.cuMemSetAccess, area, 2 * grain, access(), 1)
+    write(driver_call, area, 41)
+    assert read(driver_call, area + grain) == 41
+    driver_call(cu.cuMemUnmap, area, 2 * grain)
+    driver_call(cu.cuMemAddressFree, area, 2 * grain)
+
+
+def test_always_synchronising(grain: int, driver_call: Call) -> None:
+    attribute = cu.CUpointer_attribute.CU_POINTER_ATTRIBUTE_SYNC_MEMOPS
+    area = int(driver_call(cu.cuMemAddressReserve, grain, 0, 0, 0))
+    handle = driver_call(cu.cuMemCreate, grain, properties(), 0)
+    driver_call(cu.cuMemMap, area, grain, 0, handle, 0)
+    driver_call(cu.cuMemSetAccess, area, grain, access(), 1)
+    assert not driver_call(cu.cuPointerGetAttribute, attribute, area)
+    driver_call(cu.cuPointerSetAttribute, 1, attribute, area)
+    assert driver_call(cu.cuPointerGetAttribute, attribute, area + 8)
+    driver_call(cu.cuMemUnmap, area, grain)
+    driver_call(cu.cuMemRelease, handle)
+    driver_call(cu.cuMemAddressFree, area, grain)

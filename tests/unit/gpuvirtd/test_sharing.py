@@ -15,8 +15,9 @@ from gpuvirtd import sharing
 from gpuvirtd.sharing import HANDLES, Shares
 
 
-def member(job: str, pid: int) -> Any:
-    return SimpleNamespace(job=SimpleNamespace(id=job), process=SimpleNamespace(pid=pid))
+def member(job: str, pid: int, heard: list[Any] | None = None) -> Any:
+    session = None if heard is None else SimpleNamespace(send=heard.append)
+    return SimpleNamespace(job=SimpleNamespace(id=job), process=SimpleNamespace(pid=pid), number=pid, session=session)
 
 
 def descriptors(count: int) -> list[int]:
@@ -69,6 +70,21 @@ def test_withdrawn_and_ended_are_let_go() -> None:
     shares.forget("a", 10)
     assert closed(second)
     assert fetch(shares, member("a", 11), 10, 1, 1)[0] == sharing.INVALID_HANDLE
+
+
+def test_whoever_has_opened_it_hears_that_the_owner_has_gone() -> None:
+    shares = Shares()
+    heard: list[Any] = []
+    gone: list[Any] = []
+    offer(shares, member("a", 10), 4, descriptors(2))
+    fetch(shares, member("a", 11, heard), 10, 4, 2)
+    fetch(shares, member("a", 12, gone), 10, 4, 2)
+    shares.forget("a", 12)
+    shares.share(member("a", 10), Share(0, 1, 7, 4, 1), [])
+    assert [(told.request, told.pid, told.nonce, told.first, told.count) for told in heard] == [(0, 10, 7, 4, 1)]
+    shares.forget("a", 10)
+    assert [told.first for told in heard] == [4, 5]
+    assert gone == []
 
 
 def test_a_new_program_in_the_same_process_owns_nothing_of_the_old_one() -> None:
