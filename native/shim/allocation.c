@@ -72,10 +72,16 @@ GV_EXPORT CUresult cuMemAllocPitch_v2(CUdeviceptr *dptr, size_t *pPitch, size_t 
     return result;
 }
 
+/* Managed memory, a graph's, or nothing that we know: the driver's word counts. */
+static CUresult free_of_the_driver(CUdeviceptr dptr)
+{
+    return GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));
+}
+
 GV_EXPORT CUresult cuMemFree_v2(CUdeviceptr dptr)
 {
-    if (!gv_memory_owns(dptr)) { /* managed memory, a graph's, or nothing that we know: the driver's word counts */
-        const CUresult freed = GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));
+    if (!gv_memory_owns(dptr)) {
+        const CUresult freed = free_of_the_driver(dptr);
         gv_graph_memory_look();
         gv_pool_natives_look();
         return freed;
