@@ -48,11 +48,14 @@ static void say(uint16_t type, void *message, uint16_t size, const int *descript
     CHECK_EQUAL(sendmsg(connection, &packet, MSG_NOSIGNAL), size);
 }
 
+static void remove_socket(void) { unlink(address.sun_path); }
+
 static void *serve(void *unused)
 {
     (void)unused;
     const int handle = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     CHECK(handle >= 0);
+    remove_socket(); /* there is one client */
     __atomic_store_n(&connection, handle, __ATOMIC_RELEASE);
     union {
         struct gv_message_header header;
@@ -79,8 +82,6 @@ static void *serve(void *unused)
     }
     return NULL;
 }
-
-static void remove_socket(void) { unlink(address.sun_path); }
 
 void peer_start(void)
 {
