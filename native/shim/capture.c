@@ -7,6 +7,7 @@
 
 #include "gate.h"
 #include "marks.h"
+#include "settled.h"
 #include "streams.h"
 #include "waiting.h"
 
@@ -109,7 +110,7 @@ void gv_capture_take_turn(void)
     limit.tv_sec += limit.tv_nsec / 1000000000;
     limit.tv_nsec %= 1000000000;
     pthread_mutex_lock(&lock);
-    while ((beginning || held_off != 0) && pthread_cond_timedwait(&changed, &lock, &limit) == 0)
+    while ((beginning || held_off != 0) && gv_wait_settled(&changed, &lock, &limit) == 0)
         ;
     beginning++;
     pthread_mutex_unlock(&lock);
