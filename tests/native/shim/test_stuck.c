@@ -134,7 +134,20 @@ static void cancel_one(void)
         limit.tv_sec += 5;
         CHECK_EQUAL(pthread_timedjoin_np(thread, NULL, &limit), 0);
     }
-    OK(SHIM(cuStreamEndCapture)(streams[1], &graph));
+    /* Beside a capture that has begun, others join it at once, however long the drain takes. */
+    CUevent forked;
+    struct timespec began, now;
+    OK(SHIM(cuEventCreate)(&forked, CU_EVENT_DISABLE_TIMING));
+    OK(SHIM(cuEventRecord)(forked, streams[1]));
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    for (int i = 0; i < 8; i++) {
+        CUstream joins;
+        OK(SHIM(cuStreamCreate)(&joins, CU_STREAM_NON_BLOCKING));
+        OK(SHIM(cuStreamWaitEvent)(joins, forked, 0));
+    }
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    CHECK((now.tv_sec - began.tv_sec) * 1000 + (now.tv_nsec - began.tv_nsec) / 1000000 < 400);
+    SHIM(cuStreamEndCapture)(streams[1], &graph); /* they did not come back to it: the driver may mind */
     __atomic_store_n(&host[0], 1, __ATOMIC_RELEASE);
     peer_close();
     peer_grant(GV_LEASE_GRANTED);
