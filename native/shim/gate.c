@@ -23,7 +23,7 @@ enum {
 };
 
 static const struct gv_lease closed; /* until attached: word 0 = CLOSED */
-struct gv_gate gv_gate = {.lease = &closed, .obstacles = GV_UNATTACHED};
+struct gv_gate gv_gate __attribute__((aligned(64))) = {.lease = &closed, .obstacles = GV_UNATTACHED};
 __thread struct gv_thread *gv_this_thread __attribute__((tls_model("initial-exec")));
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
