@@ -143,11 +143,15 @@ def drained(gpu: Gpu, number: int, epoch: int) -> None:
         client.drained = True
 
 
-def stuck(gpu: Gpu, number: int, epoch: int) -> None:
-    """STUCK: the drain of this epoch takes long; what is on the GPU may wait for what waits at the gate."""
+def stuck(gpu: Gpu, number: int, epoch: int, waits: bool = False) -> None:
+    """STUCK: the drain of this epoch takes long; what is on the GPU may wait for what waits at the gate.
+
+    `waits`: the program has had work wait for values; else it may merely be long.
+    """
     contender, client = find(gpu, number)
     if contender.word is Word.DRAIN and epoch == contender.epoch:
         client.stuck = True
+        client.waits = waits
 
 
 def moved(

@@ -56,6 +56,7 @@ class Client:
     drained: bool = True  # none of its work can be on the GPU
     zero_epoch: int = -1  # DRAINED(0) proves something only for this epoch of the job: the one at which it attached
     stuck: bool = False  # it said that the present drain does not end
+    waits: bool = False  # and that its program has had work wait for values
     waiting: bool = False  # it said WANT and was not served
     idle: bool = True  # its page (a hint) or an IDLE message says so
     connected: bool = True

@@ -176,6 +176,7 @@ class Event(Message):
 @dataclass(frozen=True, slots=True)
 class Stuck(Message):
     epoch: int
+    waits: int
 
 
 @_message(MessageType.SHARE, "gv_share")

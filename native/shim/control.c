@@ -15,6 +15,7 @@
 #include "contexts.h"
 #include "drain.h"
 #include "environment.h"
+#include "gate.h"
 #include "graph_memory.h"
 #include "log.h"
 #include "memory.h"
@@ -234,7 +235,7 @@ static void follow_lease(void)
     if (gv_lease_state(word) != GV_LEASE_DRAIN)
         return;
     struct gv_drained drained = {.epoch = epoch};
-    struct gv_stuck stuck = {.epoch = epoch};
+    struct gv_stuck stuck = {.epoch = epoch, .waits = __atomic_load_n(&gv_gate.may_wait, __ATOMIC_RELAXED)};
     switch (gv_drain_follow(epoch)) {
     case GV_DRAIN_ENDED:
         gv_store32(&gv_session.client->drained_epoch, epoch);

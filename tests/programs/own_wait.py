@@ -28,7 +28,7 @@ def main() -> int:
     for number in range(1, rounds + 1):
         call(cu.cuStreamWaitValue32, waiting, flag, number, cu.CUstreamWaitValue_flags.CU_STREAM_WAIT_VALUE_GEQ)
         for value in (0, 1, number):  # the lease may be taken away between any two of these
-            time.sleep(0.01)
+            time.sleep(0.004)
             call(cu.cuMemsetD32Async, words, value, WORDS, waiting)
         call(cu.cuStreamWriteValue32, writing, flag, number, 0)
         call(cu.cuMemcpyDtoHAsync, ctypes.addressof(host), words, WORDS * 4, waiting)

@@ -112,7 +112,7 @@ class Arbiter:
             case messages.Drained():
                 events.drained(gpu, number, message.epoch)
             case messages.Stuck():
-                events.stuck(gpu, number, message.epoch)
+                events.stuck(gpu, number, message.epoch, bool(message.waits))
             case messages.Memory():
                 charged, resident = self._bytes(message.charged_bytes), self._bytes(message.resident_bytes)
                 events.memory(gpu, number, charged, resident, self._native(member, message.native_bytes))

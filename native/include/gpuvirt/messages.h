@@ -17,7 +17,7 @@
  *     DRAINED(epoch)                   ->     the daemon stores CLOSED(epoch)
  *     STUCK(epoch)                     ->     or, when that takes long: what runs may wait for what waits at the gate. If the job
  *                                             wants the lease it gets it back for a while: STEP, with a new epoch
- *                                             (GRANTED, now and then, if that has not helped)
+ *                                             (GRANTED, now and then, if that has not helped and work may wait for values)
  *                                      <-     EVICT(target): only sent while the word is CLOSED and drained
  *     EVICTED(status, resident)        ->
  *     MEMORY                           ->     charged bytes changed by much (or the job asks for more than its allowance)
@@ -140,7 +140,7 @@ struct gv_drained {
 struct gv_stuck {
     struct gv_message_header header;
     uint32_t epoch; /* of the DRAIN that does not end */
-    uint32_t reserved;
+    uint32_t waits; /* 1: the program has had work wait for values, so it may not merely be long */
 };
 
 struct gv_restore {

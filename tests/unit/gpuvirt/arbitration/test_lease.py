@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pytest
 from scene import MS, START, Scene, sends, words
 
 from gpuvirt.arbitration import events
@@ -361,7 +362,8 @@ def test_who_never_drains_gets_the_lease_back_ever_more_rarely() -> None:
     assert scene.gpu.holder == "b"
 
 
-def test_when_steps_do_not_help_all_may_go_on() -> None:
+@pytest.mark.parametrize("waits", [True, False])
+def test_when_steps_do_not_help_all_may_go_on(waits: bool) -> None:
     """A thread that must give more to the very stream that waits, before it writes what that waits for."""
     scene = Scene(quantum=20 * MS, give_back=10 * MS, drain_budget=500 * MS)
     a = scene.run("a")
@@ -371,13 +373,13 @@ def test_when_steps_do_not_help_all_may_go_on() -> None:
     given = []
     for _ in range(8):
         scene.want(a)
-        actions = scene.stuck(a)
+        actions = scene.stuck(a, waits)
         while not (back := [word for key, word in words(actions) if key == "a" and word is not Word.DRAIN]):
             actions = scene.later_at_wake()
         given += back
         while ("a", Word.DRAIN) not in words(actions):
             actions = scene.later_at_wake()
-    assert given == [Word.STEP] * 4 + [Word.GRANTED, Word.STEP] * 2
+    assert given == [Word.STEP] * 4 + [Word.GRANTED if waits else Word.STEP, Word.STEP] * 2
     assert words(scene.drained(a))[0] == ("a", Word.CLOSED)
     assert scene.gpu.holder == "b"
 

@@ -27,6 +27,7 @@ NARROW = {
     "client",
     "code",
     "epoch",
+    "waits",
     "status",
     "request",
     "count",

@@ -40,8 +40,8 @@ class Scene:
         events.drained(self.gpu, number, events.find(self.gpu, number)[0].epoch)
         return self.decide()
 
-    def stuck(self, number: int) -> list[Action]:
-        events.stuck(self.gpu, number, events.find(self.gpu, number)[0].epoch)
+    def stuck(self, number: int, waits: bool = False) -> list[Action]:
+        events.stuck(self.gpu, number, events.find(self.gpu, number)[0].epoch, waits)
         return self.decide()
 
     def moved(self, number: int, status: int = 0, short: int = 0) -> list[Action]:
