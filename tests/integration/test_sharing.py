@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import sys
 
+import pytest
 from support.host import PROGRAMS, Host, host
 
 MIB = 1 << 20
@@ -123,4 +124,13 @@ def test_the_processes_of_a_job_run_together_and_share_its_quota(machine: Host) 
     assert greedy.wait() == 0, greedy.text
     assert greedy.text.count("result: OK") == 1, greedy.text
     assert "CUDA_ERROR_OUT_OF_MEMORY" in greedy.text
+    accounts_are_zero(machine)
+
+
+@pytest.mark.parametrize("kind", ["plain", "block", "managed"])
+def test_what_a_process_gave_back_it_can_take_again_at_once(machine: Host, kind: str) -> None:
+    """Beside another process of the job: the daemon may not have heard yet that it was given back."""
+    pair = machine.job("quota_pair.py", "--kind", kind, options=("--memory", "64M"))
+    assert pair.wait() == 0, pair.text
+    assert "rounds" in pair.text
     accounts_are_zero(machine)
