@@ -116,7 +116,13 @@ uint64_t gv_memory_quota(void)
 }
 
 /* What the others have is wrong from the moment that we report less until the daemon counts it. */
-int gv_memory_quota_settled(void) { return gv_load32(&gv_gate.lease->clients) > 1 && gv_sharing_charges_heard(); }
+int gv_memory_quota_settled(void)
+{
+    if (gv_load32(&gv_gate.lease->clients) <= 1)
+        return 0;
+    gv_session_poke(GV_POKE_MEMORY);
+    return gv_sharing_charges_heard();
+}
 
 static struct gv_ranges *region_of(uint64_t address)
 {

@@ -7,6 +7,7 @@ import re
 import sys
 
 import pytest
+
 from support.host import PROGRAMS, Host, host
 
 MIB = 1 << 20
@@ -133,4 +134,13 @@ def test_what_a_process_gave_back_it_can_take_again_at_once(machine: Host, kind:
     pair = machine.job("quota_pair.py", "--kind", kind, options=("--memory", "64M"))
     assert pair.wait() == 0, pair.text
     assert "rounds" in pair.text
+    accounts_are_zero(machine)
+
+
+def test_a_second_process_finds_what_the_first_took_while_it_was_alone(machine: Host) -> None:
+    pair = machine.job("quota_pair.py", "--late", "--memory", "40", options=("--memory", "64M"))
+    assert pair.wait() == 0, pair.text
+    assert "second: CUDA_ERROR_OUT_OF_MEMORY" in pair.text, pair.text
+    free = re.search(r"second free: (\d+)", pair.text)
+    assert free is not None and 16 <= int(free[1]) <= 64 - 42, pair.text
     accounts_are_zero(machine)
