@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two processes of one job near its quota: one holds memory, the other takes and gives back all that is left.
 
-`--kind plain|block|managed`: memory of cuMemAlloc, cuMemCreate, cuMemAllocManaged. Prints `rounds N` and exits 0; 3 when
-a call fails (with its name): whatever is free must be there to take. `--late`: the first has taken `--memory` before the
-second begins; prints what that gets for as much (`second: CUDA_...`), and what it sees free.
+`--kind plain|block|managed`: memory of cuMemAlloc, cuMemCreate, cuMemAllocManaged. Prints `rounds N` and exits 0; 3
+when a call fails (with its name): whatever is free must be there to take. `--late`: the first has taken `--memory`
+before the second begins; prints what that gets for as much (`second: CUDA_...`), and what it sees free.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class Arbiter:
         self.turn()
 
     def recount(self, job: Job) -> None:
-        """Another process of the job comes. What a process takes while it is alone it tells nobody; its page says it."""
+        """Another process of the job comes. What one takes while it is alone it tells nobody; its page says it."""
         for member in self._of(job):
             report = member.refresh(self.clock.now())
             charged, resident = self._bytes(report.charged_bytes), self._bytes(report.resident_bytes)
