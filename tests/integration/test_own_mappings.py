@@ -96,7 +96,7 @@ def test_killed_while_it_is_swapped() -> None:
 
 
 def test_memory_of_both_kinds_by_turns_beside_another_job() -> None:
-    """What is kept of the one for reuse makes room for the other: no turn waits longer than for its share of the GPU."""
+    """What is kept of the one for reuse makes room for the other: no turn waits but for its share of the GPU."""
     with host(memory=96 * MIB, settings='[time]\nquantum = "20ms"') as machine:
         rival = machine.job("mixer.py", "--memory", "60", "--seconds", "6", name="rival")
         rival.wait_for("ready")
