@@ -31,6 +31,7 @@ from gpuvirt.arbitration.room import Room, deficit, make_room, needs, send_resto
 EPOCH_LIMIT = 1 << 29
 BACKOFF_LIMIT = 5
 PATIENCE_LIMIT = 11
+STEPS = 4  # tries in which only streams that have finished get work; then every second one lets all through
 SLOWEST_LINK = 1e9  # bytes/s: no client can say that its link is slower to gain time
 
 
@@ -206,18 +207,20 @@ def _drain(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
 def _give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     """What is on the GPU may wait for what the job's own threads cannot give it: let them, for a moment, in STEP.
 
-    There only streams that have nothing to do get work, so that what waits for itself comes to an end.
+    There only streams that have nothing to do get work, so that what waits for itself comes to an end. If that does not
+    help, a thread may have to give more to the very stream that waits before it comes to what ends the wait: all may go on.
     Nobody else was granted anything meanwhile, so all its memory is where it was. The time is charged as ever.
     """
     charge(gpu, holder, now)
     first = gpu.rules.give_back
     window = min(first << min(holder.given_back, PATIENCE_LIMIT), max(holder.quantum, first))
+    word = Word.GRANTED if holder.given_back >= STEPS and holder.given_back % 2 == 0 else Word.STEP
     holder.given_back += 1
     holder.reason = ""
     holder.granted_ns = now
     holder.deadline = now + window
     _renew(gpu, holder)
-    _store(gpu, holder, Word.STEP, out)
+    _store(gpu, holder, word, out)
     out.wake(holder.deadline)
     out.note("info", "drain_stuck", holder.key, epoch=holder.epoch, times=holder.given_back, window_ns=window)
 

@@ -152,14 +152,22 @@ def enter(symbol: Symbol, kind: Kind) -> list[str]:
 
 def leave(symbol: Symbol, kind: Kind) -> str:
     """How a gated call ends: with its stream finished, or not."""
-    if symbol.base in RETURNS_FINISHED:
-        return f"gv_gate_leave_synced(&submission, {int(symbol.variant != '')})"
+    if symbol.base in RETURNS_FINISHED:  # a copy of nothing need not wait
+        waited = "result == CUDA_SUCCESS && ByteCount != 0"
+        return f"gv_gate_leave_synced(&submission, &mark, {int(symbol.variant != '')}, {waited})"
     return "gv_gate_leave(&submission)"
+
+
+def marked(symbol: Symbol) -> list[str]:
+    """Before the driver's call, where its end will prove that earlier work is finished."""
+    if symbol.base not in RETURNS_FINISHED:
+        return []
+    return ["    struct gv_activity_mark mark;", "    gv_activity_sync_begin(&mark);"]
 
 
 def shim_gates(symbols: list[Symbol], index: dict[str, int], kinds: dict[str, Kind]) -> str:
     lines = [f"/* {BANNER} */", "#define __CUDA_API_VERSION_INTERNAL", "#include <cuda.h>", '#include "bounds.h"']
-    lines += ['#include "gate.h"', '#include "real_driver.h"', ""]
+    lines += ['#include "activity.h"', '#include "gate.h"', '#include "real_driver.h"', ""]
     for symbol in symbols:
         declared = ", ".join(f"{p.type} {p.name}" for p in symbol.parameters) or "void"
         passed = ", ".join(p.name for p in symbol.parameters)
@@ -170,6 +178,7 @@ def shim_gates(symbols: list[Symbol], index: dict[str, int], kinds: dict[str, Ki
             *enter(symbol, kinds[symbol.base]),
             "    if (submission.refused != CUDA_SUCCESS)",
             "        return submission.refused;",
+            *marked(symbol),
             f"    const CUresult result = ((__typeof__(&{symbol.name}))gv_real[{index[symbol.name]}])({passed});",
             f"    {leave(symbol, kinds[symbol.base])};",
             *bounds.after(symbol),

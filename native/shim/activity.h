@@ -16,6 +16,7 @@ enum { GV_ACTIVITY_THREADS = 64 }; /* with more submitting threads only a drain 
 /* What each thread had submitted before a synchronising call. */
 struct gv_activity_mark {
     int count;
+    uint64_t ended; /* threads that had ended by then with work under way */
     struct gv_thread *threads[GV_ACTIVITY_THREADS];
     uint64_t submitted[GV_ACTIVITY_THREADS];
 };

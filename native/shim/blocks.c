@@ -11,6 +11,7 @@
 #include "arena.h"
 #include "gate.h"
 #include "real_driver.h"
+#include "settled.h"
 #include "sharing.h"
 
 static void *names; /* tree of struct gv_block by name */
@@ -118,7 +119,7 @@ int gv_block_note(CUmemGenericAllocationHandle handle, uint64_t bytes, enum gv_f
     return error;
 }
 
-void gv_blocks_wait(void) { pthread_cond_wait(&gv_memory.settled, &gv_memory.lock); }
+void gv_blocks_wait(void) { gv_wait_settled(&gv_memory.settled, &gv_memory.lock, NULL); }
 
 struct gv_block *gv_block_settled(CUmemGenericAllocationHandle handle)
 {

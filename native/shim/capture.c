@@ -7,6 +7,7 @@
 
 #include "gate.h"
 #include "marks.h"
+#include "settled.h"
 #include "streams.h"
 #include "waiting.h"
 
@@ -99,6 +100,17 @@ static void drop_entry(const struct capture *entry)
     }
 }
 
+/* Under the lock. Once something captures, whoever holds off had looked before that, and waits in the driver for long. */
+static int must_wait(void)
+{
+    if (beginning || held_off == 0)
+        return beginning;
+    const struct capture *capture = captures;
+    while (capture != NULL && !capture->active)
+        capture = capture->next;
+    return capture == NULL;
+}
+
 /* One thread at a time goes from its marks to the driver's begin, and none beside a call that holds off. */
 void gv_capture_take_turn(void)
 {
@@ -109,7 +121,7 @@ void gv_capture_take_turn(void)
     limit.tv_sec += limit.tv_nsec / 1000000000;
     limit.tv_nsec %= 1000000000;
     pthread_mutex_lock(&lock);
-    while ((beginning || held_off != 0) && pthread_cond_timedwait(&changed, &lock, &limit) == 0)
+    while (must_wait() && gv_wait_settled(&changed, &lock, &limit) == 0)
         ;
     beginning++;
     pthread_mutex_unlock(&lock);

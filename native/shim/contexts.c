@@ -17,6 +17,7 @@
 #include "pool_native.h"
 #include "real_driver.h"
 #include "session.h"
+#include "settled.h"
 #include "streams.h"
 
 enum { CONTEXTS_MAX = 64 };
@@ -81,7 +82,7 @@ static int copy_known(CUcontext contexts[CONTEXTS_MAX])
 {
     pthread_mutex_lock(&lock);
     while (ending != 0)
-        pthread_cond_wait(&changed, &lock);
+        gv_wait_settled(&changed, &lock, NULL);
     for (int i = 0; i < known_count; i++)
         contexts[i] = known[i].context;
     const int count = known_count;
@@ -106,7 +107,7 @@ static int hold(CUcontext context)
     held[seat] = NULL;
     pthread_cond_broadcast(&changed);
     while (ending != 0)
-        pthread_cond_wait(&changed, &lock);
+        gv_wait_settled(&changed, &lock, NULL);
     const int there = find(context) != NULL;
     held[seat] = there ? context : NULL;
     pthread_mutex_unlock(&lock);
@@ -247,7 +248,7 @@ static struct waiting *begin_end(CUcontext context)
     pthread_mutex_lock(&lock);
     ending++;
     while (context != NULL && (held[0] == context || held[1] == context)) /* nothing is held by nobody */
-        pthread_cond_wait(&changed, &lock);
+        gv_wait_settled(&changed, &lock, NULL);
     pthread_mutex_unlock(&lock);
     return gv_pool_context_ends(context);
 }

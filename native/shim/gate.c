@@ -23,12 +23,15 @@ enum {
 };
 
 static const struct gv_lease closed; /* until attached: word 0 = CLOSED */
-struct gv_gate gv_gate = {.lease = &closed, .obstacles = GV_UNATTACHED};
+struct gv_gate gv_gate __attribute__((aligned(64))) = {.lease = &closed, .obstacles = GV_UNATTACHED};
 __thread struct gv_thread *gv_this_thread __attribute__((tls_model("initial-exec")));
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct gv_thread *registry;  /* all threads that ever submitted and live; under registry_lock */
 static uint64_t submitted_by_ended; /* under registry_lock */
+static uint64_t ended_at_work;      /* threads that ended with work that was not proven finished; under registry_lock */
+static uint64_t ended_proven;       /* how many of them since are; the same */
+static uint32_t ended_own_stream;   /* one of the others used its per-thread default stream; the same */
 static pthread_key_t exit_key;
 static uint32_t changes; /* futex of threads that wait for memory: counts gv_gate_notify */
 
@@ -39,6 +42,10 @@ static void forget_thread(void *record)
         if (*link == record) {
             *link = ((struct gv_thread *)record)->next;
             submitted_by_ended += ((struct gv_thread *)record)->submitted;
+            if (((struct gv_thread *)record)->submitted != ((struct gv_thread *)record)->synced) {
+                ended_at_work++;
+                ended_own_stream |= ((struct gv_thread *)record)->own_stream;
+            }
             break;
         }
     }
@@ -74,14 +81,16 @@ void gv_gate_forget(void)
     gv_gate.obstacles = GV_UNATTACHED;
     gv_gate.lost = 0;
     gv_this_thread = NULL;
+    ended_at_work = ended_proven = 0;
+    ended_own_stream = 0;
     registry = NULL; /* the parent's records leak: freeing them is not safe here */
     pthread_mutex_init(&registry_lock, NULL);
 }
 
 int gv_gate_uses_thread_streams(void)
 {
-    uint32_t used = 0;
     pthread_mutex_lock(&registry_lock);
+    uint32_t used = ended_own_stream;
     for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next)
         used |= __atomic_load_n(&thread->own_stream, __ATOMIC_RELAXED);
     pthread_mutex_unlock(&registry_lock);
@@ -250,11 +259,24 @@ void gv_activity_sync_begin(struct gv_activity_mark *mark)
 {
     mark->count = 0;
     pthread_mutex_lock(&registry_lock);
+    mark->ended = ended_at_work;
     for (struct gv_thread *thread = registry; thread != NULL && mark->count < GV_ACTIVITY_THREADS;
          thread = thread->next) {
         mark->threads[mark->count] = thread;
-        mark->submitted[mark->count++] = __atomic_load_n(&thread->submitted, __ATOMIC_ACQUIRE);
+        const uint64_t submitted = __atomic_load_n(&thread->submitted, __ATOMIC_ACQUIRE);
+        /* Counted before the driver has it: of a thread that is in its call nothing can be said. */
+        const int inside = thread != gv_this_thread && __atomic_load_n(&thread->in_launch, __ATOMIC_ACQUIRE) != 0;
+        mark->submitted[mark->count++] = submitted - (uint64_t)inside;
     }
+    pthread_mutex_unlock(&registry_lock);
+}
+
+void gv_gate_stream_ends(CUstream stream)
+{
+    pthread_mutex_lock(&registry_lock);
+    for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next)
+        if (thread->stream == stream && thread->submitted != thread->synced)
+            thread->mixed = 1; /* the handle may come again, and says nothing then of what was given before */
     pthread_mutex_unlock(&registry_lock);
 }
 
@@ -294,6 +316,14 @@ static enum verdict settle(const struct gv_activity_mark *mark, CUstream stream,
             __atomic_store_n(&thread->synced, now, __ATOMIC_RELAXED);
             thread->mixed = 0; /* its thread may be setting it: then `submitted` has changed before the next look */
         }
+    }
+    if (mark->ended != ended_at_work) {
+        verdict = SUBMITTED;
+    } else if (whole) {
+        ended_proven = ended_at_work;
+        ended_own_stream = 0;
+    } else if (ended_proven != ended_at_work && verdict == ALL_FINISHED) {
+        verdict = UNPROVEN;
     }
     pthread_mutex_unlock(&registry_lock);
     return verdict;
@@ -341,13 +371,10 @@ void gv_activity_look(void)
         gv_activity_idle();
 }
 
-void gv_gate_leave_synced(const struct gv_submission *submission, int per_thread)
+void gv_gate_leave_synced(const struct gv_submission *submission, const struct gv_activity_mark *mark, int per_thread,
+                          int waited)
 {
     gv_gate_leave(submission);
-    struct gv_thread *const thread = submission->thread;
-    if (thread == NULL)
-        return;
-    struct gv_activity_mark mark;
-    gv_activity_sync_begin(&mark);
-    gv_activity_sync_end(&mark, per_thread ? CU_STREAM_PER_THREAD : NULL, 0);
+    if (submission->thread != NULL && waited)
+        gv_activity_sync_end(mark, per_thread ? CU_STREAM_PER_THREAD : NULL, 0);
 }

@@ -77,10 +77,13 @@ static inline void gv_gate_mark(struct gv_thread *thread, CUstream stream)
         thread->stream = stream;
         thread->own_stream |= stream == CU_STREAM_PER_THREAD;
     }
-    __atomic_store_n(&thread->submitted, thread->submitted + 1, __ATOMIC_RELAXED);
+    /* release: who sees the count sees that this thread is in its call, or that it has returned. */
+    __atomic_store_n(&thread->submitted, thread->submitted + 1, __ATOMIC_RELEASE);
 }
 
-static inline struct gv_submission gv_gate_pass(CUstream stream, int per_thread, int submits)
+/* Inline even where the compiler would share one copy: a call more is a third of what a launch pays. */
+__attribute__((always_inline)) static inline struct gv_submission gv_gate_pass(CUstream stream, int per_thread,
+                                                                               int submits)
 {
     struct gv_thread *const thread = gv_this_thread;
     if (__builtin_expect(thread == NULL || gv_gate.full_fence, 0))
@@ -99,7 +102,7 @@ static inline struct gv_submission gv_gate_pass(CUstream stream, int per_thread,
     return gv_gate_wait(stream, per_thread, submits);
 }
 
-static inline struct gv_submission gv_gate_enter(CUstream stream, int per_thread)
+__attribute__((always_inline)) static inline struct gv_submission gv_gate_enter(CUstream stream, int per_thread)
 {
     return gv_gate_pass(stream, per_thread, 1);
 }
@@ -136,8 +139,16 @@ void gv_gate_failed(CUresult result);
 /* The error that the current context has for good, or CUDA_SUCCESS. Costs one load while no call has ever failed so. */
 CUresult gv_gate_lost_context(void);
 
-/* As gv_gate_leave, for calls that return only when their stream (the default one) is finished. */
-void gv_gate_leave_synced(const struct gv_submission *submission, int per_thread);
+/*
+ * As gv_gate_leave, for calls that return only when their stream (the default one) is finished: if they did (`waited`), what
+ * was given before the mark is.
+ */
+struct gv_activity_mark;
+void gv_gate_leave_synced(const struct gv_submission *submission, const struct gv_activity_mark *mark, int per_thread,
+                          int waited);
+
+/* Before the driver destroys a stream of the program. */
+void gv_gate_stream_ends(CUstream stream);
 
 /* Control thread, after the word was closed: returns when no thread is in a launch that saw it open. */
 void gv_gate_fence(void);

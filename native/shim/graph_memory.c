@@ -237,11 +237,14 @@ static CUresult submit_with_memory(CUresult (*call)(CUgraphExec, CUstream), CUgr
         result = submit(call, executable, stream, per_thread);
         if (result != CUDA_ERROR_OUT_OF_MEMORY)
             break;
-        /* Its memory went to another graph, or the device is full. */
-        if (taken == 0 && (taken = needed(executable, 1)) != 0 && take(taken) == CUDA_SUCCESS)
-            continue;
-        if (taken == 0 || !gv_room_again(taken, &tries))
+        if (taken == 0) { /* its memory went to another graph */
+            const uint64_t more = needed(executable, 1);
+            if (more == 0 || take(more) != CUDA_SUCCESS)
+                break;
+            taken = more;
+        } else if (!gv_room_again(taken, &tries)) { /* the device is full */
             break;
+        }
     }
     if (result == CUDA_SUCCESS)
         mark_launched(executable);

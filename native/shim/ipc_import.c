@@ -19,6 +19,7 @@
 #include "real_driver.h"
 #include "room.h"
 #include "session.h"
+#include "settled.h"
 #include "sharing.h"
 #include "streams.h"
 
@@ -155,7 +156,7 @@ static CUresult enter(const struct gv_ipc_ticket *ticket, CUcontext context, str
     struct import *const *node;
     *fresh = 0;
     while ((node = tfind(&key, &by_ticket, compare_tickets)) != NULL && (*node)->opened == 0)
-        pthread_cond_wait(&changed, &lock);
+        gv_wait_settled(&changed, &lock, NULL);
     if (node != NULL) {
         *entered = *node;
         if ((*node)->context != context)

@@ -165,6 +165,19 @@ CUresult gv_marks_wait(CUcontext context)
     return worst;
 }
 
+int gv_marks_passed(void)
+{
+    CUcontext context = NULL;
+    if (REAL(cuCtxGetCurrent)(&context) != CUDA_SUCCESS || context == NULL)
+        return 0;
+    pthread_mutex_lock(&lock);
+    struct mark *mark = marks;
+    pthread_mutex_unlock(&lock);
+    while (mark != NULL && (mark->context != context || REAL(cuEventQuery)(mark->event) != CUDA_ERROR_NOT_READY))
+        mark = mark->next;
+    return mark == NULL;
+}
+
 void gv_marks_context_ended(CUcontext context)
 {
     pthread_mutex_lock(&lock);

@@ -30,6 +30,9 @@ void gv_marks_stream_ends(CUstream stream);
 /* Control thread, the context current and held: waits for all marks in it. */
 CUresult gv_marks_wait(CUcontext context);
 
+/* Have all marks in the current context passed? While nothing captures. */
+int gv_marks_passed(void);
+
 /* An event of the current context that is never recorded, or NULL. */
 CUevent gv_marks_probe(void);
 

@@ -9,6 +9,7 @@
 #include "gate.h"
 #include "memory.h"
 #include "session.h"
+#include "settled.h"
 #include "swap.h"
 
 void gv_extents_report(struct gv_memory_report *report)
@@ -116,7 +117,7 @@ static int collect(struct list *list, int absent, uint64_t wanted)
     pthread_mutex_lock(&gv_memory.lock);
     gv_memory.mover_waits = 1;
     while (gv_memory.claims != 0)
-        pthread_cond_wait(&gv_memory.settled, &gv_memory.lock);
+        gv_wait_settled(&gv_memory.settled, &gv_memory.lock, NULL);
     gv_memory.mover_waits = 0;
     pthread_cond_broadcast(&gv_memory.settled);
     *list =

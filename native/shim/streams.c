@@ -46,6 +46,7 @@ static void ends(CUstream stream)
 {
     gv_pool_stream_ends(stream);
     gv_marks_stream_ends(stream);
+    gv_gate_stream_ends(stream);
     pthread_mutex_lock(&lock);
     for (size_t i = 0; i < count; i++) {
         if (streams[i].handle == stream) {
@@ -161,6 +162,7 @@ int gv_streams_finished(void)
         const CUresult result = REAL(cuStreamQuery)(copy[i].handle);
         finished = result == CUDA_SUCCESS || result == CUDA_ERROR_INVALID_HANDLE; /* the latter: destroyed meanwhile */
     }
+    finished = finished && gv_marks_passed(); /* streams that are destroyed had work as well */
     gv_capture_let_begin();
     free(copy);
     return finished;

@@ -12,6 +12,7 @@
 #include "memory.h"
 #include "pool.h"
 #include "real_driver.h"
+#include "settled.h"
 #include "streams.h"
 
 enum { REUSE_DEPTH = 16, RECLAIM_DEPTH = 8, FOLLOW_DEPTH = 2 * REUSE_DEPTH };
@@ -119,7 +120,7 @@ static struct waiting *take_up(int wait, int *given)
 {
     pthread_mutex_lock(&lock);
     while (wait && oldest == NULL && in_hand != NULL) {
-        pthread_cond_wait(&put_down, &lock);
+        gv_wait_settled(&put_down, &lock, NULL);
         ++*given;
     }
     struct waiting **link = &oldest;
@@ -213,7 +214,7 @@ struct waiting *gv_pool_context_ends(CUcontext context)
     struct waiting *its = NULL;
     pthread_mutex_lock(&lock);
     while (in_hand != NULL) /* somebody may be asking an event of it */
-        pthread_cond_wait(&put_down, &lock);
+        gv_wait_settled(&put_down, &lock, NULL);
     for (struct waiting **link = &oldest; *link != NULL;) {
         if ((*link)->order.context == context) {
             struct waiting *const entry = unlink_entry(link);

@@ -50,3 +50,14 @@ def test_a_graph_that_allocates_more_than_the_quota_is_out_of_memory(crowded: Ho
     program = crowded.job("graph_quota.py", options=("--memory", "64M"))
     assert program.wait() == 0, program.text
     assert "result: OK" in program.text
+
+
+def test_a_refused_launch_changes_no_account(crowded: Host) -> None:
+    program = crowded.job(
+        "graph_quota.py",
+        "--refused",
+        options=("--memory", "64M"),
+        GPUVIRT_SOFTGPU_FAULTS="cuGraphLaunch:2+:OUT_OF_MEMORY",
+    )
+    assert program.wait() == 0, program.text
+    assert "result: OK" in program.text

@@ -20,3 +20,14 @@ def test_a_job_that_waits_for_its_own_threads(memory: int, rounds: int) -> None:
         turns = machine.job_named("handshake")["switches"]
         assert turns >= 3, machine.report()  # the other one had its turns in between
         assert other.running, other.text
+
+
+@pytest.mark.timeout(120)
+def test_a_thread_that_gives_more_to_a_stream_that_waits_for_it() -> None:
+    with host(settings='[time]\nquantum = "20ms"') as machine:
+        other = machine.job("mixer.py", "--memory", "16", "--seconds", "90", name="other")
+        other.wait_for("ready")
+        job = machine.job("own_wait.py", "6", name="own")
+        assert job.wait(80) == 0, machine.report()
+        assert "result: OK rounds=6" in job.text
+        assert other.running, other.text

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Memory nodes under a limit of 64 MiB: what they take is told, counts, comes back, and is refused beyond the limit.
 
+With --refused: the driver (a rule of the soft GPU) refuses the second launch of a graph whose memory is in use.
 Prints `result: OK`, and exits 0; 3 when a CUDA call fails (with its name).
 """
 
@@ -64,9 +65,28 @@ def run() -> None:
     assert free_bytes() == before, (free_bytes(), before)
 
 
+def refused() -> None:
+    """The memory of the first launch stays charged when the second one is refused: once, and no less."""
+    open_device()
+    stream = call(cu.cuStreamCreate, 1)
+    before = free_bytes()
+    call(cu.cuStreamBeginCapture, stream, RELAXED)
+    address = call(cu.cuMemAllocAsync, 40 * MIB, stream)
+    graph = call(cu.cuStreamEndCapture, stream)
+    executable = call(cu.cuGraphInstantiate, graph, 0)
+    assert launch(executable, stream) == "CUDA_SUCCESS"
+    assert free_bytes() == before - 40 * MIB, (free_bytes(), before)
+    assert launch(executable, stream) == "CUDA_ERROR_OUT_OF_MEMORY"
+    assert free_bytes() == before - 40 * MIB, (free_bytes(), before)
+    call(cu.cuMemFreeAsync, address, stream)
+    call(cu.cuStreamSynchronize, stream)
+    call(cu.cuDeviceGraphMemTrim, 0)
+    assert free_bytes() == before, (free_bytes(), before)
+
+
 def main() -> int:
     try:
-        run()
+        refused() if "--refused" in sys.argv else run()
     except CudaError as error:
         print(f"error: {error}", flush=True)
         return 3

@@ -17,6 +17,7 @@
  *     DRAINED(epoch)                   ->     the daemon stores CLOSED(epoch)
  *     STUCK(epoch)                     ->     or, when that takes long: what runs may wait for what waits at the gate. If the job
  *                                             wants the lease it gets it back for a while: STEP, with a new epoch
+ *                                             (GRANTED, now and then, if that has not helped)
  *                                      <-     EVICT(target): only sent while the word is CLOSED and drained
  *     EVICTED(status, resident)        ->
  *     MEMORY                           ->     charged bytes changed by much (or the job asks for more than its allowance)

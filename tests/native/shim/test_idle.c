@@ -42,6 +42,42 @@ static void *other_thread(void *given)
     return NULL;
 }
 
+/* Gives work to a stream, which waits for the flag, and ends. */
+static void *short_lived(void *stream)
+{
+    OK(SHIM(cuCtxSetCurrent)(context));
+    OK(SHIM(cuStreamWaitValue32_v2)(stream, flag, 1, CU_STREAM_WAIT_VALUE_EQ));
+    return NULL;
+}
+
+/* Work of which nobody keeps a record: its thread has ended, or its stream is destroyed and the handle may come again. */
+static void forgotten_work(void)
+{
+    CUstream busy, other;
+    for (int way = 0; way < 2; way++) {
+        pthread_t thread;
+        host[0] = 0;
+        OK(SHIM(cuStreamCreate)(&busy, CU_STREAM_NON_BLOCKING));
+        if (way == 0) {
+            CHECK_EQUAL(pthread_create(&thread, NULL, short_lived, busy), 0);
+            CHECK_EQUAL(pthread_join(thread, NULL), 0);
+        } else {
+            short_lived(busy);
+            OK(SHIM(cuStreamDestroy_v2)(busy));
+        }
+        OK(SHIM(cuStreamCreate)(&other, CU_STREAM_NON_BLOCKING));
+        OK(SHIM(cuMemsetD32Async)(words, 1, 16, other));
+        OK(SHIM(cuStreamSynchronize)(other));
+        CHECK_EQUAL(state(), GV_CLIENT_RUNNING);
+        __atomic_store_n(&host[0], 1, __ATOMIC_RELEASE);
+        OK(SHIM(cuCtxSynchronize)());
+        CHECK_EQUAL(state(), GV_CLIENT_IDLE);
+        OK(SHIM(cuStreamDestroy_v2)(other));
+        if (way == 0)
+            OK(SHIM(cuStreamDestroy_v2)(busy));
+    }
+}
+
 int main(int argc, char **argv)
 {
     CHECK_EQUAL(argc, 3);
@@ -91,6 +127,7 @@ int main(int argc, char **argv)
 
     for (int round = 0; round < 2; round++) {
         peer_grant(round == 0 ? GV_LEASE_OPEN : GV_LEASE_GRANTED);
+        forgotten_work();
         OK(SHIM(cuMemsetD32Async)(words, 1, 16, stream));
         CHECK_EQUAL(state(), GV_CLIENT_RUNNING);
         OK(SHIM(cuStreamSynchronize)(stream));

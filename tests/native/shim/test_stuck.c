@@ -105,6 +105,54 @@ static int soon(const int *place)
     return 0;
 }
 
+static void *begin_capture(void *stream)
+{
+    OK(SHIM(cuCtxSetCurrent)(context));
+    CHECK(SHIM(cuStreamBeginCapture_v2)(stream, CU_STREAM_CAPTURE_MODE_RELAXED) == CUDA_SUCCESS);
+    return NULL;
+}
+
+/* A thread that is cancelled where it waits for another thread of the shim takes nothing with it. */
+static void cancel_one(void)
+{
+    CUstream streams[2];
+    CUgraph graph;
+    pthread_t thread;
+    host[0] = 0;
+    for (int i = 0; i < 2; i++)
+        OK(SHIM(cuStreamCreate)(&streams[i], CU_STREAM_NON_BLOCKING));
+    OK(SHIM(cuStreamWaitValue32_v2)(waiting_stream, flag, 1, CU_STREAM_WAIT_VALUE_EQ));
+    peer_drain();
+    nanosleep(&(struct timespec){0, 20000000}, NULL); /* it waits now, and nothing should begin to capture */
+    for (int i = 0; i < 2; i++) {
+        CHECK_EQUAL(pthread_create(&thread, NULL, begin_capture, streams[i]), 0);
+        nanosleep(&(struct timespec){0, 20000000}, NULL);
+        if (i == 0)
+            pthread_cancel(thread);
+        struct timespec limit;
+        clock_gettime(CLOCK_REALTIME, &limit);
+        limit.tv_sec += 5;
+        CHECK_EQUAL(pthread_timedjoin_np(thread, NULL, &limit), 0);
+    }
+    /* Beside a capture that has begun, others join it at once, however long the drain takes. */
+    CUevent forked;
+    struct timespec began, now;
+    OK(SHIM(cuEventCreate)(&forked, CU_EVENT_DISABLE_TIMING));
+    OK(SHIM(cuEventRecord)(forked, streams[1]));
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    for (int i = 0; i < 8; i++) {
+        CUstream joins;
+        OK(SHIM(cuStreamCreate)(&joins, CU_STREAM_NON_BLOCKING));
+        OK(SHIM(cuStreamWaitEvent)(joins, forked, 0));
+    }
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    CHECK((now.tv_sec - began.tv_sec) * 1000 + (now.tv_nsec - began.tv_nsec) / 1000000 < 400);
+    SHIM(cuStreamEndCapture)(streams[1], &graph); /* they did not come back to it: the driver may mind */
+    __atomic_store_n(&host[0], 1, __ATOMIC_RELEASE);
+    peer_close();
+    peer_grant(GV_LEASE_GRANTED);
+}
+
 int main(int argc, char **argv)
 {
     CHECK_EQUAL(argc, 3);
@@ -185,5 +233,6 @@ int main(int argc, char **argv)
         peer_revoke();
         peer_grant(GV_LEASE_GRANTED);
     }
+    cancel_one();
     return 0;
 }

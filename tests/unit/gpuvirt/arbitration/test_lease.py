@@ -361,6 +361,27 @@ def test_who_never_drains_gets_the_lease_back_ever_more_rarely() -> None:
     assert scene.gpu.holder == "b"
 
 
+def test_when_steps_do_not_help_all_may_go_on() -> None:
+    """A thread that must give more to the very stream that waits, before it writes what that waits for."""
+    scene = Scene(quantum=20 * MS, give_back=10 * MS, drain_budget=500 * MS)
+    a = scene.run("a")
+    b = scene.attach("b")
+    scene.want(b)
+    scene.later(20 * MS)
+    given = []
+    for _ in range(8):
+        scene.want(a)
+        actions = scene.stuck(a)
+        while not (back := [word for key, word in words(actions) if key == "a" and word is not Word.DRAIN]):
+            actions = scene.later_at_wake()
+        given += back
+        while ("a", Word.DRAIN) not in words(actions):
+            actions = scene.later_at_wake()
+    assert given == [Word.STEP] * 4 + [Word.GRANTED, Word.STEP] * 2
+    assert words(scene.drained(a))[0] == ("a", Word.CLOSED)
+    assert scene.gpu.holder == "b"
+
+
 def test_nobody_else_left_while_it_steps() -> None:
     scene = Scene(quantum=20 * MS, give_back=10 * MS)
     a = scene.run("a")
