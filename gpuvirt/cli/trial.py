@@ -136,13 +136,15 @@ def look(pid: int, seen: dict[tuple[int, str], Seen]) -> None:
         return
     except OSError:
         return
-    if not maps or not environment or environment == Path("/proc/self/environ").read_bytes():
+    libraries = loaded(maps)
+    starting = not environment and len(libraries) < 2  # in the middle of its exec; `env -i` has an empty one for ever
+    if not maps or starting or environment == Path("/proc/self/environ").read_bytes():
         return  # ending, or between fork and exec
     process = seen.setdefault((pid, program), Seen(pid, program))
     for entry in environment.split(b"\0"):
         if entry.startswith(b"LD_PRELOAD="):
             process.preload = os.fsdecode(entry.removeprefix(b"LD_PRELOAD="))
-    for path, times in loaded(maps).items():
+    for path, times in libraries.items():
         process.libraries[path] = max(times, process.libraries.get(path, 0))
 
 

@@ -102,6 +102,14 @@ def test_a_program_that_loses_its_environment(machine: Host) -> None:
     assert escape["state"] == "fail" and "its environment has lost LD_PRELOAD" in escape["message"], found
 
 
+def test_a_program_that_loses_all_of_its_environment(machine: Host) -> None:
+    code = f"import ctypes, time; ctypes.CDLL('{SOFT}/libcuda.so.1'); time.sleep(1)"
+    status, found = doctor(machine, "env", "-i", sys.executable, "-c", code)
+    assert status == 1
+    [escape] = found["escapes"]
+    assert escape["state"] == "fail" and "its environment has lost LD_PRELOAD" in escape["message"], found
+
+
 def test_a_program_that_opens_the_driver_by_its_path(machine: Host) -> None:
     code = (
         f"import ctypes, time; cuda = ctypes.CDLL('{SOFT}/libcuda.so.1'); cuda.cuInit(0)\n"
