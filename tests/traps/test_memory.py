@@ -31,8 +31,8 @@ def scene(machine: Host, name: str, *options: str, **extra: str) -> str:
     "cuMemFree of a pointer that the table does not know returns -1.",
     Edit(
         "native/shim/allocation.c",
-        "const CUresult freed = GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));",
-        "const CUresult freed = gv_fixed_freed(GV_FIXED_MANAGED, dptr) != 0 ? REAL(cuMemFree_v2)(dptr) : (CUresult)-1;",
+        "return GV_FIXED_DESTROY(GV_FIXED_MANAGED, dptr, REAL(cuMemFree_v2)(dptr));",
+        "return gv_fixed_freed(GV_FIXED_MANAGED, dptr) != 0 ? REAL(cuMemFree_v2)(dptr) : (CUresult)-1;",
     ),
 )
 def test_free_of_what_is_not_ours(machine: Host) -> None:

@@ -43,8 +43,9 @@ def test_legacy_ipc_of_mapped_memory() -> None:
     Edit("native/shim/blocks.c", "    if (!block->piece.kept) {", "    if (0) {"),
 )
 def test_expandable_segments_shared() -> None:
+    """Both do not fit: the rival must wait as long as the memory is shared."""
     with host(64 * MIB, settings=SHORT) as machine:
-        rival = machine.job("mixer.py", "--memory", "48", "--piece", "4", "--seconds", "60", name="rival")
+        rival = machine.job("mixer.py", "--memory", "56", "--piece", "4", "--seconds", "60", name="rival")
         rival.wait_for("step 1")
         pair = machine.job("exported.py", "--memory", "12", "--rounds", "3", "--pause", "0.1", name="pair")
         assert pair.wait(30) == 0, machine.report()
