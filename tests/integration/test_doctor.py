@@ -167,3 +167,19 @@ def test_an_impatient_end_leaves_no_process(machine: Host, number: signal.Signal
     left = [pid for pid in pids.read_text().split() if Path(f"/proc/{pid}").exists()]
     assert not left, f"{left} still run"
     machine.until(lambda: not machine.admin.call("status", all=True)["jobs"], "the trial job to end")
+
+
+def test_a_daemon_that_restarts_meanwhile(machine: Host) -> None:
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(PROGRAMS)!r}); from device import *; open_device(); time.sleep(4)"
+    )
+    words = ["doctor", "--seconds", "20", "--", sys.executable, "-c", code]
+    program = machine.start([str(BIN / "gpuvirt"), *words])
+    machine.until(lambda: any(job["pids"] for job in machine.status()["jobs"]), "the program to attach")
+    assert machine.daemon is not None
+    machine.daemon.kill()
+    machine.daemon.wait(10)
+    machine.start_daemon()
+    assert program.wait(60) == 0, program.text
+    assert "fail" not in program.text
+    machine.until(lambda: not machine.admin.call("status", all=True)["jobs"], "the trial jobs to end unseen")
