@@ -184,7 +184,9 @@ class AdminServer:
                 job = self.host.create_job(
                     peer, request.name, request.memory, request.weight, request.command, request.pid
                 )
-                job.trial = request.trial
+                if request.trial:
+                    job.trial = True
+                    self.host.write("put_trial", job.id)
                 return self._job_environment(job)
             case JobStarted():
                 self.host.job_started(peer, self._own(peer, request.job), request.pid)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from gpuvirt.control.fixed import KINDS
@@ -19,9 +20,9 @@ def describe(host: Host, word: str) -> dict[str, Any]:
     job = _living(host, word)
     if job is not None:
         return job_status(host, job) | _details(host, job)
-    for row in reversed(host.jobs.ended):
+    for row, events in zip(reversed(host.jobs.ended), reversed(host.jobs.ended_events), strict=True):
         if word in (row["job"], row["job"].removeprefix("j"), row["name"]):
-            return {"processes": [], "fixed": [], "events": [], **row}
+            return {**row, "processes": [], "fixed": [], "events": _events(events)}
     raise RefusedError(f"there is no job '{word}'", "see: gpuvirt ps -a")
 
 
@@ -44,8 +45,12 @@ def _details(host: Host, job: Job) -> dict[str, Any]:
         "passed_calls": job.sum("passed_calls"),
         "unknown_names": job.sum("unknown_names"),
         "pinned_quota": host.policy.pinned_per_process,
-        "events": [{"at": at, "pid": pid, "text": text} for at, pid, text in job.events],
+        "events": _events(job.events),
     }
+
+
+def _events(events: Iterable[tuple[float, int, str]]) -> list[dict[str, Any]]:
+    return [{"at": at, "pid": pid, "text": text} for at, pid, text in events]
 
 
 def fixed_rows(members: list[Member]) -> list[dict[str, Any]]:

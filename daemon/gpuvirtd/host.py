@@ -162,6 +162,7 @@ class Host:
                 self._forget(stale, "replaced by a new connection of the same process")
             else:
                 self._leave(stale, "its process started another program")
+        arbiter.recount(job)
         member = Member(client.number, process, job, arbiter, client, page, arena, session)
         session.member = member
         job.members[member.number] = member

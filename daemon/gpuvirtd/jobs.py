@@ -129,6 +129,7 @@ class JobTable:
         self.by_id: dict[str, Job] = {}
         self._by_token: dict[str, Job] = {}
         self.ended: deque[dict[str, Any]] = deque(maxlen=HISTORY)
+        self.ended_events: deque[list[tuple[float, int, str]]] = deque(maxlen=HISTORY)  # of each of them
         self._count = 0
 
     def __iter__(self) -> Iterator[Job]:
@@ -170,6 +171,7 @@ class JobTable:
         """It has ended; `row` is how `status` shows it from now on."""
         if not job.trial:
             self.ended.append(row)
+            self.ended_events.append(list(job.events))
         self.by_id.pop(job.id, None)
         self._by_token.pop(job.token, None)
 

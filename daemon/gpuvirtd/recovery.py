@@ -30,7 +30,7 @@ class Recovery:
     def begin(self) -> None:
         """Read the state of the daemon before us."""
         host = self.host
-        stored = host.state.jobs()
+        stored, trials = host.state.jobs(), host.state.trials()
         host.jobs.skip_ids([job.id for job in stored])
         alive = self._expect_clients()
         for job in stored:
@@ -51,6 +51,7 @@ class Recovery:
                 root,
                 job.since,
                 attached_once=job.id in alive,
+                trial=job.id in trials,
             )
             host.jobs.add(taken)
             if root is not None:

@@ -17,6 +17,7 @@ from gpuvirt.errors import ConfigError
 from gpuvirtd.identity import boot_id
 
 SCHEMA = 1
+TRIAL = "trial "  # and the job: keys of `meta`
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE jobs (
@@ -138,6 +139,7 @@ class State:
             if stored.get("boot", boot) != boot:
                 self._db.execute("DELETE FROM jobs")
                 self._db.execute("DELETE FROM clients")
+                self._db.execute("DELETE FROM meta WHERE key LIKE ?", (TRIAL + "%",))
             for key, value in (("generation", str(generation)), ("boot", boot)):
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
         return generation
@@ -147,6 +149,13 @@ class State:
         return [
             StoredJob(*[json.loads(value) if index == 6 else value for index, value in enumerate(row)]) for row in rows
         ]
+
+    def trials(self) -> set[str]:
+        """Jobs of which nothing is shown when they have ended. In `meta`, so that the tables stay as they were."""
+        return {key.removeprefix(TRIAL) for (key,) in self._db.execute("SELECT key FROM meta") if key.startswith(TRIAL)}
+
+    def put_trial(self, job: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (TRIAL + job,))
 
     def clients(self) -> list[StoredClient]:
         return [StoredClient(*row) for row in self._db.execute("SELECT * FROM clients").fetchall()]
@@ -172,6 +181,7 @@ class State:
         with self._transaction():
             self._db.execute("DELETE FROM jobs WHERE id = ?", (job,))
             self._db.execute("DELETE FROM clients WHERE job = ?", (job,))
+            self._db.execute("DELETE FROM meta WHERE key = ?", (TRIAL + job,))
 
     def put_client(self, client: StoredClient) -> None:
         self._db.execute(

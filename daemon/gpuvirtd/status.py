@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration import ledger
@@ -151,7 +152,17 @@ def _busy(job: Job, arbiter: Arbiter) -> bool:
 
 def _reason(arbiter: Arbiter, contender: Contender) -> str:
     """What is wrong with a job."""
-    return "; ".join(part for part in (contender.reason, _stopped(arbiter, contender)) if part)
+    return "; ".join(part for part in (_named(arbiter, contender.reason), _stopped(arbiter, contender)) if part)
+
+
+def _named(arbiter: Arbiter, reason: str) -> str:
+    """With the pids of processes in place of the arbiter's own numbers for them."""
+
+    def pid(found: re.Match[str]) -> str:
+        member = arbiter.members.get(int(found[1]))
+        return f"process {member.process.pid}" if member is not None else found[0]
+
+    return re.sub(r"\bclient (\d+)", pid, reason)
 
 
 def _stopped(arbiter: Arbiter, contender: Contender) -> str:
@@ -189,4 +200,6 @@ def _why(host: Host, arbiter: Arbiter, contender: Contender) -> str:
 
 def _which(arbiter: Arbiter, other: Contender) -> str:
     stopped = _stopped(arbiter, other)
-    return (f", which {other.reason}" if other.reason else "") + (f"; its {stopped}" if stopped else "")
+    return (f", which {_named(arbiter, other.reason)}" if other.reason else "") + (
+        f"; its {stopped}" if stopped else ""
+    )

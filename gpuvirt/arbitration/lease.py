@@ -130,6 +130,8 @@ def _close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
 
 def _draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     if all(client.drained for client in holder.clients.values()):
+        if not any(client.request is not None and client.request.late for client in holder.clients.values()):
+            holder.reason = ""  # it was late to drain, and has
         _close(gpu, holder, now, out)
         return True
     if now >= gpu.drain_due and not holder.reason:

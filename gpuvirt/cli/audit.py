@@ -179,7 +179,11 @@ def judge_attachment(processes: Sequence[trial.Seen], account: Account) -> Findi
     if shims:
         return Finding("attached", WARN, "the program did not use the GPU while it was watched",
                        "give it work that does, or more time: --seconds", facts)  # fmt: skip
-    return Finding("attached", WARN, "no shim was seen in any process", "the program is over too soon to be seen")
+    if not processes:
+        return Finding(
+            "attached", WARN, "the program was over before it could be looked at", "give it more to do", facts
+        )
+    return Finding("attached", WARN, "no shim was seen in any process", "see 'escapes' below", facts)
 
 
 def judge_escapes(

@@ -10,7 +10,19 @@ from typing import Any
 import click
 
 from gpuvirt.cli import connection
-from gpuvirt.cli.output import Column, Row, format_option, mebibytes, plain, print_json, seconds, table, terminal_width
+from gpuvirt.cli.output import (
+    Column,
+    Row,
+    cut,
+    format_option,
+    mebibytes,
+    plain,
+    print_json,
+    seconds,
+    table,
+    terminal_width,
+)
+from gpuvirt.errors import UsageError
 
 _FIXED = (
     Column("KIND", lambda row: str(row["kind"])),
@@ -31,6 +43,7 @@ _PROCESSES = (
     Column("CALLS", lambda row: str(row["submitted"]), right=True),
 )
 _LABEL = 14  # columns
+_NAME_LIMIT = 64  # of a job's name, as `gpuvirt run` takes it
 
 
 def _size(value: int | None) -> str:
@@ -75,6 +88,8 @@ def command(job: str, output: str) -> None:
 
     Memory that cannot be moved is listed with the reason: it stays on the GPU while others run.
     """
+    if not 0 < len(job) <= _NAME_LIMIT:
+        raise UsageError(f"'{cut(job, _NAME_LIMIT)}' is no name of a job", "see: gpuvirt ps -a")
     answer: dict[str, Any] = connection.connect().call("describe", job=job).get("job", {})
     if output == "json":
         print_json(answer)

@@ -172,7 +172,7 @@ def trial_job(patient: Patient) -> Iterator[environment.Attachment]:
     Raises FileNotFoundError when the shim is not built, and what the daemon's client raises.
     """
     if patient.status is not None:
-        from gpuvirt.cli.run import attachment_of
+        from gpuvirt.cli.run import attachment_of, end_job
 
         client = connection.connect()
         words = ["gpuvirt", "doctor"]
@@ -180,7 +180,7 @@ def trial_job(patient: Patient) -> Iterator[environment.Attachment]:
         try:
             yield attachment_of(answer)
         finally:
-            client.call("end_job", job=answer.get("job"))
+            end_job(client, str(answer.get("job")))  # a daemon that was restarted meanwhile is no fault of the trial's
         return
     shim = paths.library("libgpuvirt-shim.so")
     with tempfile.TemporaryDirectory(prefix="gpuvirt-doctor-") as folder:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -24,6 +25,10 @@ VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphe
     "completion": "Print the shell completion for bash, zsh or fish.",
 }
 SPELLINGS = {"softgpu": "soft-gpu"}  # also understood, not listed
+
+
+class ReaderGone(Exception):
+    """Whoever read what a verb prints has what it wanted."""
 
 
 class LazyGroup(click.Group):
@@ -49,6 +54,13 @@ class LazyGroup(click.Group):
         if args and args[0] not in VERBS and args[0] not in SPELLINGS and not args[0].startswith("-"):
             raise UsageError(f"there is no verb '{args[0]}'", _suggestion(args[0]))
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's, which would end with 1 when the reader has gone (`gpuvirt ps | head`)."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table above; click's own would import every verb."""
@@ -91,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return fail(who, str(error), 2)
     except GpuvirtError as error:
         return fail(who, str(error), getattr(error, "exit_code", 1))
-    except BrokenPipeError:  # `gpuvirt ps | head`: the reader has what it wanted
+    except (BrokenPipeError, ReaderGone):
         _drop_output()
         return 0
     except OSError as error:  # `gpuvirt ps > /dev/full`

@@ -127,12 +127,12 @@ def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, 
         environ = environment.governed(os.environ, attachment, environment.system_folders())
         child = Child(program, words, environ)
     except BaseException:
-        _end_job(client, job)
+        end_job(client, job)
         raise
     status = _supervise(client, job, child)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0 and not quiet and _never_attached(client, job):
         sys.stderr.write(f"gpuvirt run: note: '{words[0]}' made no CUDA call\n")
-    _end_job(client, job, os.waitstatus_to_exitcode(status))
+    end_job(client, job, os.waitstatus_to_exitcode(status))
     return end_like(status)
 
 
@@ -188,12 +188,12 @@ def _supervise(client: AdminClient, job: str, child: Child) -> int:
         _report(client, job, child.pid)
     except BaseException:
         child.abandon()
-        _end_job(client, job)
+        end_job(client, job)
         raise
     try:
         child.release()
     except BaseException:
-        _end_job(client, job)
+        end_job(client, job)
         raise
     client.close()
     return child.finish()
@@ -214,7 +214,7 @@ def _report(client: AdminClient, job: str, pid: int) -> None:
             time.sleep(0.1)
 
 
-def _end_job(client: AdminClient, job: str, code: int | None = None) -> None:
+def end_job(client: AdminClient, job: str, code: int | None = None) -> None:
     """Tells the daemon, or the one that has replaced it. With nobody there it will see the death by itself."""
     for _ in range(2):  # the client connects again at the second call
         try:

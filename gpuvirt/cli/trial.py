@@ -8,9 +8,10 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,11 @@ _PR_SET_CHILD_SUBREAPER = 36
 _LOOK_S, _LOOK_MOST_S = 0.01, 0.1  # between two looks, at the beginning and later
 _GRACE_S = 3.0  # from SIGTERM to SIGKILL
 _TAIL_BYTES = 4000
+_STOPPING = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # the program has a session of its own and hears none of them
 
 
 @dataclass
@@ -46,18 +52,19 @@ def run(
 ) -> Trial:
     """Runs the program without input and with its output kept, for at most limit_s seconds; ends all that it started.
 
-    `each` is called after every look with the living pids. Raises OSError when it cannot be started.
+    `each` is called after every look with the living pids. Raises OSError when it cannot be started. A signal that ends
+    this process ends the program first; a second one changes nothing.
     """
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # whom it leaves behind, we inherit
     seen: dict[tuple[int, str], Seen] = {}
     began, wait = time.monotonic(), _LOOK_S
-    with tempfile.TemporaryFile() as output:
+    with _signals() as caught, tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
             list(words), executable=str(program), env=dict(environ), stdin=subprocess.DEVNULL,
             stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
-            while child.poll() is None and time.monotonic() - began < limit_s:
+            while child.poll() is None and not caught and time.monotonic() - began < limit_s:
                 alive = descendants(os.getpid())
                 for pid in alive:
                     look(pid, seen)
@@ -69,10 +76,35 @@ def run(
             seconds = time.monotonic() - began
         finally:
             _end_all(child)
+        _end_by(caught)
         size = output.seek(0, os.SEEK_END)
         output.seek(max(0, size - _TAIL_BYTES))
         said = output.read().decode(errors="replace")
     return Trial(code, seconds, said, sorted(seen.values(), key=lambda process: process.pid))
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """The signals that came meanwhile and would have ended this process. They interrupt nothing: not the start of the
+    program, of which the pid would be lost, and not its end."""
+    caught: list[int] = []
+    before = {number: signal.getsignal(number) for number in _STOPPING}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda arrived, _: caught.append(arrived))
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_by(caught: Sequence[int]) -> None:
+    """What the first of these signals means. Raises KeyboardInterrupt, SystemExit."""
+    if caught and caught[0] == signal.SIGINT:
+        raise KeyboardInterrupt
+    if caught:
+        sys.exit(128 + caught[0])
 
 
 def descendants(ancestor: int) -> set[int]:
@@ -104,13 +136,15 @@ def look(pid: int, seen: dict[tuple[int, str], Seen]) -> None:
         return
     except OSError:
         return
-    if not maps or not environment or environment == Path("/proc/self/environ").read_bytes():
+    libraries = loaded(maps)
+    starting = not environment and len(libraries) < 2  # in the middle of its exec; `env -i` has an empty one for ever
+    if not maps or starting or environment == Path("/proc/self/environ").read_bytes():
         return  # ending, or between fork and exec
     process = seen.setdefault((pid, program), Seen(pid, program))
     for entry in environment.split(b"\0"):
         if entry.startswith(b"LD_PRELOAD="):
             process.preload = os.fsdecode(entry.removeprefix(b"LD_PRELOAD="))
-    for path, times in loaded(maps).items():
+    for path, times in libraries.items():
         process.libraries[path] = max(times, process.libraries.get(path, 0))
 
 

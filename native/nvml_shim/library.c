@@ -8,22 +8,26 @@
 #include "environment.h"
 #include "log.h"
 
-/*
- * Where a call goes that came through a slot's opening stub (real_driver_x86_64.S). While the library opens, its own calls on
- * this thread find `not_yet` here and not a deadlock.
- */
-void *gv_resolved[GV_SYMBOL_COUNT] __attribute__((visibility("hidden")));
 void gv_open_driver(void) __attribute__((visibility("hidden")));
 
-static pthread_mutex_t opening = PTHREAD_MUTEX_INITIALIZER;
+/*
+ * No lock of ours, as for the driver (shim/real_driver.c): each thread that comes too early opens the library for itself, and
+ * the loader's own lock puts them in order. So nobody waits for us who holds that lock (a constructor that calls NVML).
+ */
 static __thread int this_thread_opens;
-static int opened;   /* written under `opening`; read with acquire: then the tables are complete */
-static void *handle; /* written before `opened` */
+static int opened; /* released when the tables are complete */
 static int fork_handler_set;
 
 static nvmlReturn_t not_yet(void) { return NVML_ERROR_UNINITIALIZED; }
 static nvmlReturn_t absent(void) { return NVML_ERROR_FUNCTION_NOT_FOUND; } /* an older library has no such function */
 static nvmlReturn_t no_library(void) { return NVML_ERROR_LIBRARY_NOT_FOUND; }
+
+/*
+ * Where a call goes that came through a slot's opening stub (real_driver_x86_64.S). While the library opens, its own calls on
+ * this thread find `not_yet` here and not a deadlock.
+ */
+void *gv_resolved[GV_SYMBOL_COUNT]
+    __attribute__((visibility("hidden"))) = {[0 ... GV_SYMBOL_COUNT - 1] = (void *)not_yet};
 
 static const char *const names[GV_SYMBOL_COUNT] = {
 #define GV_SYMBOL(index, symbol) [index] = #symbol,
@@ -52,7 +56,8 @@ static void *find_library(void)
     const char *const given = gv_environment()->nvml;
     if (given[0] != '\0') {
         void *const found = open_file(given);
-        if (found == NULL)
+        static int said;
+        if (found == NULL && !__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED))
             gv_log("cannot load NVML %s (GPUVIRT_NVML): %s", given, dlerror());
         return found;
     }
@@ -64,47 +69,43 @@ static void *find_library(void)
     return NULL;
 }
 
-static void fill_tables(void)
+static void fill_tables(void *handle)
 {
     for (int i = 0; i < GV_SYMBOL_COUNT; i++) {
         void *function = handle == NULL ? (void *)no_library : dlsym(handle, names[i]);
-        gv_resolved[i] = function == NULL ? (void *)absent : function;
+        __atomic_store_n(&gv_resolved[i], function == NULL ? (void *)absent : function, __ATOMIC_RELEASE);
     }
     /* Each slot goes from its stub to the function in one store: another thread jumps to either, and both are right. */
     for (int i = 0; i < GV_SYMBOL_COUNT; i++)
         __atomic_store_n(&gv_real[i], gv_resolved[i], __ATOMIC_RELEASE);
 }
 
-static void forget_in_child(void)
-{
-    pthread_mutex_init(&opening, NULL);
-    this_thread_opens = 0;
-    gv_usage_forget();
-}
-
 void gv_open_driver(void)
 {
     if (__atomic_load_n(&opened, __ATOMIC_ACQUIRE) || this_thread_opens)
         return;
-    pthread_mutex_lock(&opening);
-    if (!opened) {
-        this_thread_opens = 1;
-        if (!fork_handler_set && pthread_atfork(NULL, NULL, forget_in_child) == 0)
-            fork_handler_set = 1;
-        for (int i = 0; i < GV_SYMBOL_COUNT; i++)
-            gv_resolved[i] = (void *)not_yet;
-        handle = find_library();
-        fill_tables();
-        this_thread_opens = 0;
-        __atomic_store_n(&opened, 1, __ATOMIC_RELEASE);
-    }
-    pthread_mutex_unlock(&opening);
+    this_thread_opens = 1;
+    if (!__atomic_exchange_n(&fork_handler_set, 1, __ATOMIC_RELAXED) &&
+        pthread_atfork(NULL, NULL, gv_usage_forget) != 0)
+        __atomic_store_n(&fork_handler_set, 0, __ATOMIC_RELAXED);
+    void *const handle = find_library();
+    if (!__atomic_load_n(&opened, __ATOMIC_ACQUIRE))
+        fill_tables(handle);
+    __atomic_store_n(&opened, 1, __ATOMIC_RELEASE);
+    this_thread_opens = 0;
+}
+
+/* Whether a function of the library stands in the slot, and none of ours. */
+static int has(int slot)
+{
+    void *const function = __atomic_load_n(&gv_resolved[slot], __ATOMIC_ACQUIRE);
+    return function != (void *)not_yet && function != (void *)absent && function != (void *)no_library;
 }
 
 GV_EXPORT const char *nvmlErrorString(nvmlReturn_t result)
 {
     gv_open_driver();
-    if (handle != NULL && gv_real[GV_INDEX_nvmlErrorString] != (void *)absent)
+    if (has(GV_INDEX_nvmlErrorString))
         return GV_NVML(nvmlErrorString)(result);
     return result == NVML_ERROR_LIBRARY_NOT_FOUND ? "NVML Shared Library Not Found" : "Unknown Error";
 }

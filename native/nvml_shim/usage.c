@@ -13,10 +13,11 @@
 
 #include "environment.h"
 
-#define KEEP_NS 100000000ull   /* an answer is used for so long */
-#define WAIT_MS 250            /* for an answer */
-#define RETRY_NS 1000000000ull /* after none came */
-enum { DEVICES = 32 };         /* handles that are remembered */
+#define KEEP_NS 100000000ull     /* an answer is used for so long */
+#define WAIT_MS 250              /* for an answer */
+#define RETRY_NS 1000000000ull   /* after none came */
+enum { DEVICES = 32 };           /* handles that are remembered */
+enum { SYSTEM_NOT_READY = 802 }; /* CUDA_ERROR_SYSTEM_NOT_READY, in REFUSED */
 
 struct memory {
     nvmlDevice_t device;
@@ -99,6 +100,16 @@ static ssize_t receive(int handle, void *packet, size_t size, uint64_t deadline_
 
 enum answer { ANSWER, NO_ANSWER, NOT_OURS };
 
+/* A daemon that has no room for the question (connections_per_user) has not said that the job is none of its own. */
+static enum answer refused(const void *packet, ssize_t size)
+{
+    struct gv_refused refusal;
+    if (size != (ssize_t)sizeof refusal)
+        return NOT_OURS;
+    memcpy(&refusal, packet, sizeof refusal);
+    return refusal.code == SYSTEM_NOT_READY ? NO_ANSWER : NOT_OURS;
+}
+
 static enum answer ask(const uint8_t uuid[GV_UUID_BYTES], struct gv_usage *usage)
 {
     const struct gv_environment *const environment = gv_environment();
@@ -116,7 +127,7 @@ static enum answer ask(const uint8_t uuid[GV_UUID_BYTES], struct gv_usage *usage
             if (usage->header.type == GV_USAGE && size == (ssize_t)sizeof *usage && usage->count <= GV_USAGE_PROCESSES)
                 answer = ANSWER;
             else if (usage->header.type == GV_REFUSED)
-                answer = NOT_OURS;
+                answer = refused(usage, size);
         }
     }
     close(handle);

@@ -47,16 +47,21 @@ static int enter(struct gv_block *block)
     return 0;
 }
 
+/* Under the lock. */
+static int may_charge(uint64_t bytes)
+{
+    const uint64_t quota = gv_memory_quota(), charged = gv_memory_charged();
+    return charged <= quota && bytes <= quota - charged;
+}
+
 struct gv_block *gv_block_create(uint64_t bytes, uint64_t grain, const CUmemAllocationProp *properties,
                                  CUresult *result)
 {
     static uint64_t last_name;
     *result = CUDA_ERROR_OUT_OF_MEMORY;
     struct gv_block *const block = calloc(1, sizeof *block);
-    if (block == NULL || bytes > gv_memory_quota()) {
-        free(block);
+    if (block == NULL)
         return NULL;
-    }
     *block = (struct gv_block){.piece.is_block = 1,
                                .bytes = bytes,
                                .grain = grain,
@@ -64,7 +69,13 @@ struct gv_block *gv_block_create(uint64_t bytes, uint64_t grain, const CUmemAllo
                                .references = 1,
                                .exported = -1};
     pthread_mutex_lock(&gv_memory.lock);
-    int fits = gv_memory_charged() + bytes <= gv_memory_quota();
+    int fits = may_charge(bytes);
+    if (!fits) {
+        pthread_mutex_unlock(&gv_memory.lock);
+        const int again = gv_memory_quota_settled();
+        pthread_mutex_lock(&gv_memory.lock);
+        fits = again && may_charge(bytes);
+    }
     if (fits) {
         block->name = GV_BLOCK_NAME | ++last_name; /* never used again */
         block->serial = ++gv_memory.serial;

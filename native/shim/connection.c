@@ -96,11 +96,13 @@ static void take_descriptors(struct msghdr *message, int descriptors[GV_DESCRIPT
     }
 }
 
-void gv_close_descriptors(const int descriptors[GV_DESCRIPTORS_MAX])
+void gv_close_descriptors(int descriptors[GV_DESCRIPTORS_MAX])
 {
-    for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
+    for (int i = 0; i < GV_DESCRIPTORS_MAX; i++) {
         if (descriptors[i] >= 0)
             close(descriptors[i]);
+        descriptors[i] = -1; /* who closes them again must not hit what the program has opened meanwhile */
+    }
 }
 
 int gv_receive(int handle, union gv_packet *packet, int descriptors[GV_DESCRIPTORS_MAX])
@@ -124,9 +126,7 @@ int gv_receive(int handle, union gv_packet *packet, int descriptors[GV_DESCRIPTO
         return -EPROTO;
     }
     if ((message.msg_flags & MSG_CTRUNC) != 0) { /* some of its descriptors found no place */
-        for (int i = 0; i < GV_DESCRIPTORS_MAX; i++)
-            if (descriptors[i] >= 0)
-                close(descriptors[i]);
+        gv_close_descriptors(descriptors);
         return -EMFILE;
     }
     return 1;

@@ -41,6 +41,6 @@ int gv_send_descriptors(int socket, uint16_t type, void *message, size_t size, c
  * there is none, or -errno when the connection ended or the packet is not of the protocol.
  */
 int gv_receive(int socket, union gv_packet *packet, int descriptors[GV_DESCRIPTORS_MAX]);
-void gv_close_descriptors(const int descriptors[GV_DESCRIPTORS_MAX]);
+void gv_close_descriptors(int descriptors[GV_DESCRIPTORS_MAX]);
 
 #endif

@@ -288,6 +288,7 @@ static void handle(const union gv_packet *packet, int *descriptors)
             evict(packet->evict.target);
         break;
     case GV_WAKE: /* the lease word changed: follow_lease was here before us, or it says that somebody waits */
+        gv_extents_publish(); /* or that we are not alone any more: what we charge counts for the others */
         if (gv_lease_state(gv_load32(&gv_session.lease->word)) == GV_LEASE_GRANTED)
             gv_activity_look();
         break;

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "capture.h"
 #include "contexts.h"
 #include "fixed.h"
 #include "gate.h"
@@ -20,6 +21,7 @@
 #include "session.h"
 #include "settled.h"
 #include "sharing.h"
+#include "streams.h"
 
 struct import {
     uint64_t base, bytes; /* first: compared. The allocation as the program sees it */
@@ -247,7 +249,9 @@ static CUresult open_ours(CUdeviceptr *pdptr, const struct gv_ipc_ticket *ticket
     pthread_mutex_unlock(&lock);
     if (result != CUDA_SUCCESS || !fresh)
         return result;
+    const CUstreamCaptureMode mode = gv_capture_relax();
     result = map(import);
+    gv_capture_restore(mode);
     uint64_t orphaned = 0;
     pthread_mutex_lock(&lock);
     if (result == CUDA_SUCCESS) {
@@ -312,9 +316,26 @@ static void close_import(struct import *import)
     tdelete(import, &by_address, compare_addresses);
 }
 
+/* Work in flight may use it. Beside a capture a context is not synchronised: its other streams are waited for. */
+static CUresult finish_work(CUcontext owner)
+{
+    CUresult result = gv_contexts_finish(owner);
+    if (result != CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
+        return result;
+    const int pushed = REAL(cuCtxPushCurrent_v2)(owner) == CUDA_SUCCESS;
+    const CUstreamCaptureMode mode = gv_capture_relax();
+    result = gv_streams_drain(owner);
+    gv_capture_restore(mode);
+    if (pushed)
+        REAL(cuCtxPopCurrent_v2)(&owner);
+    return result;
+}
+
 static void finish_close(struct import *import)
 {
+    const CUstreamCaptureMode mode = gv_capture_relax(); /* something may capture beside it */
     unmap(import, import->ticket.count);
+    gv_capture_restore(mode);
     pthread_mutex_lock(&lock);
     const uint64_t orphaned = erase(import);
     pthread_mutex_unlock(&lock);
@@ -323,11 +344,15 @@ static void finish_close(struct import *import)
 
 GV_EXPORT CUresult cuIpcCloseMemHandle(CUdeviceptr dptr)
 {
+    CUcontext current = NULL;
+    const CUresult lacking = REAL(cuCtxGetCurrent)(&current);
     pthread_mutex_lock(&lock);
     struct import *const import = around(dptr);
     const int opened = import != NULL && import->base == dptr;
-    const int last = opened && import->opened == 1;
-    if (last)
+    const int possible = lacking == CUDA_SUCCESS && current != NULL, last = opened && possible && import->opened == 1;
+    if (opened && !possible)
+        ; /* as with the driver, nothing happens */
+    else if (last)
         close_import(import);
     else if (opened)
         import->opened--;
@@ -343,8 +368,8 @@ GV_EXPORT CUresult cuIpcCloseMemHandle(CUdeviceptr dptr)
         return result;
     }
     if (!last)
-        return CUDA_SUCCESS;
-    const CUresult result = gv_contexts_finish(import->context); /* work in flight may use it */
+        return possible ? CUDA_SUCCESS : lacking != CUDA_SUCCESS ? lacking : CUDA_ERROR_INVALID_CONTEXT;
+    const CUresult result = finish_work(import->context);
     finish_close(import);
     return result;
 }

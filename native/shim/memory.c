@@ -11,6 +11,7 @@
 #include "log.h"
 #include "real_driver.h"
 #include "session.h"
+#include "sharing.h"
 
 enum { WINDOW_TIMES_DEVICE = 4, EXTENTS_PER_DEVICE = 64 };
 #define SMALL_LIMIT (1ull << 20) /* requests below share extents in units of 512 bytes */
@@ -114,6 +115,15 @@ uint64_t gv_memory_quota(void)
     return quota / gv_memory.extent_bytes * gv_memory.extent_bytes;
 }
 
+/* What the others have is wrong from the moment that we report less until the daemon counts it. */
+int gv_memory_quota_settled(void)
+{
+    if (gv_load32(&gv_gate.lease->clients) <= 1)
+        return 0;
+    gv_session_poke(GV_POKE_MEMORY);
+    return gv_sharing_charges_heard();
+}
+
 static struct gv_ranges *region_of(uint64_t address)
 {
     return gv_ranges_own(&gv_memory.small, address) ? &gv_memory.small : &gv_memory.large;
@@ -152,10 +162,8 @@ static uint64_t new_extents(const struct gv_range *range)
     return fresh;
 }
 
-CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address)
+static CUresult take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address)
 {
-    if (bytes == 0)
-        return CUDA_ERROR_INVALID_VALUE;
     if (bytes > gv_memory_quota())
         return CUDA_ERROR_OUT_OF_MEMORY;
     pthread_mutex_lock(&gv_memory.lock);
@@ -180,6 +188,16 @@ CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *
     pthread_mutex_unlock(&gv_memory.lock);
     if (result == CUDA_SUCCESS)
         gv_extents_publish();
+    return result;
+}
+
+CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address)
+{
+    if (bytes == 0)
+        return CUDA_ERROR_INVALID_VALUE;
+    CUresult result = take(bytes, context, pool, address);
+    if (result == CUDA_ERROR_OUT_OF_MEMORY && gv_memory_quota_settled())
+        result = take(bytes, context, pool, address);
     return result;
 }
 

@@ -80,6 +80,8 @@ static inline uint64_t gv_extent_index(const struct gv_piece *extent) { return (
 uint64_t gv_memory_charged(void);  /* bytes of extents in use, of blocks and of fixed memory */
 uint64_t gv_memory_resident(void); /* bytes of physical memory, cached handles and fixed memory included */
 uint64_t gv_memory_quota(void);
+/* After the quota was too small: 1 if it may be larger now, since the daemon had not yet heard what was given back here. */
+int gv_memory_quota_settled(void);
 
 /* A new range, charged to the quota. CUDA_ERROR_OUT_OF_MEMORY when the quota or the addresses are used up. */
 CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address);

@@ -192,7 +192,10 @@ struct gv_move gv_extents_restore(uint64_t allowance)
     struct list list;
     if (collect(&list, 1, 0) != 0)
         return (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, 0};
-    const uint64_t after = begin_restore(&list);
+    uint64_t after = begin_restore(&list);
+    /* Blocks cannot use the handles that are kept for extents: those go first. */
+    if (after > allowance && gv_extents_release_cached(after - allowance) != 0)
+        after = begin_restore(&list);
     if (after > allowance) {
         move = (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, after - allowance};
         settle_absent(list.pieces, list.count);

@@ -113,8 +113,8 @@ CUresult gv_room_take(uint64_t bytes)
     pthread_mutex_unlock(&gv_memory.lock);
     if (settled)
         return CUDA_SUCCESS;
-    /* Memory that was freed in stream order may only wait for its stream. */
-    if (!charged && gv_pool_reclaim(1)) {
+    /* Memory that was freed may wait for its stream, and the daemon may not have heard of it yet. */
+    if (!charged && (gv_pool_reclaim(1) | gv_memory_quota_settled())) {
         pthread_mutex_lock(&gv_memory.lock);
         charged = charge(bytes);
         pthread_mutex_unlock(&gv_memory.lock);

@@ -18,7 +18,11 @@
 #include "real_driver.h"
 #include "session.h"
 
-enum { STEP_NS = 100 * 1000 * 1000, STEPS = 300 }; /* how long an answer may take: a daemon may be restarting */
+enum {
+    STEP_NS = 100 * 1000 * 1000,
+    STEPS = 300,
+    STEPS_HEARD = 3
+}; /* how long an answer may take: a daemon may be restarting */
 
 enum state { QUEUED, SENT, ANSWERED };
 
@@ -79,8 +83,8 @@ static void take_out(const struct request *request)
         }
 }
 
-/* Waits for the daemon's answer. `number` is set where the message has its own. */
-static CUresult ask(struct request *request, uint32_t *number)
+/* Waits for the daemon's answer. `number` is set where the message has its own. 0: there was none. */
+static int is_answered(struct request *request, uint32_t *number, int steps)
 {
     request->waited_for = 1;
     for (int i = 0; i < GV_SHARE_MAX; i++)
@@ -89,19 +93,25 @@ static CUresult ask(struct request *request, uint32_t *number)
     request->number = *number = ++last_number == 0 ? ++last_number : last_number;
     append(request);
     pthread_mutex_unlock(&lock);
-    for (int step = 0; step < STEPS && __atomic_load_n(&request->state, __ATOMIC_ACQUIRE) != ANSWERED; step++) {
+    for (int step = 0; step < steps && __atomic_load_n(&request->state, __ATOMIC_ACQUIRE) != ANSWERED; step++) {
         gv_session_poke(GV_POKE_SHARE);
         const uint32_t state = __atomic_load_n(&request->state, __ATOMIC_ACQUIRE);
         if (state != ANSWERED)
             gv_futex_wait(&request->state, state, STEP_NS);
     }
     pthread_mutex_lock(&lock); /* whoever answers has left it */
-    const int late = request->state != ANSWERED;
+    const int answered = request->state == ANSWERED;
     take_out(request);
     pthread_mutex_unlock(&lock);
-    if (late)
-        gv_log("gpuvirtd does not answer: memory cannot be shared with other processes now");
-    return late ? CUDA_ERROR_SYSTEM_NOT_READY : request->status;
+    return answered;
+}
+
+static CUresult ask(struct request *request, uint32_t *number)
+{
+    if (is_answered(request, number, STEPS))
+        return request->status;
+    gv_log("gpuvirtd does not answer: memory cannot be shared with other processes now");
+    return CUDA_ERROR_SYSTEM_NOT_READY;
 }
 
 CUresult gv_sharing_offer(uint64_t first, uint32_t count, const int *descriptors)
@@ -169,6 +179,13 @@ int gv_sharing_is_ours(int descriptor)
     struct request request = {
         .type = GV_FETCH, .size = sizeof request.message.fetch, .descriptors = {descriptor}, .count = 1};
     return ask(&request, &request.message.fetch.request) == CUDA_SUCCESS;
+}
+
+/* A question about no descriptor: the control thread tells what is charged first, and the daemon keeps the order. */
+int gv_sharing_charges_heard(void)
+{
+    struct request request = {.type = GV_FETCH, .size = sizeof request.message.fetch};
+    return is_answered(&request, &request.message.fetch.request, STEPS_HEARD);
 }
 
 /* --- control thread ------------------------------------------------------------------------------------------------------- */

@@ -26,6 +26,8 @@ CUresult gv_sharing_offer_handle(uint64_t number, int descriptor);
 void gv_sharing_withdraw_handle(uint64_t number);
 /* Is this descriptor one that a process of the job offered so? */
 int gv_sharing_is_ours(int descriptor);
+/* Waits until the daemon has heard all that was charged and given back here before; 0 when it does not answer soon. */
+int gv_sharing_charges_heard(void);
 
 /* --- control thread --- */
 

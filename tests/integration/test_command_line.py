@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 from gpuvirt.cli import gpus, ps
-from support.host import BIN, Host
+from support.host import BIN, PROGRAMS, Host
 
 ATTACH = """
 import ctypes
@@ -72,3 +73,22 @@ def test_how_a_job_ended_is_kept(machine: Host) -> None:
         lambda: machine.job_named("killed")["exit"] is not None and machine.job_named("killed"), "the exit code"
     )
     assert row["reason"] == "ended by signal 9"
+
+
+def test_what_an_ended_job_said_is_kept(machine: Host) -> None:
+    code = (
+        f"import sys, time, ctypes; sys.path.insert(0, {str(PROGRAMS)!r}); from device import *; open_device()\n"
+        "table, uuid = ctypes.c_void_p(), bytes(range(16))\n"
+        "ctypes.CDLL('libcuda.so.1').cuGetExportTable(ctypes.byref(table), uuid); time.sleep(1.2)\n"
+    )
+    assert machine.run(sys.executable, "-c", code, name="talker").wait() == 0
+    row = machine.until(lambda: [j for j in machine.status()["jobs"] if j["state"] == "ended"], "it to be ended")[0]
+    assert "00010203-0405" in row["events"][0]
+    describe = [str(BIN / "gpuvirt"), "describe", "talker"]
+    done = subprocess.run(describe, env=machine.environ(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    heading, line = done.stdout.splitlines()[-2:]
+    assert heading == "Events" and "00010203-0405" in line and line.startswith("20"), line
+    asked = subprocess.run([*describe, "-o", "json"], env=machine.environ(), capture_output=True, text=True, check=True)
+    [event] = json.loads(asked.stdout)["events"]
+    assert set(event) == {"at", "pid", "text"}

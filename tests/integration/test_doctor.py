@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +102,14 @@ def test_a_program_that_loses_its_environment(machine: Host) -> None:
     assert escape["state"] == "fail" and "its environment has lost LD_PRELOAD" in escape["message"], found
 
 
+def test_a_program_that_loses_all_of_its_environment(machine: Host) -> None:
+    code = f"import ctypes, time; ctypes.CDLL('{SOFT}/libcuda.so.1'); time.sleep(1)"
+    status, found = doctor(machine, "env", "-i", sys.executable, "-c", code)
+    assert status == 1
+    [escape] = found["escapes"]
+    assert escape["state"] == "fail" and "its environment has lost LD_PRELOAD" in escape["message"], found
+
+
 def test_a_program_that_opens_the_driver_by_its_path(machine: Host) -> None:
     code = (
         f"import ctypes, time; cuda = ctypes.CDLL('{SOFT}/libcuda.so.1'); cuda.cuInit(0)\n"
@@ -138,3 +150,36 @@ def test_without_a_daemon_the_command_is_not_tried(machine: Host) -> None:
     assert code == 1 and found["program"][0]["state"] == "fail"
     assert not (machine.folder / "tried").exists()
     assert found["doors"][0]["state"] == "ok", "the shims work without one, too"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_impatient_end_leaves_no_process(machine: Host, number: signal.Signals) -> None:
+    pids = machine.folder / "pids"
+    stubborn = f"trap '' TERM INT HUP; sleep 300 & echo $$ $! > {pids}; wait; sleep 300"
+    program = machine.start([str(BIN / "gpuvirt"), "doctor", "--seconds", "200", "--", "sh", "-c", stubborn])
+    machine.until(lambda: pids.exists() and len(pids.read_text().split()) == 2, "the program to run", 60)
+    for _ in range(3):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(program.pid, number)
+        time.sleep(0.4)
+    assert program.wait(20) == 128 + number, program.text
+    assert "Traceback" not in program.text
+    left = [pid for pid in pids.read_text().split() if Path(f"/proc/{pid}").exists()]
+    assert not left, f"{left} still run"
+    machine.until(lambda: not machine.admin.call("status", all=True)["jobs"], "the trial job to end")
+
+
+def test_a_daemon_that_restarts_meanwhile(machine: Host) -> None:
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(PROGRAMS)!r}); from device import *; open_device(); time.sleep(4)"
+    )
+    words = ["doctor", "--seconds", "20", "--", sys.executable, "-c", code]
+    program = machine.start([str(BIN / "gpuvirt"), *words])
+    machine.until(lambda: any(job["pids"] for job in machine.status()["jobs"]), "the program to attach")
+    assert machine.daemon is not None
+    machine.daemon.kill()
+    machine.daemon.wait(10)
+    machine.start_daemon()
+    assert program.wait(60) == 0, program.text
+    assert "fail" not in program.text
+    machine.until(lambda: not machine.admin.call("status", all=True)["jobs"], "the trial jobs to end unseen")

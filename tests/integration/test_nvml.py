@@ -15,6 +15,7 @@ import pytest
 
 from gpuvirt import elf, paths
 from support.host import BIN, MIB, PROGRAMS, Host, Program, host
+from support.lookups import compile_c, plain_environ
 from support.native import build
 
 LIMIT = ("--memory", "100M")
@@ -242,3 +243,16 @@ def test_daemon_and_doctor_see_the_device_itself(machine: Host, neighbour: Progr
         [str(BIN / "gpuvirt"), "gpus", "-o", "json"], env=machine.environ(), capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout)[0]["memory_total"] == 256 * MIB
+
+
+def test_first_call_in_a_constructor(tmp_path: Path) -> None:
+    """Under the loader's lock, while another thread's first call waits for that lock: nobody may wait for us."""
+    call = '-DFIRST_CALL="nvmlInitWithFlags"'
+    library = compile_c(PROGRAMS / "constructor.c", tmp_path / "library.so", "-shared", call)
+    program = compile_c(PROGRAMS / "constructor.c", tmp_path / "program", "-DPROGRAM", "-rdynamic", call)
+    real, shim = paths.library("softgpu/libnvidia-ml.so.1"), paths.library("libgpuvirt-nvml.so")
+    environ = plain_environ(LD_PRELOAD=str(shim), GPUVIRT_NVML=str(real), GPUVIRT_SOFTGPU_BOARD=str(tmp_path / "board"))
+    done = subprocess.run(
+        [str(program), str(library)], env=environ, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["constructor", "0", "thread", "0"]), done.stderr

@@ -93,3 +93,13 @@ def test_killed_while_it_is_swapped() -> None:
             assert victim.wait() != 0
         assert survivor.wait() == 0, machine.report()
         accounts_are_zero(machine)
+
+
+def test_memory_of_both_kinds_by_turns_beside_another_job() -> None:
+    """What is kept of the one for reuse makes room for the other: no turn waits but for its share of the GPU."""
+    with host(memory=96 * MIB, settings='[time]\nquantum = "20ms"') as machine:
+        rival = machine.job("mixer.py", "--memory", "60", "--seconds", "6", name="rival")
+        rival.wait_for("ready")
+        program = machine.job("both_kinds.py", name="both", options=("--memory", "64M"))
+        assert program.wait(40) == 0, machine.report()
+        assert rival.wait() == 0, machine.report()

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 import sys
 
+import pytest
+
 from support.host import PROGRAMS, Host, host
 
 MIB = 1 << 20
@@ -123,4 +125,22 @@ def test_the_processes_of_a_job_run_together_and_share_its_quota(machine: Host) 
     assert greedy.wait() == 0, greedy.text
     assert greedy.text.count("result: OK") == 1, greedy.text
     assert "CUDA_ERROR_OUT_OF_MEMORY" in greedy.text
+    accounts_are_zero(machine)
+
+
+@pytest.mark.parametrize("kind", ["plain", "block", "managed"])
+def test_what_a_process_gave_back_it_can_take_again_at_once(machine: Host, kind: str) -> None:
+    """Beside another process of the job: the daemon may not have heard yet that it was given back."""
+    pair = machine.job("quota_pair.py", "--kind", kind, options=("--memory", "64M"))
+    assert pair.wait() == 0, pair.text
+    assert "rounds" in pair.text
+    accounts_are_zero(machine)
+
+
+def test_a_second_process_finds_what_the_first_took_while_it_was_alone(machine: Host) -> None:
+    pair = machine.job("quota_pair.py", "--late", "--memory", "40", options=("--memory", "64M"))
+    assert pair.wait() == 0, pair.text
+    assert "second: CUDA_ERROR_OUT_OF_MEMORY" in pair.text, pair.text
+    free = re.search(r"second free: (\d+)", pair.text)
+    assert free is not None and 16 <= int(free[1]) <= 64 - 42, pair.text
     accounts_are_zero(machine)

@@ -9,14 +9,14 @@ from support.host import host
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("memory", [16, 176], ids=["fits", "swapped"])
-def test_a_job_that_waits_for_its_own_threads(memory: int) -> None:
+@pytest.mark.parametrize(("memory", "rounds"), [(16, 80), (176, 320)], ids=["fits", "swapped"])
+def test_a_job_that_waits_for_its_own_threads(memory: int, rounds: int) -> None:
     with host(settings='[time]\nquantum = "20ms"\nswap_share = 0.6') as machine:
         other = machine.job("mixer.py", "--memory", str(memory), "--seconds", "60", name="other")
         other.wait_for("ready")
-        job = machine.job("handshake.py", "--rounds", "80", "--memory", str(memory), name="handshake")
+        job = machine.job("handshake.py", "--rounds", str(rounds), "--memory", str(memory), name="handshake")
         assert job.wait(60) == 0, machine.report()
-        assert "result: OK rounds=80" in job.text
+        assert f"result: OK rounds={rounds}" in job.text
         turns = machine.job_named("handshake")["switches"]
         assert turns >= 3, machine.report()  # the other one had its turns in between
         assert other.running, other.text

@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A library whose constructor calls cuInit, so the loader's lock is held, at the moment when another thread of the program
- * makes its first call too. With -DPROGRAM: the program.
+ * A library whose constructor calls cuInit (or what -DFIRST_CALL says), so the loader's lock is held, at the moment when another
+ * thread of the program makes its first call too. With -DPROGRAM: the program.
  */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
 
+#ifndef FIRST_CALL
+#define FIRST_CALL "cuInit"
+#endif
+
 static int call(void)
 {
-    int (*init)(unsigned int) = (int (*)(unsigned int))dlsym(RTLD_DEFAULT, "cuInit");
+    int (*init)(unsigned int) = (int (*)(unsigned int))dlsym(RTLD_DEFAULT, FIRST_CALL);
     return init == NULL ? -1 : init(0);
 }
 
@@ -41,7 +45,7 @@ int main(int argc, char **argv)
     pthread_t thread;
     int result = -1;
     alarm(5);
-    init = (int (*)(unsigned int))dlsym(RTLD_DEFAULT, "cuInit");
+    init = (int (*)(unsigned int))dlsym(RTLD_DEFAULT, FIRST_CALL);
     if (argc != 2 || init == NULL || pthread_create(&thread, NULL, other, &result) != 0)
         return 2;
     void *library = dlopen(argv[1], RTLD_NOW);

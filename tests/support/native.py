@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import shutil
 import subprocess
@@ -39,8 +40,12 @@ def call(*command: str | Path) -> str:
 FOLDERS = {"": "native-tests", "address,undefined": "native-sanitized", "thread": "native-thread-sanitized"}
 
 
+@functools.cache
 def build(sanitizers: str, *targets: str) -> Path:
-    """The folder of a finished build with its tests, or of some targets; `sanitizers` as for -fsanitize, or empty."""
+    """The folder of a finished build with its tests, or of some targets; `sanitizers` as for -fsanitize, or empty.
+
+    Once in a process: even when nothing is to be done it takes seconds on a busy machine.
+    """
     folder = ROOT / "build" / FOLDERS[sanitizers]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:

@@ -14,8 +14,8 @@ SHORT = '[time]\nquantum = "30ms"\nswap_share = 0.6'
     "Memory opened by an IPC handle is not charged right, or never given back when it is closed.",
     Edit(
         "native/shim/ipc_import.c",
-        "    unmap(import, import->ticket.count);\n    pthread_mutex_lock(&lock);",
-        "    pthread_mutex_lock(&lock);",
+        "    unmap(import, import->ticket.count);\n    gv_capture_restore(mode);\n",
+        "    gv_capture_restore(mode);\n",
     ),
 )
 def test_ipc_memory_charged_and_freed() -> None:

@@ -77,6 +77,9 @@ class Arbiter:
             self.members.pop(old.number, None)
             events.gone(self.gpu, old.number)
         member.attached = self.clock.now()
+        for other in self._of(member.job):  # they are not alone any more: from now on they tell what they charge
+            if other.session is not None:
+                other.session.send(messages.Wake())
         self.members[member.number] = member
         events.attach(self.gpu, member.job.id, member.job.weight, member.facts)
         self.turn()
@@ -141,6 +144,16 @@ class Arbiter:
                     ns=message.duration_ns,
                 )
         self.turn()
+
+    def recount(self, job: Job) -> None:
+        """Another process of the job comes. What one takes while it is alone it tells nobody; its page says it."""
+        for member in self._of(job):
+            report = member.refresh(self.clock.now())
+            charged, resident = self._bytes(report.charged_bytes), self._bytes(report.resident_bytes)
+            events.memory(self.gpu, member.number, charged, resident, self._native(member, report.native_bytes))
+
+    def _of(self, job: Job) -> list[Member]:
+        return [member for member in job.members.values() if self.members.get(member.number) is member]
 
     def lost(self, member: Member) -> None:
         """The connection broke, the process lives."""

@@ -111,6 +111,33 @@ def holder(channel: Channel) -> None:
     call(cu.cuIpcCloseMemHandle, pointer)
 
 
+def closer(channel: Channel) -> None:
+    start()
+    context = call(cu.cuCtxGetCurrent)
+    stream = call(cu.cuStreamCreate, cu.CUstream_flags.CU_STREAM_NON_BLOCKING.value)
+    pointer = int(call(cu.cuIpcOpenMemHandle, memory_handle(channel.hear()), LAZY))
+    call(cu.cuCtxSetCurrent, 0)
+    without = result(cu.cuIpcCloseMemHandle, pointer)
+    call(cu.cuCtxSetCurrent, context)
+    channel.say([without, byte_at(pointer)])
+    call(cu.cuMemsetD8, pointer, 0x3C, 1000)
+    call(cu.cuStreamBeginCapture, stream, cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
+    closed = [result(cu.cuIpcCloseMemHandle, pointer), result(cu.cuIpcCloseMemHandle, pointer)]
+    channel.say([*closed, result(cu.cuStreamEndCapture, stream)])
+
+
+def test_closed_without_a_context_and_beside_a_capture(context: Any, driver_call: Call, peer: Call) -> None:
+    pointer = driver_call(cu.cuMemAlloc, 1000)
+    driver_call(cu.cuMemsetD8, pointer, 0x5A, 1000)
+    driver_call(cu.cuCtxSynchronize)
+    other = peer(closer)
+    other.say(raw(driver_call(cu.cuIpcGetMemHandle, pointer)))
+    assert other.hear() == ["INVALID_CONTEXT", 0x5A]  # it stays open
+    assert other.hear() == ["SUCCESS", "INVALID_VALUE", "SUCCESS"]
+    assert other.wait() == 0
+    assert byte_at(int(pointer) + 999) == 0x3C
+
+
 def test_arguments(context: Any, driver_call: Call, driver_result: Call) -> None:
     pointer = driver_call(cu.cuMemAlloc, 1000)
     handle = driver_call(cu.cuIpcGetMemHandle, pointer)

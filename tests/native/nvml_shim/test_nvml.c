@@ -29,7 +29,7 @@ static const char *const names[] = {
 #undef GV_SYMBOL
 };
 
-enum mode { ANSWERS, SILENT, REFUSES };
+enum mode { ANSWERS, SILENT, REFUSES, IS_FULL };
 static atomic_int mode, questions;
 static atomic_int garbage;
 
@@ -41,8 +41,10 @@ static void answer(int connection)
     atomic_fetch_add(&questions, 1);
     if (query.header.type != GV_QUERY || strcmp(query.token, "a-token") != 0)
         return;
-    if (atomic_load(&mode) == REFUSES) {
-        struct gv_refused refused = {.header = {GV_MESSAGE_MAGIC, GV_PROTOCOL_VERSION, GV_REFUSED, sizeof refused}};
+    const int now = atomic_load(&mode);
+    if (now == REFUSES || now == IS_FULL) {
+        struct gv_refused refused = {.header = {GV_MESSAGE_MAGIC, GV_PROTOCOL_VERSION, GV_REFUSED, sizeof refused},
+                                     .code = now == IS_FULL ? 802 : 800};
         send(connection, &refused, sizeof refused, MSG_NOSIGNAL);
     } else if (atomic_load(&mode) == ANSWERS) {
         struct gv_usage usage = {.header = {GV_MESSAGE_MAGIC, GV_PROTOCOL_VERSION, GV_USAGE, sizeof usage},
@@ -178,6 +180,16 @@ static void test_fork(void)
     CHECK(waitpid(child, &status, 0) == child && status == 0);
 }
 
+static void test_daemon_without_room(void)
+{
+    atomic_store(&mode, ANSWERS);
+    wait_seconds(1.0);
+    CHECK(total() == 100);
+    atomic_store(&mode, IS_FULL);
+    wait_seconds(0.11);
+    CHECK(total() == 100); /* too many connections of this user: the last known answer, not the whole device */
+}
+
 static void test_refused(void)
 {
     atomic_store(&mode, REFUSES);
@@ -243,6 +255,7 @@ int main(int count, char **arguments)
     test_answers_are_kept_for_a_while();
     test_silent_daemon();
     test_fork();
+    test_daemon_without_room();
     test_refused();
     shutdown(listener, SHUT_RDWR);
     pthread_join(thread, NULL);

@@ -82,6 +82,17 @@ def test_stuck_holder_is_reported_and_the_others_see_why(daemon, attach):
     assert daemon.job(a)["overrun_s"] > 0
 
 
+def test_the_reason_names_the_process_and_goes_with_its_cause(daemon, attach):
+    first, a, second, b = holder_and_waiter(daemon, attach)
+    first.configure(drain=False)
+    second.want(10 * MIB)
+    pid = daemon.job(a)["pids"][0]
+    until(lambda: f"does not drain yet: process {pid}" in daemon.job(b)["reason"], 3, "the reason, with the pid")
+    first.configure(drain=True)
+    until(lambda: second.view()["word"] in ("OPEN", "GRANTED"), what="the waiter's turn")
+    assert "does not drain" not in daemon.job(a)["reason"] + daemon.job(b)["reason"]
+
+
 def test_failed_evict_takes_another_victim(daemon, attach):
     shims = [attach(name)[0] for name in "abc"]
     for shim in shims[:2]:

@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -105,3 +106,15 @@ def test_no_place_for_the_database(tmp_path, where):
     (tmp_path / "link").symlink_to("/dev/null")
     with pytest.raises(ConfigError, match="cannot be opened"):
         State(tmp_path / where)
+
+
+def test_trials_are_forgotten_with_their_job(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db")
+    assert state.trials() == set()
+    state.put_job(JOB)
+    state.put_trial(JOB.id)
+    state.put_trial("j2")
+    assert state.trials() == {JOB.id, "j2"}
+    state.remove_job(JOB.id)
+    assert state.trials() == {"j2"}
+    state.close()

@@ -115,7 +115,8 @@ def test_libraries_by_name() -> None:
         ([process(str(SHIM), str(DRIVER))], {7}, "1 process attached to gpuvirtd; 5 submissions"),
         ([process(str(SHIM))], set(), "made no CUDA call"),
         ([process(str(SHIM), str(DRIVER))], set(), "did not use the GPU"),
-        ([], set(), "no shim was seen"),
+        ([process("/lib/libc.so.6")], set(), "no shim was seen"),
+        ([], set(), "over before it could be looked at"),
     ],
 )
 def test_attachment(processes: list[Seen], attached: set[int], words: str) -> None:

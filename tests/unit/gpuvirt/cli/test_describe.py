@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 MIB = 1 << 20
 PROCESS = {
@@ -71,3 +73,11 @@ def test_a_wrong_word_is_one_line(gpuvirt: Cli) -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("gpuvirt describe: error: missing argument 'JOB'")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65])
+def test_what_is_no_name(make_daemon: Any, gpuvirt: Cli, name: str) -> None:
+    make_daemon()
+    done = gpuvirt("describe", name)
+    assert done.returncode == 2
+    assert "is no name of a job; see: gpuvirt ps -a" in done.stderr

@@ -174,6 +174,17 @@ def test_closed_pipe_is_no_error(make_daemon: Any, runtime: Path) -> None:
     assert json.loads(done.stdout)["job"] == "j1"
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_exit_code_when_the_reader_has_gone(make_daemon: Any, runtime: Path, unbuffered: str) -> None:
+    make_daemon(status={"jobs": [JOB] * 5000})
+    done = subprocess.run(
+        ["sh", "-c", f"{{ {sys.executable} -m gpuvirt.cli.main ps -o jsonl; echo ended with $? >&2; }} | head -n 1"],
+        env={**os.environ, "GPUVIRT_RUNTIME": str(runtime), "PYTHONUNBUFFERED": unbuffered},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == "ended with 0\n"
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(gpuvirt: Cli, shell: str) -> None:
     assert "_GPUVIRT_COMPLETE" in gpuvirt("completion", shell).stdout
