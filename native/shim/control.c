@@ -15,7 +15,6 @@
 #include "contexts.h"
 #include "drain.h"
 #include "environment.h"
-#include "gate.h"
 #include "graph_memory.h"
 #include "log.h"
 #include "memory.h"
