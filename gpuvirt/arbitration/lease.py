@@ -210,7 +210,8 @@ def _give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     """What is on the GPU may wait for what the job's own threads cannot give it: let them, for a moment, in STEP.
 
     There only streams that have nothing to do get work, so that what waits for itself comes to an end. If that does not
-    help, a thread may have to give more to the very stream that waits before it comes to what ends the wait: all may go on.
+    help, a thread may have to give more to the very stream that waits before it comes to what ends the wait: all may go
+    on then.
     Nobody else was granted anything meanwhile, so all its memory is where it was. The time is charged as ever.
     """
     charge(gpu, holder, now)
