@@ -66,7 +66,7 @@ def audit(patient: Patient, words: Sequence[str], limit_s: float) -> Iterator[Fi
             binary = check(words, os.environ, job.preload, Identity.of_this_process())
             header = elf.read(binary)
             yield Finding("program", OK, f"{binary} ({header.architecture}, loader {header.interpreter})")
-            environ = environment.governed(os.environ, job, environment.system_folders())
+            environ = environment.governed(environment.inherited(), job, environment.system_folders())
             yield judge_loader(loader_list(header, binary, environ), header, job)
             yield doors_in(job)
             account, ask = _asker(job, driver_folder(job))

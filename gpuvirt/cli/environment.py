@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import platform
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,24 @@ class Attachment:
     environment: Mapping[str, str]
     nvml_preload: Path | None = None  # the shim of NVML; None: the daemon has none, and jobs see the driver's own
     job: str | None = None  # its id at the daemon
+
+
+def inherited() -> dict[str, str]:
+    """The environment as this process was given it.
+
+    In the C locale Python sets LC_CTYPE for itself and its children (PEP 538); the program is not to see that.
+    """
+    result = dict(os.environ)
+    try:
+        block = Path("/proc/self/environ").read_bytes()  # what execve gave; setenv does not change it
+    except OSError:
+        return result
+    given = dict(entry.split(b"=", 1) for entry in block.split(b"\0") if b"=" in entry)
+    if b"LC_CTYPE" in given:
+        result["LC_CTYPE"] = os.fsdecode(given[b"LC_CTYPE"])
+    else:
+        result.pop("LC_CTYPE", None)
+    return result
 
 
 def preload_entry(shim: Path, link: Path) -> str:

@@ -111,7 +111,7 @@ def _run_ungoverned(words: tuple[str, ...], error: GpuvirtError) -> NoReturn:
     program = find(words[0], os.environ)
     sys.stderr.write(f"gpuvirt run: warning: '{words[0]}' runs without gpuvirt: {error.message}\n")
     sys.stderr.flush()
-    replace_by(program, words, os.environ)
+    replace_by(program, words, environment.inherited())
 
 
 def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, ...], quiet: bool) -> int:
@@ -124,7 +124,7 @@ def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, 
         attachment = attachment_of(answer)
         check(words, os.environ, attachment.preload, Identity.of_this_process())
         _check_links(attachment)
-        environ = environment.governed(os.environ, attachment, environment.system_folders())
+        environ = environment.governed(environment.inherited(), attachment, environment.system_folders())
         child = Child(program, words, environ)
     except BaseException:
         end_job(client, job)

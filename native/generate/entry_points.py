@@ -142,9 +142,8 @@ def enter(symbol: Symbol, kind: Kind) -> list[str]:
     if kind.name != "gate":
         return ["    const struct gv_submission submission = gv_gate_enter_unused();"]
     stream, per_thread = stream_expression(symbol), int(symbol.variant != "")
-    lines = [f"    const struct gv_submission submission = gv_gate_enter({stream}, {per_thread});"]
-    if symbol.base in MAY_WAIT:
-        lines.insert(0, "    gv_gate_may_wait();")
+    way = "gv_gate_enter_waiting" if symbol.base in MAY_WAIT else "gv_gate_enter"
+    lines = [f"    const struct gv_submission submission = {way}({stream}, {per_thread});"]
     if symbol.base in WAITS_FOR_STREAM:
         lines.insert(0, f"    gv_gate_wait_for_stream({per_thread});")
     return lines

@@ -134,10 +134,14 @@ void gv_gate_wait_for_stream(int per_thread)
 
 /*
  * STEP: something on the GPU waits for what only the job's own threads can give it. A stream that has nothing to do may get it;
- * one that is at work gets no more, so that the work in sum comes to an end. (While anything captures, no stream is asked.)
+ * one that is at work gets no more, so that the work in sum comes to an end. A program that always has its next wait queued
+ * would queue another one: those only get in at every second STEP, of an even epoch. (While anything captures, no stream is
+ * asked.)
  */
-static int may_step(CUstream stream)
+static int may_step(CUstream stream, enum gv_submits submits, uint32_t epoch)
 {
+    if (submits == GV_SUBMITS_WAITING && (epoch & 1) != 0)
+        return 0;
     if (!gv_capture_hold_off())
         return 1;
     const CUresult result = REAL(cuStreamQuery)(stream);
@@ -151,7 +155,7 @@ static void still_idle(void);
  * The calling thread's way in when the fast path did not do. Each turn looks at everything anew; it holds no lock, and between
  * turns it is not "in launch".
  */
-struct gv_submission gv_gate_wait(CUstream stream, int per_thread, int submits)
+struct gv_submission gv_gate_wait(CUstream stream, int per_thread, enum gv_submits submits)
 {
     const CUstream used = stream == NULL && per_thread ? CU_STREAM_PER_THREAD : stream;
     uint64_t waiting_since = 0;
@@ -173,7 +177,8 @@ struct gv_submission gv_gate_wait(CUstream stream, int per_thread, int submits)
         const uint32_t word = gv_load32(&gv_gate.lease->word);
         const uint64_t obstacles = __atomic_load_n(&gv_gate.obstacles, __ATOMIC_SEQ_CST);
         const int step = gv_lease_state(word) == GV_LEASE_STEP;
-        const int granted = gv_may_launch(word) || (step && (!submits || may_step(used)));
+        const int granted =
+            gv_may_launch(word) || (step && (!submits || may_step(used, submits, gv_lease_epoch(word))));
         if (granted && (obstacles & GV_ABSENT_MASK) == 0) {
             if (submits || waiting_since != 0)
                 gv_activity_running(waiting_since);

@@ -58,8 +58,11 @@ struct gv_gate {
 extern struct gv_gate gv_gate;
 extern __thread struct gv_thread *gv_this_thread __attribute__((tls_model("initial-exec")));
 
+/* What a call gives to the GPU. */
+enum gv_submits { GV_SUBMITS_NOTHING = 0, GV_SUBMITS = 1, GV_SUBMITS_WAITING = 2 };
+
 /* Everything that is not "granted and all resident". `submits`: work, and not only a look at addresses. */
-struct gv_submission gv_gate_wait(CUstream stream, int per_thread, int submits);
+struct gv_submission gv_gate_wait(CUstream stream, int per_thread, enum gv_submits submits);
 
 static inline int gv_may_launch(uint32_t word)
 {
@@ -83,7 +86,7 @@ static inline void gv_gate_mark(struct gv_thread *thread, CUstream stream)
 
 /* Inline even where the compiler would share one copy: a call more is a third of what a launch pays. */
 __attribute__((always_inline)) static inline struct gv_submission gv_gate_pass(CUstream stream, int per_thread,
-                                                                               int submits)
+                                                                               enum gv_submits submits)
 {
     struct gv_thread *const thread = gv_this_thread;
     if (__builtin_expect(thread == NULL || gv_gate.full_fence, 0))
@@ -104,11 +107,18 @@ __attribute__((always_inline)) static inline struct gv_submission gv_gate_pass(C
 
 __attribute__((always_inline)) static inline struct gv_submission gv_gate_enter(CUstream stream, int per_thread)
 {
-    return gv_gate_pass(stream, per_thread, 1);
+    return gv_gate_pass(stream, per_thread, GV_SUBMITS);
+}
+
+/* For work that waits for a value: in each second STEP such work stays out, so that what is open becomes less. */
+static inline struct gv_submission gv_gate_enter_waiting(CUstream stream, int per_thread)
+{
+    __atomic_store_n(&gv_gate.may_wait, 1, __ATOMIC_RELAXED);
+    return gv_gate_pass(stream, per_thread, GV_SUBMITS_WAITING);
 }
 
 /* For calls that only need the memory in its place and give nothing to the GPU: they say nothing of idleness. */
-static inline struct gv_submission gv_gate_enter_unused(void) { return gv_gate_pass(NULL, 0, 0); }
+static inline struct gv_submission gv_gate_enter_unused(void) { return gv_gate_pass(NULL, 0, GV_SUBMITS_NOTHING); }
 
 /* Work was given beside a capture: a drain must be able to wait for it (marks.h). */
 void gv_gate_leave_beside_capture(const struct gv_thread *thread);
@@ -129,9 +139,6 @@ static inline void gv_gate_leave(const struct gv_submission *submission)
  * lease back waits for a thread that is blocked in the driver. The program sees no difference: the call would wait itself.
  */
 void gv_gate_wait_for_stream(int per_thread);
-
-/* The program gives work that waits for a value. */
-static inline void gv_gate_may_wait(void) { __atomic_store_n(&gv_gate.may_wait, 1, __ATOMIC_RELAXED); }
 
 /* Takes note of a failed call: errors that last (an illegal address and its kind) lose the context. */
 void gv_gate_failed(CUresult result);

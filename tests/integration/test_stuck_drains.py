@@ -9,7 +9,7 @@ from support.host import host
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("memory", "rounds"), [(16, 80), (176, 320)], ids=["fits", "swapped"])
+@pytest.mark.parametrize(("memory", "rounds"), [(16, 160), (160, 160)], ids=["fits", "swapped"])
 def test_a_job_that_waits_for_its_own_threads(memory: int, rounds: int) -> None:
     with host(settings='[time]\nquantum = "20ms"\nswap_share = 0.6') as machine:
         other = machine.job("mixer.py", "--memory", str(memory), "--seconds", "60", name="other")

@@ -26,7 +26,8 @@ enum gv_lease_state {
     GV_LEASE_OPEN = 1,    /* the job may launch; nobody else wants the GPU, so it need not say when it idles */
     GV_LEASE_GRANTED = 2, /* the job may launch; somebody else waits: say at once when idle */
     GV_LEASE_DRAIN = 3, /* launch nothing more, finish what was given to the GPU, then answer DRAINED with this epoch */
-    GV_LEASE_STEP = 4,  /* a drain did not end: give work only to streams that have finished theirs */
+    GV_LEASE_STEP =
+        4, /* a drain did not end: give work only to streams that have finished theirs (odd epoch: no waits) */
 };
 
 enum gv_lease_flags {

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +65,12 @@ def test_system_folders_read_the_loaders_configuration(tmp_path: Path) -> None:
     (tmp_path / "d" / "b.conf").write_text("/opt/b/\ninclude ../ld.so.conf\n")
     assert {"/opt/a", "/opt/b", "/usr/lib"} <= system_folders(tmp_path / "ld.so.conf")
     assert "/usr/lib" in system_folders(tmp_path / "none")
+
+
+@pytest.mark.parametrize("given", [{}, {"LC_CTYPE": "C"}, {"LANG": "C.UTF-8"}])
+def test_what_python_sets_for_itself_is_not_inherited(given: dict[str, str]) -> None:
+    """In the C locale Python sets LC_CTYPE: a program started by `gpuvirt run` must not find it."""
+    script = "from gpuvirt.cli.environment import inherited; import json; print(json.dumps(inherited()))"
+    environ = {"PATH": "/usr/bin:/bin", **given}
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == environ
