@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import platform
 import os
+import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
