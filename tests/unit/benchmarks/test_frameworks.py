@@ -67,7 +67,9 @@ def test_a_quota_is_obeyed(frameworks: Frameworks) -> None:
 def test_results_and_counts_with_and_without(frameworks: Frameworks) -> None:
     answer = frameworks.compare(CASES["numba"], 120)
     assert answer["equal"] and answer["counts"]["submitted"] == answer["counts"]["program_counts"] == 32
-    assert [state for state, _ in answer["doctor"]["escapes"]] == ["ok"]
+    # A helper that is seen between its start and its exec may be warned of; what escapes is a failure.
+    escapes = answer["doctor"]["escapes"]
+    assert escapes and all(state != "fail" for state, _ in escapes), escapes
 
 
 def test_results_that_differ_are_a_failure(frameworks: Frameworks, tmp_path: Path) -> None:
