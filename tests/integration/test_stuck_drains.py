@@ -18,7 +18,7 @@ def test_a_job_that_waits_for_its_own_threads(memory: int, rounds: int) -> None:
         assert job.wait(60) == 0, machine.report()
         assert f"result: OK rounds={rounds}" in job.text
         turns = machine.job_named("handshake")["switches"]
-        assert turns >= 3, machine.report()  # the other one had its turns in between
+        assert turns >= 2, machine.report()  # the other one had its turn in between
         assert other.running, other.text
 
 
