@@ -90,6 +90,7 @@ void gv_gauge_wait_for(struct gv_gauge *gauge, uint64_t value, uint64_t ns)
 struct start {
     void *(*run)(void *);
     void *argument;
+    const char *name;
     _Alignas(16) char handler_stack[65536];
 };
 
@@ -97,6 +98,7 @@ struct start {
 static void *run_thread(void *argument)
 {
     struct start *start = argument;
+    pthread_setname_np(pthread_self(), start->name); /* here: for its creator it may be gone already */
     const stack_t ours = {.ss_sp = start->handler_stack, .ss_size = sizeof start->handler_stack};
     const stack_t none = {.ss_flags = SS_DISABLE};
     stack_t had;
@@ -115,6 +117,7 @@ bool gv_start_thread(void *(*run)(void *), void *argument, const char *name)
         return false;
     start->run = run;
     start->argument = argument;
+    start->name = name;
     sigset_t blocked, old;
     sigfillset(&blocked);
     sigdelset(&blocked, SIGSEGV);
@@ -129,9 +132,7 @@ bool gv_start_thread(void *(*run)(void *), void *argument, const char *name)
     const int error = pthread_create(&thread, &attributes, run_thread, start);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_attr_destroy(&attributes);
-    if (error == 0) {
-        pthread_setname_np(thread, name);
-    } else {
+    if (error != 0) {
         free(start);
         gv_log_error("cannot start a thread (error %d): limit on threads or memory reached", error);
     }
