@@ -35,6 +35,8 @@ class MessageType(enum.IntEnum):
     MEMORY = lib.GV_MEMORY
     EVENT = lib.GV_EVENT
     STUCK = lib.GV_STUCK
+    BACK = lib.GV_BACK
+    PROGRESS = lib.GV_PROGRESS
     QUERY = lib.GV_QUERY
     SHARE = lib.GV_SHARE
     FETCH = lib.GV_FETCH
@@ -44,6 +46,8 @@ class MessageType(enum.IntEnum):
     EVICT = lib.GV_EVICT
     WAKE = lib.GV_WAKE
     SHARED = lib.GV_SHARED
+    BACKED = lib.GV_BACKED
+    CREDIT = lib.GV_CREDIT
     USAGE = lib.GV_USAGE
 
 
@@ -92,6 +96,7 @@ class Welcome(Message):
     allowance: int
     quota: int
     arena_bytes: int
+    owner: int = 0
 
 
 @_message(MessageType.REFUSED, "gv_refused")
@@ -125,6 +130,37 @@ class Drained(Message):
 @dataclass(frozen=True, slots=True)
 class Restore(Message):
     allowance: int
+    credit: int
+
+
+@_message(MessageType.CREDIT, "gv_credit")
+@dataclass(frozen=True, slots=True)
+class Credit(Message):
+    credit: int
+    cancelled: int = 0
+
+
+@_message(MessageType.PROGRESS, "gv_progress")
+@dataclass(frozen=True, slots=True)
+class Progress(Message):
+    resident_bytes: int
+
+
+@_message(MessageType.BACK, "gv_back")
+@dataclass(frozen=True, slots=True)
+class Back(Message):
+    request: int
+    segment: int
+    count: int
+
+
+@_message(MessageType.BACKED, "gv_backed")
+@dataclass(frozen=True, slots=True)
+class Backed(Message):
+    request: int
+    status: int
+    missing: int = 0
+    reason: str = ""
 
 
 @_message(MessageType.EVICT, "gv_evict")
@@ -144,6 +180,12 @@ class Moved(Message):
     short_bytes: int
     duration_ns: int
     native_bytes: int = 0
+    zero_bytes: int = 0
+    clean_bytes: int = 0
+    duplicate_bytes: int = 0
+    copy_ns: int = 0
+    hash_ns: int = 0
+    map_ns: int = 0
 
 
 @_message(MessageType.RESTORED, "gv_moved")

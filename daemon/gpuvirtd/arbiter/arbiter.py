@@ -267,7 +267,7 @@ class Arbiter:
                     self._account_alone(contender, word)
                 self.log.debug("lease", job=contender, word=word.value, epoch=epoch)
             case facts.Send(number, move, size):
-                message = messages.Restore(size) if move is Move.RESTORE else messages.Evict(size)
+                message = messages.Restore(size, size) if move is Move.RESTORE else messages.Evict(size)
                 self._send(number, message)
             case facts.WakeUp(number):
                 self._send(number, messages.Wake())

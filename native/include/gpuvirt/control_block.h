@@ -95,6 +95,13 @@ struct gv_client {
     uint64_t unknown_names; /* names or versions asked for that the shim's headers do not have: ungoverned */
     uint64_t reserved1;
     struct gv_fixed_entry fixed[GV_FIXED_ROOM]; /* by enum gv_fixed_kind */
+    /* What left device memory without being copied, so far: zeros; what the arena held already; what another page had. */
+    uint64_t zero_bytes, clean_bytes, duplicate_bytes;
+    uint64_t early_bytes;              /* copied ahead of a switch, while the link was idle */
+    uint64_t copy_ns, hash_ns, map_ns; /* time spent on moving, in all */
+    uint64_t hash_errors,
+        verify_errors;   /* equal hashes of unequal pages; pages that came back with another hash: always 0 */
+    uint64_t host_bytes; /* pages of the arena that this process refers to */
 };
 
 #endif

@@ -19,13 +19,13 @@
 _Static_assert(sizeof(struct gv_lease) == 72 && offsetof(struct gv_lease, word) == 16, "lease page layout");
 _Static_assert(offsetof(struct gv_lease, deadline_ns) == 24 && offsetof(struct gv_lease, quota_bytes) == 40,
                "lease page layout");
-_Static_assert(sizeof(struct gv_client) == 384 && offsetof(struct gv_client, drained_epoch) == 20,
+_Static_assert(sizeof(struct gv_client) == 464 && offsetof(struct gv_client, drained_epoch) == 20,
                "client page layout");
 _Static_assert(offsetof(struct gv_client, charged_bytes) == 56 && offsetof(struct gv_client, fixed) == 128,
                "client page layout");
 _Static_assert(sizeof(struct gv_message_header) == 8, "message layout");
-_Static_assert(sizeof(struct gv_hello) == 144 && sizeof(struct gv_welcome) == 40, "message layout");
-_Static_assert(sizeof(struct gv_refused) == 208 && sizeof(struct gv_moved) == 64, "message layout");
+_Static_assert(sizeof(struct gv_hello) == 144 && sizeof(struct gv_welcome) == 48, "message layout");
+_Static_assert(sizeof(struct gv_refused) == 208 && sizeof(struct gv_moved) == 112, "message layout");
 _Static_assert(sizeof(struct gv_usage_process) == 56 && sizeof(struct gv_query) == 88, "message layout");
 _Static_assert(sizeof(struct gv_usage) == 40 + 56 * GV_USAGE_PROCESSES, "message layout");
 

@@ -6,10 +6,12 @@
  *
  *     shim                                    daemon
  *     HELLO(job token, device sizes)   ->
- *                                      <-     WELCOME + 3 descriptors: lease page (read-only), client page, arena
+ *                                      <-     WELCOME + 3 descriptors: lease page (read-only), client page, arena of the job
  *                                      <-     or REFUSED(reason), then close
  *     WANT(need)                       ->     a thread waits at the gate, or needs more memory while it holds the lease
- *                                      <-     RESTORE(allowance): bring everything in, at most `allowance` resident
+ *                                      <-     RESTORE(allowance, credit): bring everything in, at most `allowance` resident; of
+ *                                             it, `credit` now
+ *                                      <-     CREDIT(credit): so much by now, as the others leave; or cancelled: undo it
  *     RESTORED(status, resident)       ->     then the daemon stores GRANTED or OPEN into the lease word
  *     IDLE                             ->     only while the word is GRANTED
  *                                             the daemon stores DRAIN(epoch) and wakes the futex; the control thread of the
@@ -19,7 +21,10 @@
  *                                             wants the lease it gets it back for a while: STEP, with a new epoch
  *                                             (GRANTED, now and then, if that has not helped and work may wait for values)
  *                                      <-     EVICT(target): only sent while the word is CLOSED and drained
+ *     PROGRESS(resident)               ->     on the way there, a window at a time: what has left is free for others
  *     EVICTED(status, resident)        ->
+ *     BACK(segments)                   ->     these segments of the arena need host memory
+ *                                      <-     BACKED(status)
  *     MEMORY                           ->     charged bytes changed by much (or the job asks for more than its allowance)
  *     SHARE(extents) + descriptors     ->     other processes of this job may have these extents of mine; or not any more
  *     FETCH(pid, extents)              ->     give me those of that process
@@ -32,7 +37,8 @@
  *
  * Rules
  *  - `allowance` is a promise of the daemon: a client never has more than that resident on the device. EVICT lowers it to its
- *    target at once; RESTORE raises it. A client below its allowance may create extents without asking.
+ *    target at once; RESTORE and CREDIT raise it, to the credit; PROGRESS is a promise of the client in return: it will not have
+ *    more than that resident again before the next RESTORE. A client below its allowance may create extents without asking.
  *  - EVICT and RESTORE are transactions. status 0: done. Otherwise a CUresult: everything is as before, `resident` says what
  *    is there, `short_bytes` how much room was missing.
  *  - After a WELCOME the lease word is CLOSED whatever it was before (a restarted daemon knows nothing): the client drains and
@@ -72,6 +78,8 @@ enum gv_message_type {
     GV_SHARE = 10,
     GV_FETCH = 11,
     GV_STUCK = 12,
+    GV_BACK = 13,
+    GV_PROGRESS = 14,
     /* daemon -> shim */
     GV_WELCOME = 65,
     GV_REFUSED = 66,
@@ -80,6 +88,8 @@ enum gv_message_type {
     GV_WAKE = 69,
     GV_USAGE = 70,
     GV_SHARED = 71,
+    GV_BACKED = 72,
+    GV_CREDIT = 73,
 };
 
 struct gv_message_header {
@@ -110,6 +120,8 @@ struct gv_welcome {
     uint64_t allowance;   /* bytes that may be resident from the start (what a re-attaching client had) */
     uint64_t quota;       /* bytes that the job may charge */
     uint64_t arena_bytes; /* size of the arena file (sparse) */
+    uint32_t owner;       /* number of this client among those that share the arena of its job */
+    uint32_t reserved;
 };
 
 struct gv_refused {
@@ -145,7 +157,21 @@ struct gv_stuck {
 
 struct gv_restore {
     struct gv_message_header header;
-    uint64_t allowance; /* bytes that may be resident from now on */
+    uint64_t allowance; /* bytes that may be resident when it is done */
+    uint64_t credit;    /* of them, bytes that may be resident now; CREDIT raises it */
+};
+
+struct gv_credit {
+    struct gv_message_header header;
+    uint64_t credit; /* bytes that may be resident from now on */
+    uint32_t
+        cancelled; /* 1: give up the RESTORE that is under way, and be as before it: RESTORED(CUDA_ERROR_NOT_READY) */
+    uint32_t reserved;
+};
+
+struct gv_progress {
+    struct gv_message_header header;
+    uint64_t resident_bytes;
 };
 
 struct gv_evict {
@@ -165,6 +191,8 @@ struct gv_moved {
     uint64_t short_bytes; /* RESTORED with CUDA_ERROR_OUT_OF_MEMORY: room that was missing */
     uint64_t duration_ns;
     uint64_t native_bytes;
+    uint64_t zero_bytes, clean_bytes, duplicate_bytes; /* that left or came without being copied */
+    uint64_t copy_ns, hash_ns, map_ns;                 /* spent on copies, on hashing, in calls that map memory */
 };
 
 struct gv_memory {
@@ -209,6 +237,22 @@ struct gv_shared {
     char reason[GV_TEXT_BYTES];
     uint32_t pid, count;
     uint64_t nonce, first;
+};
+
+/* The sender is about to swap to these segments of its job's arena. */
+struct gv_back {
+    struct gv_message_header header;
+    uint32_t request;        /* of the sender, for the answer */
+    uint32_t segment, count; /* the first, and how many */
+    uint32_t reserved;
+};
+
+struct gv_backed {
+    struct gv_message_header header;
+    uint32_t request;
+    uint32_t status;  /* CUresult; 0: all of them have host memory, which is charged to the job */
+    uint64_t missing; /* bytes that the host budget or the host lacks */
+    char reason[GV_TEXT_BYTES];
 };
 
 struct gv_query {

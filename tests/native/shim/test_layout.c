@@ -25,7 +25,7 @@ int main(void)
     CHECK_EQUAL(offsetof(struct gv_hello, token), 72);
     CHECK_EQUAL(offsetof(struct gv_welcome, allowance), 16);
     CHECK_EQUAL(offsetof(struct gv_moved, charged_bytes), 16);
-    CHECK_EQUAL(sizeof(struct gv_moved), 64);
+    CHECK_EQUAL(sizeof(struct gv_moved), 112);
     CHECK_EQUAL(sizeof(struct gv_want), 32);
     for (uint32_t epoch = 1; epoch < 1u << 28; epoch = epoch * 3 + 1) {
         const uint32_t word = gv_lease_word(epoch, GV_LEASE_DRAIN);

@@ -32,6 +32,9 @@ NARROW = {
     "request",
     "count",
     "withdrawn",
+    "segment",
+    "owner",
+    "cancelled",
 }
 
 
