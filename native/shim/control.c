@@ -117,7 +117,7 @@ static int send_hello(int handle)
                              .claimed_pid = (uint32_t)getpid(),
                              .device = (uint32_t)gv_session.device,
                              .reattach = (uint32_t)was_attached,
-                             .granularity = gv_memory.extent_bytes,
+                             .granularity = gv_memory_granule(),
                              .device_total = gv_memory.total,
                              .charged_bytes = report.charged,
                              .resident_bytes = report.resident,
@@ -132,7 +132,7 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
     const struct gv_welcome *const welcome = &packet->welcome;
     if (packet->header.size < sizeof *welcome || descriptors[2] < 0)
         return EPROTO;
-    int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, gv_memory.extent_bytes);
+    int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, gv_memory_granule());
     if (error == 0)
         error = gv_pages_take(descriptors[0], descriptors[1]);
     close(descriptors[0]);
