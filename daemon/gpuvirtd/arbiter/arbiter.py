@@ -14,6 +14,7 @@ from gpuvirt.control import fixed, messages
 from gpuvirt.control.block import ClientState, LeasePage, LeaseState
 from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.devices.inventory import Device, Usage
+from gpuvirtd.job_events import remember
 from gpuvirtd.jobs import Job, Member
 from gpuvirtd.log import Logger
 
@@ -273,6 +274,8 @@ class Arbiter:
                 self._send(number, messages.Wake())
             case facts.Note(level, event, contender, details):
                 getattr(self.log, level)(event, job=contender, **dict(details))
+                if level == "warning" and contender in self.jobs:
+                    remember(self.jobs[contender].events, event, dict(details))
 
     def _account_alone(self, contender: str, word: Word) -> None:
         alone, job, now = self.alone[contender], self.jobs[contender], self.clock.now()
