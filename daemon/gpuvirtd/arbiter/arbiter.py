@@ -134,6 +134,7 @@ class Arbiter:
                     message.duration_ns,
                     now,
                     self._native(member, message.native_bytes),
+                    message.zero_bytes + message.clean_bytes + message.duplicate_bytes,
                 )
                 self.log.debug(
                     "restored" if move is Move.RESTORE else "evicted",
