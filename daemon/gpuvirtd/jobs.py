@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration import facts
+from gpuvirt.arbitration.limits import Limits
 from gpuvirt.control.block import EMPTY_REPORT, ClientPage, ClientReport, ClientState
 from gpuvirtd.identity import Process
 from gpuvirtd.job_events import JobEvents, Kind
@@ -87,8 +88,15 @@ class Job:
     past: dict[str, dict[str, int]] = field(default_factory=dict)  # the same by the UUID of the GPU
     attached_once: bool = False
     exit: int | None = None
+    soft: int | None = None  # bytes on the device beyond which it is the first to be swapped
+    reserve: int = 0  # bytes that are set aside for it
+    queued: int | None = None  # its number in the line of those that wait to be started; None: it may run
     trial: bool = False  # of `gpuvirt doctor`: nothing of it is shown when it has ended
     events: JobEvents = field(default_factory=JobEvents)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.memory, self.soft, self.reserve)
 
     @property
     def user(self) -> str:

@@ -6,10 +6,9 @@ Fixed memory (Client.native) stays where it is: no target is below it. What is t
 1. Room that is promised but not used: costs no copy.
 2. What a job has on the device beyond its soft limit.
 3. The rest. Those that do not wait go before those that do. Of the idle ones the one that is least worth keeping:
-   idle for
-   long, of little weight, cheap to move. Of the waiting ones who is served last (largest virtual time: under a round
-   robin the one that ran last comes again last, so the usual least-recently-used order would evict exactly who is
-   next).
+   idle for long, of little weight, cheap to move. Of the waiting ones who is served last (largest virtual time: under
+   a round robin the one that ran last comes again last, so the usual least-recently-used order would evict exactly
+   who is next).
 
 Against thrash: an idle one that was brought in at a price stays for a while (`residence_ns`). It goes last of the
 idle ones, but it goes: nobody waits for ever behind somebody else's patience. (Before those that wait, all the same:
