@@ -16,7 +16,7 @@ from gpuvirt.control.block import EMPTY_REPORT, ClientPage, ClientReport, Client
 from gpuvirtd.identity import Process
 from gpuvirtd.job_events import JobEvents, Kind
 from gpuvirtd.memory.arenas import Arena
-from gpuvirtd.state import StoredJob
+from gpuvirtd.state import StoredExtra, StoredJob
 
 if TYPE_CHECKING:
     from gpuvirtd.arbiter.arbiter import Arbiter
@@ -121,6 +121,9 @@ class Job:
         for name, count in counters.items():
             self.totals[name] += count
             past[name] += count
+
+    def extra(self) -> StoredExtra:
+        return StoredExtra(self.soft, self.reserve, self.queued)
 
     def stored(self) -> StoredJob:
         pid, start = (self.root.pid, self.root.start) if self.root else (0, 0)
