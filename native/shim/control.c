@@ -15,6 +15,7 @@
 #include "contexts.h"
 #include "drain.h"
 #include "environment.h"
+#include "failpoints.h"
 #include "graph_memory.h"
 #include "log.h"
 #include "memory.h"
@@ -99,7 +100,8 @@ static void tell_moved(uint16_t type, const struct gv_move *move, uint64_t began
                                .short_bytes = move->bytes_short,
                                .duration_ns = gv_now_ns() - began,
                                .native_bytes = report.fixed};
-    tell(type, &message, sizeof message);
+    const int lost = gv_failpoint(type == GV_EVICTED ? GV_FAIL_EVICT_END : GV_FAIL_RESTORE_END);
+    tell(lost ? 0 : type, &message, sizeof message); /* no type at all: the daemon hangs up */
 }
 
 /* --- attach ------------------------------------------------------------------------------------------------------------- */
@@ -295,9 +297,7 @@ static void handle(const union gv_packet *packet, int *descriptors)
         if (packet->header.size >= sizeof packet->shared)
             gv_sharing_answered(&packet->shared, descriptors);
         break;
-    default: /* what a newer daemon may say */
-        break;
-    }
+    } /* else: what a newer daemon may say */
 }
 
 /* --- the program's wishes ----------------------------------------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "blocks.h"
+#include "failpoints.h"
 #include "gate.h"
 #include "memory.h"
 #include "session.h"
@@ -47,6 +48,8 @@ struct list {
 
 static CUresult bring(struct gv_piece *piece)
 {
+    if (gv_failpoint(GV_FAIL_RESTORE_CREATE))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     return piece->is_block ? gv_block_bring(gv_block_of(piece)) : gv_extent_bring(piece);
 }
 
@@ -185,6 +188,8 @@ struct gv_move gv_extents_restore(uint64_t allowance)
 {
     struct gv_move move = {CUDA_SUCCESS, 0, 0};
     struct list list;
+    if (gv_failpoint(GV_FAIL_RESTORE_BEGIN))
+        return (struct gv_move){CUDA_ERROR_UNKNOWN, 0, 0};
     if (collect(&list, 1, 0) != 0)
         return (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, 0};
     uint64_t after = begin_restore(&list);
@@ -201,6 +206,8 @@ struct gv_move gv_extents_restore(uint64_t allowance)
     uint64_t done = 0, bytes = 0;
     while (done < list.count && (move.status = bring(list.pieces[done])) == CUDA_SUCCESS)
         bytes += gv_piece_bytes(list.pieces[done++]);
+    if (move.status == CUDA_SUCCESS && gv_failpoint(GV_FAIL_RESTORE_ACCESS))
+        move.status = CUDA_ERROR_UNKNOWN;
     if (move.status == CUDA_SUCCESS)
         move.status = gv_extents_open(list.pieces, list.extents);
     if (move.status == CUDA_SUCCESS)
@@ -227,6 +234,8 @@ struct gv_move gv_extents_restore(uint64_t allowance)
 struct gv_move gv_extents_evict(uint64_t target)
 {
     struct gv_move move = {CUDA_SUCCESS, 0, 0};
+    if (gv_failpoint(GV_FAIL_EVICT_BEGIN))
+        return (struct gv_move){CUDA_ERROR_UNKNOWN, 0, 0};
     pthread_mutex_lock(&gv_memory.lock);
     if (target < gv_memory.fixed_bytes + gv_memory.kept_bytes)
         target = gv_memory.fixed_bytes + gv_memory.kept_bytes; /* the answer says what stayed */
