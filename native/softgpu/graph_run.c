@@ -75,6 +75,8 @@ static void run_node(const struct gv_plan_node *node, struct gv_stream *stream, 
     const CUresult result = work->kind->run(work, context == stream->context ? stream : context->legacy);
     if (result != CUDA_SUCCESS)
         gv_context_fail(context, result);
+    if (work->kind->ended != NULL)
+        work->kind->ended(work);
 }
 
 static void unlist(struct run *run)

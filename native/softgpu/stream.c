@@ -98,6 +98,8 @@ static void *stream_thread(void *argument)
         if (closing)
             unlink_stream(stream); /* before the last number: who waits for all streams need not look again */
         gv_gauge_advance(&stream->completed, number);
+        if (operation->kind->ended != NULL)
+            operation->kind->ended(operation);
         gv_operation_release(operation); /* may call destructors of the program: nobody waits for them */
         if (closing)
             break;
