@@ -41,6 +41,7 @@ FROM_CLIENT = (
     messages.Restored,
     messages.Evicted,
     messages.Memory,
+    messages.Charge,
     messages.Event,
     messages.Share,
     messages.Fetch,

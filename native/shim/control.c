@@ -75,7 +75,7 @@ static void tell(uint16_t type, void *message, size_t size) { tell_with(type, me
 static struct gv_memory_report report_memory(void)
 {
     struct gv_memory_report report;
-    gv_extents_report(&report);
+    gv_extents_report(&report, 1);
     gv_memory.reported = report.charged;
     gv_memory.reported_fixed = report.fixed;
     return report;

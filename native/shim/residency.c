@@ -13,12 +13,16 @@
 #include "settled.h"
 #include "swap.h"
 
-void gv_extents_report(struct gv_memory_report *report)
+void gv_extents_report(struct gv_memory_report *report, int told)
 {
     pthread_mutex_lock(&gv_memory.lock);
     report->charged = gv_memory_charged();
     report->resident = gv_memory_resident();
     report->fixed = gv_memory.fixed_bytes + gv_memory.kept_bytes;
+    if (told) {
+        gv_memory.granted = report->charged;
+        gv_memory.reports++;
+    }
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
@@ -27,7 +31,7 @@ void gv_extents_publish(void)
     if (gv_gate.obstacles & GV_UNATTACHED)
         return;
     struct gv_memory_report report;
-    gv_extents_report(&report);
+    gv_extents_report(&report, 0);
     gv_store64(&gv_client_page()->charged_bytes, report.charged);
     gv_store64(&gv_client_page()->resident_bytes, report.resident);
     gv_store64(&gv_client_page()->native_bytes, report.fixed);
