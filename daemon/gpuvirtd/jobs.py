@@ -36,7 +36,8 @@ class Member:
     arbiter: Arbiter
     facts: facts.Client
     page: ClientPage
-    arena: Arena
+    arena: Arena  # of the job: not the member's to close
+    owner: int  # its number there
     session: Session | None
     report: ClientReport = EMPTY_REPORT
     warned: bool = False  # rubbish in its page was logged
@@ -65,7 +66,6 @@ class Member:
 
     def close(self) -> None:
         self.page.close()
-        self.arena.close()
         self.process.close()
 
 
