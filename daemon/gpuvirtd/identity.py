@@ -9,8 +9,6 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from gpuvirt.errors import RefusedError
-
 SO_PEERPIDFD = 77  # Linux 6.5; not in Python 3.11's socket module
 UCRED = struct.Struct("iII")
 
@@ -125,16 +123,6 @@ def is_descendant(pid: int, ancestor: int, generations: int = 16) -> bool:
             return False
         current = parent_of(current)
     return False
-
-
-def open_child(peer: Process, pid: int) -> Process:
-    """A process that is `peer`, or was started by it. Raises RefusedError."""
-    if not is_descendant(pid, peer.pid):
-        raise RefusedError(f"pid {pid} is neither this process nor one that it started")
-    try:
-        return open_process(pid, uid=peer.uid if peer.uid != 0 else None)
-    except ProcessGone as error:
-        raise RefusedError(str(error)) from None
 
 
 def boot_id() -> str:
