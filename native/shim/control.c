@@ -254,9 +254,7 @@ static void handle(const union gv_packet *packet, int *descriptors)
         if (packet->header.size >= sizeof packet->shared)
             gv_sharing_answered(&packet->shared, descriptors);
         break;
-    default: /* what a newer daemon may say */
-        break;
-    }
+    } /* else: what a newer daemon may say */
 }
 
 /* --- the program's wishes ----------------------------------------------------------------------------------------------- */

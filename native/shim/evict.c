@@ -37,8 +37,6 @@ static void settle_released(void)
 static void release(struct gv_piece *piece, void *context)
 {
     (void)context;
-    if (evict.move.status == CUDA_SUCCESS && gv_failpoint(GV_FAIL_EVICT_UNMAP))
-        evict.move.status = CUDA_ERROR_UNKNOWN;
     if (evict.move.status != CUDA_SUCCESS)
         return;
     const uint64_t began = gv_now_ns();
@@ -50,7 +48,7 @@ static void release(struct gv_piece *piece, void *context)
         return;
     evict.bytes = 0;
     settle_released();
-    if (!gv_failpoint(GV_FAIL_EVICT_PROGRESS) && evict.progress() != 0)
+    if (evict.progress() != 0)
         evict.move.status = CUDA_ERROR_NOT_READY;
 }
 
@@ -69,6 +67,8 @@ static void evict_batch(void)
 
 struct gv_move gv_evict(uint64_t target, int (*progress)(void))
 {
+    if (gv_failpoint(GV_FAIL_EVICT_BEGIN))
+        return (struct gv_move){.status = CUDA_ERROR_UNKNOWN};
     evict.move = (struct gv_move){0};
     evict.progress = progress;
     evict.bytes = 0;
@@ -77,10 +77,6 @@ struct gv_move gv_evict(uint64_t target, int (*progress)(void))
         target = gv_memory.fixed_bytes + gv_memory.kept_bytes; /* the answer says what stayed */
     gv_memory.allowance = target;
     pthread_mutex_unlock(&gv_memory.lock);
-    if (gv_failpoint(GV_FAIL_EVICT_BEGIN)) {
-        evict.move.status = CUDA_ERROR_UNKNOWN;
-        return evict.move;
-    }
     gv_extents_release_unused(0, gv_memory.extents_touched == 0 ? 0 : gv_memory.extents_touched - 1);
     gv_extents_release_cached(surplus(target));
     for (uint64_t wanted; evict.move.status == CUDA_SUCCESS && (wanted = surplus(target)) != 0;) {
@@ -96,7 +92,5 @@ struct gv_move gv_evict(uint64_t target, int (*progress)(void))
         if (count == 0)
             break; /* nothing is left that may move */
     }
-    if (evict.move.status == CUDA_SUCCESS && gv_failpoint(GV_FAIL_EVICT_END))
-        evict.move.status = CUDA_ERROR_UNKNOWN;
     return evict.move;
 }

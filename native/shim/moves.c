@@ -2,6 +2,7 @@
 #include "moves.h"
 
 #include "evict.h"
+#include "failpoints.h"
 #include "gate.h"
 #include "graph_memory.h"
 #include "restore.h"
@@ -51,7 +52,8 @@ static void tell_moved(uint16_t type, const struct gv_move *move, uint64_t began
                                .copy_ns = move->copy_ns,
                                .hash_ns = move->hash_ns,
                                .map_ns = move->map_ns};
-    gv_control_tell(type, &message, sizeof message);
+    const int lost = gv_failpoint(type == GV_EVICTED ? GV_FAIL_EVICT_END : GV_FAIL_RESTORE_END);
+    gv_control_tell(lost ? 0 : type, &message, sizeof message); /* no type at all: the daemon hangs up */
 }
 
 /* --- restore -------------------------------------------------------------------------------------------------------------- */
@@ -122,7 +124,7 @@ static int tell_progress(void)
 {
     gv_extents_publish();
     struct gv_progress message = {.resident_bytes = gv_control_report().resident};
-    gv_control_tell(GV_PROGRESS, &message, sizeof message);
+    gv_control_tell(gv_failpoint(GV_FAIL_EVICT_PROGRESS) ? 0 : GV_PROGRESS, &message, sizeof message);
     return gv_control_connected() ? 0 : -1;
 }
 

@@ -87,8 +87,6 @@ static void settle(void)
 static void end(struct gv_move *move)
 {
     settle();
-    if (restore.move.status == CUDA_SUCCESS && gv_failpoint(GV_FAIL_RESTORE_END))
-        restore.move.status = CUDA_ERROR_UNKNOWN;
     uint64_t allowance = restore.credit;       /* less than was promised: something was given back meanwhile */
     if (restore.move.status != CUDA_SUCCESS) { /* what came in stays, and nothing more may come */
         struct gv_memory_report report;

@@ -7,6 +7,7 @@
 #include "arena.h"
 #include "blocks.h"
 #include "contexts.h"
+#include "failpoints.h"
 #include "gate.h"
 #include "log.h"
 #include "real_driver.h"
@@ -32,6 +33,8 @@ static CUresult copy(const struct gv_piece *piece, CUdeviceptr address, int out,
 {
     const uint64_t bytes = gv_piece_bytes(piece);
     CUresult result = CUDA_SUCCESS;
+    if (gv_failpoint(out ? GV_FAIL_EVICT_COPY : GV_FAIL_RESTORE_COPY))
+        return CUDA_ERROR_UNKNOWN;
     for (uint64_t offset = 0; offset < bytes && result == CUDA_SUCCESS;) {
         uint64_t run;
         void *const host = gv_arena_address(piece->place - 1, offset, &run);
@@ -141,7 +144,7 @@ static CUresult reserve_places(struct gv_piece *const *pieces, uint64_t count)
     for (uint64_t i = 0; i < count; i++) {
         if (pieces[i]->place != 0)
             continue;
-        const int32_t place = gv_arena_reserve(gv_piece_bytes(pieces[i]));
+        const int32_t place = gv_failpoint(GV_FAIL_EVICT_RESERVE) ? -1 : gv_arena_reserve(gv_piece_bytes(pieces[i]));
         if (place < 0) {
             gv_debug("no host memory to swap out %llu pieces", (unsigned long long)count);
             return CUDA_ERROR_OUT_OF_MEMORY;
@@ -195,7 +198,9 @@ CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count,
     }
     /* Unmap the first while the later ones copy. What was submitted is finished, also after an error further on. */
     for (CUresult finished = CUDA_SUCCESS; *done < submitted && finished == CUDA_SUCCESS;) {
-        finished = REAL(cuEventSynchronize)(events[*done]);
+        finished = gv_failpoint(GV_FAIL_EVICT_WAIT) ? CUDA_ERROR_UNKNOWN : REAL(cuEventSynchronize)(events[*done]);
+        if (finished == CUDA_SUCCESS && gv_failpoint(GV_FAIL_EVICT_UNMAP))
+            finished = CUDA_ERROR_UNKNOWN;
         if (finished != CUDA_SUCCESS) {
             result = finished;
             break;

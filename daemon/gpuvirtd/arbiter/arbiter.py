@@ -12,8 +12,10 @@ from gpuvirt.arbitration.lease import decide
 from gpuvirt.clock import Clock
 from gpuvirt.control import fixed, messages
 from gpuvirt.control.block import ClientState, LeasePage, LeaseState
+from gpuvirtd import failpoints
 from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.devices.inventory import Device, Usage
+from gpuvirtd.job_events import remember
 from gpuvirtd.jobs import Job, Member
 from gpuvirtd.log import Logger
 
@@ -265,6 +267,8 @@ class Arbiter:
                 if page is not None:
                     page.store(epoch, WORDS[word], deadline_ns=deadline, fits=fits)
                     self._account_alone(contender, word)
+                    if failpoints.lease(WORDS[word]):
+                        self._hang_up(self.jobs[contender])
                 self.log.debug("lease", job=contender, word=word.value, epoch=epoch)
             case facts.Send(number, move, size):
                 message = messages.Restore(size, size) if move is Move.RESTORE else messages.Evict(size)
@@ -273,6 +277,13 @@ class Arbiter:
                 self._send(number, messages.Wake())
             case facts.Note(level, event, contender, details):
                 getattr(self.log, level)(event, job=contender, **dict(details))
+                if level == "warning" and contender in self.jobs:
+                    remember(self.jobs[contender].events, event, dict(details))
+
+    def _hang_up(self, job: Job) -> None:
+        for member in self._of(job):
+            if member.session is not None:
+                member.session.stream.close("failpoint")
 
     def _account_alone(self, contender: str, word: Word) -> None:
         alone, job, now = self.alone[contender], self.jobs[contender], self.clock.now()
