@@ -20,6 +20,7 @@ union gv_packet {
     struct gv_credit credit;
     struct gv_evict evict;
     struct gv_shared shared;
+    struct gv_backed backed;
     uint8_t bytes[1024];
 };
 

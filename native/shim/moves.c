@@ -15,7 +15,7 @@ static uint64_t restore_began;
 void gv_moves_forget(void)
 {
     gv_restore_forget();
-    gv_swap_forget();
+    gv_swap_reset();
 }
 
 static void add(uint64_t *field, uint64_t more) { gv_store64(field, *field + more); }

@@ -9,6 +9,10 @@
 
 #include "memory.h"
 
+/* The content that the arena holds of a piece is no longer wanted. Any thread; under gv_memory.lock, unless nobody else knows
+ * the piece. */
+void gv_swap_forget(struct gv_piece *piece);
+
 struct gv_swap_counts {
     uint64_t copied, zero, clean, duplicate; /* bytes */
     uint64_t hash_ns, copy_ns;
@@ -41,6 +45,6 @@ CUresult gv_swap_finish_in(struct gv_swap_counts *counts);
 CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count,
                           void (*release)(struct gv_piece *piece, void *context), void *context,
                           struct gv_swap_counts *counts, uint64_t *done);
-void gv_swap_forget(void); /* in the child of a fork */
+void gv_swap_reset(void); /* in the child of a fork */
 
 #endif

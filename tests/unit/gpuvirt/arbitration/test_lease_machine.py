@@ -73,7 +73,9 @@ class Leases(RuleBasedStateMachine):
                 self.check_send(action)
             elif isinstance(action, Credit):
                 self.check_credit(action)
-        assert not any(isinstance(a, Store | Send | Credit) for a in decide(self.gpu, self.now).actions), "decide must settle"
+        assert not any(isinstance(a, Store | Send | Credit) for a in decide(self.gpu, self.now).actions), (
+            "decide must settle"
+        )
 
     def check_store(self, action: Store) -> None:
         mine = [process for process in self.alive.values() if process.job == action.contender]
