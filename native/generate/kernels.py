@@ -2,8 +2,8 @@
 """Writes native/kernels/*.ptx, the shim's own kernels, from the CUDA C++ beside them; or into a folder that is named.
 
 Part of `make generate`. The output is committed: a build needs neither NVRTC nor a GPU. It is for an old virtual
-architecture, from which every driver makes code for its device; NVRTC stamps it with the PTX version of its own release,
-which older drivers refuse, so the stamp is set back to what the text really needs.
+architecture, from which every driver makes code for its device; NVRTC stamps it with the PTX version of its own
+release, which older drivers refuse, so the stamp is set back to what the text really needs.
 """
 
 from __future__ import annotations
