@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from gpuvirt.control.fixed import KINDS
@@ -22,8 +21,19 @@ def describe(host: Host, word: str) -> dict[str, Any]:
         return job_status(host, job) | _details(host, job)
     for row, events in zip(reversed(host.jobs.ended), reversed(host.jobs.ended_events), strict=True):
         if word in (row["job"], row["job"].removeprefix("j"), row["name"]):
-            return {**row, "processes": [], "fixed": [], "events": _events(events)}
+            return {**row, "processes": [], "fixed": [], "events": events}
     raise RefusedError(f"there is no job '{word}'", "see: gpuvirt ps -a")
+
+
+def find(host: Host, word: str) -> Job:
+    """The job that lives, by id, number or name. Raises RefusedError, also for one that has ended."""
+    job = _living(host, word)
+    if job is not None:
+        return job
+    for row in host.jobs.ended:
+        if word in (row["job"], row["job"].removeprefix("j"), row["name"]):
+            raise RefusedError(f"job {row['job']} has ended", "see: gpuvirt ps -a")
+    raise RefusedError(f"there is no job '{word}'", "see: gpuvirt ps")
 
 
 def _living(host: Host, word: str) -> Job | None:
@@ -45,12 +55,8 @@ def _details(host: Host, job: Job) -> dict[str, Any]:
         "passed_calls": job.sum("passed_calls"),
         "unknown_names": job.sum("unknown_names"),
         "pinned_quota": host.policy.pinned_per_process,
-        "events": _events(job.events),
+        "events": job.events.rows(),
     }
-
-
-def _events(events: Iterable[tuple[float, int, str]]) -> list[dict[str, Any]]:
-    return [{"at": at, "pid": pid, "text": text} for at, pid, text in events]
 
 
 def fixed_rows(members: list[Member]) -> list[dict[str, Any]]:

@@ -5,24 +5,24 @@ from __future__ import annotations
 
 import pwd
 import secrets
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration import facts
+from gpuvirt.arbitration.limits import Limits
 from gpuvirt.control.block import EMPTY_REPORT, ClientPage, ClientReport, ClientState
 from gpuvirtd.identity import Process
+from gpuvirtd.job_events import JobEvents, Kind
 from gpuvirtd.memory.arenas import Arena
-from gpuvirtd.state import StoredJob
+from gpuvirtd.state import StoredExtra, StoredJob
 
 if TYPE_CHECKING:
     from gpuvirtd.arbiter.arbiter import Arbiter
     from gpuvirtd.sessions import Session
 
 HISTORY = 100
-EVENTS = 20  # lines of its processes that a job keeps
 RECENT = 3  # samples of a client's busy time
 TOTALS = ("busy_ns", "submitted", "waited_ns", "out_bytes", "in_bytes", "passed_calls", "unknown_names")
 
@@ -88,8 +88,15 @@ class Job:
     past: dict[str, dict[str, int]] = field(default_factory=dict)  # the same by the UUID of the GPU
     attached_once: bool = False
     exit: int | None = None
+    soft: int | None = None  # bytes on the device beyond which it is the first to be swapped
+    reserve: int = 0  # bytes that are set aside for it
+    queued: int | None = None  # its number in the line of those that wait to be started; None: it may run
     trial: bool = False  # of `gpuvirt doctor`: nothing of it is shown when it has ended
-    events: deque[tuple[float, int, str]] = field(default_factory=lambda: deque(maxlen=EVENTS))  # (time, pid, line)
+    events: JobEvents = field(default_factory=JobEvents)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.memory, self.soft, self.reserve)
 
     @property
     def user(self) -> str:
@@ -101,8 +108,8 @@ class Job:
 
     def note(self, member: Member, text: str) -> str:
         """Keeps a line that a process said about itself, once; returns it."""
-        if all(text != known for _, _, known in self.events):
-            self.events.append((time.time(), member.process.pid, text))
+        if all(text != known.text for known in self.events.of(Kind.CLIENT)):
+            self.events.add(Kind.CLIENT, text, member.process.pid)
         return text
 
     def forget(self, member: Member, now: int) -> None:
@@ -114,6 +121,9 @@ class Job:
         for name, count in counters.items():
             self.totals[name] += count
             past[name] += count
+
+    def extra(self) -> StoredExtra:
+        return StoredExtra(self.soft, self.reserve, self.queued)
 
     def stored(self) -> StoredJob:
         pid, start = (self.root.pid, self.root.start) if self.root else (0, 0)
@@ -129,7 +139,7 @@ class JobTable:
         self.by_id: dict[str, Job] = {}
         self._by_token: dict[str, Job] = {}
         self.ended: deque[dict[str, Any]] = deque(maxlen=HISTORY)
-        self.ended_events: deque[list[tuple[float, int, str]]] = deque(maxlen=HISTORY)  # of each of them
+        self.ended_events: deque[list[dict[str, Any]]] = deque(maxlen=HISTORY)  # of each of them
         self._count = 0
 
     def __iter__(self) -> Iterator[Job]:
@@ -171,7 +181,7 @@ class JobTable:
         """It has ended; `row` is how `status` shows it from now on."""
         if not job.trial:
             self.ended.append(row)
-            self.ended_events.append(list(job.events))
+            self.ended_events.append(job.events.rows())
         self.by_id.pop(job.id, None)
         self._by_token.pop(job.token, None)
 

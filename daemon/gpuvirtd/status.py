@@ -11,6 +11,7 @@ from gpuvirt.arbitration.facts import Contender, Word
 from gpuvirt.control.block import ClientState
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import is_stopped
+from gpuvirtd.job_events import Kind
 from gpuvirtd.jobs import Job
 from gpuvirtd.strangers import strangers
 
@@ -87,6 +88,9 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "root_pid": job.root.pid if job.root is not None else None,
         "weight": job.weight,
         "memory": job.memory,
+        "memory_soft": job.soft,
+        "memory_reserve": job.reserve,
+        "queued": host.line.row(job),
         "memory_quota": max(quotas, default=job.memory),
         "charged": sum(client.charged for client in clients),
         "resident": sum(client.resident for client in clients),
@@ -109,7 +113,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "submitted": job.sum("submitted"),
         "passed_calls": job.sum("passed_calls"),
         "unknown_names": job.sum("unknown_names"),
-        "events": [text for _, _, text in job.events],
+        "events": [event.text for event in job.events.of(Kind.CLIENT)],
         "since": job.since,
         "command": job.command,
         "exit": job.exit,
@@ -125,6 +129,9 @@ def _alone(contender: Contender, now: int) -> int:
 
 def _state(host: Host, job: Job, parts: list[tuple[Arbiter, Contender]]) -> tuple[str, str]:
     """(state, reason) for people."""
+    place = host.line.place(job)
+    if place is not None:
+        return "queued", f"place {place.position} in line: {place.reason}"
     if host.recovery.waits_for(job):
         return "recovering", "the daemon was restarted; its processes have not attached again yet"
     if not job.members:

@@ -175,9 +175,24 @@ class ClientReport:
     unknown_names: int
     fixed: tuple[tuple[int, int], ...]  # (bytes, pieces) by enum gv_fixed_kind
     sane: bool  # False: at least one value was impossible and was replaced
+    zero_bytes: int = 0  # what left device memory without a copy: zeros,
+    clean_bytes: int = 0  # what host memory held already,
+    duplicate_bytes: int = 0  # what another page of the job had
+    early_bytes: int = 0  # copied ahead of a switch
+    copy_ns: int = 0
+    hash_ns: int = 0
+    map_ns: int = 0
+    hash_errors: int = 0  # equal hashes of unequal pages
+    verify_errors: int = 0  # pages that came back with another hash
+    host_bytes: int = 0  # pages of the job's arena that the process refers to
 
 
 EMPTY_REPORT = ClientReport(ClientState.IDLE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, (), True)
+# Counters of moving memory: they never fall.
+MOVING = (
+    "out_bytes", "in_bytes", "zero_bytes", "clean_bytes", "duplicate_bytes", "early_bytes", "copy_ns", "hash_ns",
+    "map_ns", "hash_errors", "verify_errors",
+)  # fmt: skip
 BYTES_LIMIT = 1 << 48  # no device and no host of today has more
 
 
@@ -237,9 +252,10 @@ def checked_report(copy: object, previous: ClientReport, now: int) -> ClientRepo
     take("waited_ns", previous.waited_ns, 1 << 62)
     for name in ("charged_bytes", "resident_bytes", "native_bytes"):
         take(name, 0, BYTES_LIMIT)
-    take("out_bytes", previous.out_bytes, 1 << 62)
-    take("in_bytes", previous.in_bytes, 1 << 62)
+    for name in MOVING:
+        take(name, getattr(previous, name), 1 << 62)
     take("pinned_bytes", 0, BYTES_LIMIT)
+    take("host_bytes", 0, BYTES_LIMIT)
     take("passed_calls", previous.passed_calls, 1 << 62)
     take("unknown_names", previous.unknown_names, 1 << 62)
     entries = copy.fixed  # type: ignore[attr-defined]

@@ -11,10 +11,12 @@
 
 #include "activity.h"
 #include "arena.h"
+#include "backing.h"
 #include "connection.h"
 #include "contexts.h"
 #include "drain.h"
 #include "environment.h"
+#include "failpoints.h"
 #include "graph_memory.h"
 #include "log.h"
 #include "memory.h"
@@ -56,6 +58,7 @@ static void disconnect(int error)
     if (error != EBADF && error != ENOTSOCK) /* else the program closed it, with all that it did not know */
         close(connection);
     connection = -1;
+    gv_backing_connected(-1);
 }
 
 static void tell_with(uint16_t type, void *message, size_t size, const int *descriptors, int count)
@@ -99,7 +102,8 @@ static void tell_moved(uint16_t type, const struct gv_move *move, uint64_t began
                                .short_bytes = move->bytes_short,
                                .duration_ns = gv_now_ns() - began,
                                .native_bytes = report.fixed};
-    tell(type, &message, sizeof message);
+    const int lost = gv_failpoint(type == GV_EVICTED ? GV_FAIL_EVICT_END : GV_FAIL_RESTORE_END);
+    tell(lost ? 0 : type, &message, sizeof message); /* no type at all: the daemon hangs up */
 }
 
 /* --- attach ------------------------------------------------------------------------------------------------------------- */
@@ -117,14 +121,16 @@ static int send_hello(int handle)
                              .claimed_pid = (uint32_t)getpid(),
                              .device = (uint32_t)gv_session.device,
                              .reattach = (uint32_t)was_attached,
-                             .granularity = gv_memory.extent_bytes,
+                             .granularity = gv_memory_granule(),
                              .device_total = gv_memory.total,
                              .charged_bytes = report.charged,
                              .resident_bytes = report.resident,
                              .native_bytes = report.fixed};
     memcpy(hello.device_uuid, gv_session.uuid.bytes, sizeof hello.device_uuid);
     memcpy(hello.token, gv_environment()->token, sizeof hello.token);
-    return gv_send(handle, GV_HELLO, &hello, sizeof hello);
+    /* Who was attached before has an arena, which a daemon that has restarted does not know. */
+    const int arena = was_attached ? gv_arena_descriptor(&hello.owner) : -1;
+    return gv_send_descriptors(handle, GV_HELLO, &hello, sizeof hello, &arena, arena >= 0);
 }
 
 static int accept_welcome(int handle, const union gv_packet *packet, const int descriptors[GV_DESCRIPTORS_MAX])
@@ -132,7 +138,7 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
     const struct gv_welcome *const welcome = &packet->welcome;
     if (packet->header.size < sizeof *welcome || descriptors[2] < 0)
         return EPROTO;
-    int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, gv_memory.extent_bytes);
+    int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, welcome->owner);
     if (error == 0)
         error = gv_pages_take(descriptors[0], descriptors[1]);
     close(descriptors[0]);
@@ -141,6 +147,7 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
         return error;
     gv_memory.allowance = welcome->allowance;
     connection = handle;
+    gv_backing_connected(handle);
     gv_drain_renew();
     wanted_at = 0;
     if (was_attached) {
@@ -295,9 +302,7 @@ static void handle(const union gv_packet *packet, int *descriptors)
         if (packet->header.size >= sizeof packet->shared)
             gv_sharing_answered(&packet->shared, descriptors);
         break;
-    default: /* what a newer daemon may say */
-        break;
-    }
+    } /* else: what a newer daemon may say */
 }
 
 /* --- the program's wishes ----------------------------------------------------------------------------------------------- */
@@ -380,12 +385,13 @@ void *gv_control_thread(__attribute__((unused)) void *unused)
         gv_unknown_tell(connection, gv_session.client);
         tell_tables();
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
-        const int ready = poll(events, 2, gv_drain_due_ms(TICK_MS));
+        const int ready = poll(events, 2, gv_backing_any() ? 0 : gv_drain_due_ms(TICK_MS));
         follow_lease();
-        if (connection >= 0 && events[0].revents != 0) {
+        if (connection >= 0 && (events[0].revents != 0 || gv_backing_any())) {
             union gv_packet packet;
             int descriptors[GV_DESCRIPTORS_MAX];
-            const int received = gv_receive(connection, &packet, descriptors);
+            const int received =
+                gv_backing_next(&packet, descriptors) ? 1 : gv_receive(connection, &packet, descriptors);
             if (received == 1)
                 handle(&packet, descriptors);
             else if (received < 0)

@@ -12,8 +12,10 @@ from gpuvirt.arbitration.lease import decide
 from gpuvirt.clock import Clock
 from gpuvirt.control import fixed, messages
 from gpuvirt.control.block import ClientState, LeasePage, LeaseState
+from gpuvirtd import failpoints
 from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.devices.inventory import Device, Usage
+from gpuvirtd.job_events import remember
 from gpuvirtd.jobs import Job, Member
 from gpuvirtd.log import Logger
 
@@ -81,7 +83,7 @@ class Arbiter:
             if other.session is not None:
                 other.session.send(messages.Wake())
         self.members[member.number] = member
-        events.attach(self.gpu, member.job.id, member.job.weight, member.facts)
+        events.attach(self.gpu, member.job.id, member.job.weight, member.facts).soft = member.job.soft
         self.turn()
 
     def detach(self, member: Member) -> None:
@@ -133,6 +135,7 @@ class Arbiter:
                     message.duration_ns,
                     now,
                     self._native(member, message.native_bytes),
+                    message.zero_bytes + message.clean_bytes + message.duplicate_bytes,
                 )
                 self.log.debug(
                     "restored" if move is Move.RESTORE else "evicted",
@@ -265,6 +268,8 @@ class Arbiter:
                 if page is not None:
                     page.store(epoch, WORDS[word], deadline_ns=deadline, fits=fits)
                     self._account_alone(contender, word)
+                    if failpoints.lease(WORDS[word]):
+                        self._hang_up(self.jobs[contender])
                 self.log.debug("lease", job=contender, word=word.value, epoch=epoch)
             case facts.Send(number, move, size):
                 message = messages.Restore(size, size) if move is Move.RESTORE else messages.Evict(size)
@@ -273,6 +278,13 @@ class Arbiter:
                 self._send(number, messages.Wake())
             case facts.Note(level, event, contender, details):
                 getattr(self.log, level)(event, job=contender, **dict(details))
+                if level == "warning" and contender in self.jobs:
+                    remember(self.jobs[contender].events, event, dict(details))
+
+    def _hang_up(self, job: Job) -> None:
+        for member in self._of(job):
+            if member.session is not None:
+                member.session.stream.close("failpoint")
 
     def _account_alone(self, contender: str, word: Word) -> None:
         alone, job, now = self.alone[contender], self.jobs[contender], self.clock.now()

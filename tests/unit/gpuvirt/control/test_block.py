@@ -17,6 +17,7 @@ from gpuvirt.control.block import (
     BYTES_LIMIT,
     EMPTY_REPORT,
     EPOCH_LIMIT,
+    MOVING,
     PAGE_BYTES,
     ClientPage,
     ClientState,
@@ -104,19 +105,36 @@ def test_report_of_a_client(client: ClientPage) -> None:
     assert (report.state, report.busy_ns, report.charged_bytes, report.submitted) == (ClientState.RUNNING, 50, 4096, 3)
 
 
-@given(data=st.binary(min_size=128, max_size=128), now=st.integers(0, 1 << 62))
+def test_what_moved_without_a_copy(client: ClientPage) -> None:
+    writer = ClientWriter(client.fd)
+    said = {name: number for number, name in enumerate((*MOVING, "host_bytes"), 1)}
+    writer.set(**said)
+    first = client.read(EMPTY_REPORT, 100)
+    assert first.sane and {name: getattr(first, name) for name in said} == said
+    for name in MOVING:
+        writer.set(**{name: 0})
+        again = client.read(first, 100)
+        assert not again.sane and getattr(again, name) == said[name], "a counter never falls"
+        writer.set(**{name: said[name]})
+    writer.set(host_bytes=0)
+    assert client.read(first, 100).host_bytes == 0, "what is given back is not there"
+    writer.set(host_bytes=1 << 63)
+    assert not client.read(first, 100).sane
+
+
+@given(data=st.binary(min_size=464, max_size=464), now=st.integers(0, 1 << 62))
 def test_any_bytes_give_a_possible_report(data: bytes, now: int) -> None:
     page = ClientPage()
     writer = ClientWriter(page.fd)
     previous = EMPTY_REPORT
-    for content in (data, data[::-1], bytes(128)):
+    for content in (data, data[::-1], bytes(464)):
         writer.scribble(content)
         report = page.read(previous, now)
         assert report.state in ClientState
         assert 0 <= report.ready_since_ns <= now
-        for name in ("busy_ns", "submitted", "waited_ns", "out_bytes", "in_bytes"):
+        for name in ("busy_ns", "submitted", "waited_ns", *MOVING):
             assert getattr(report, name) >= getattr(previous, name), "counters never fall"
-        for name in ("charged_bytes", "resident_bytes", "native_bytes"):
+        for name in ("charged_bytes", "resident_bytes", "native_bytes", "host_bytes"):
             assert 0 <= getattr(report, name) <= BYTES_LIMIT
         previous = report
     writer.close()
