@@ -83,7 +83,7 @@ class Arbiter:
             if other.session is not None:
                 other.session.send(messages.Wake())
         self.members[member.number] = member
-        events.attach(self.gpu, member.job.id, member.job.weight, member.facts)
+        events.attach(self.gpu, member.job.id, member.job.weight, member.facts).soft = member.job.soft
         self.turn()
 
     def detach(self, member: Member) -> None:
@@ -135,6 +135,7 @@ class Arbiter:
                     message.duration_ns,
                     now,
                     self._native(member, message.native_bytes),
+                    message.zero_bytes + message.clean_bytes + message.duplicate_bytes,
                 )
                 self.log.debug(
                     "restored" if move is Move.RESTORE else "evicted",
