@@ -15,20 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from support.host import MIB, host
+from support.host import MIB, Program, host
 from support.swapping import LIMIT, Rig, Swapper
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = '[time]\nquantum = "5ms"\nswap_share = 1.0\nrecovery_grace = "1s"'
 POINTS = re.findall(r'^    X\([A-Z_]+, "(\w+)"\)', (ROOT / "native/shim/failpoints.h").read_text(), re.M)
 DAEMON_POINTS = re.findall(r'^    [A-Z_]+ = "(\w+)"$', (ROOT / "daemon/gpuvirtd/failpoints.py").read_text(), re.M)
+SIZE = 24  # MiB of each job: each piece of another kind
 ACTIONS = ("fail", "kill", "stall=150", "stop")
 
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    """64 MiB of device memory; nothing may be left of all that failed in this file."""
-    with host(64 * MIB, settings=QUICK) as machine:
+    """32 MiB of device memory; nothing may be left of all that failed in this file."""
+    with host(32 * MIB, settings=QUICK) as machine:
         made = Rig(machine)
         try:
             yield made
@@ -43,7 +44,7 @@ def rig() -> Iterator[Rig]:
 @pytest.fixture(scope="module")
 def healthy(rig: Rig) -> Swapper:
     """A job that runs through all of this file."""
-    job = rig.start("healthy", 40)
+    job = rig.start("healthy", SIZE)
     job.program.wait_for("step 1", LIMIT)
     return job
 
@@ -52,7 +53,7 @@ def healthy(rig: Rig) -> Swapper:
 def start(rig: Rig) -> Iterator[Callable[..., Swapper]]:
     """Starts jobs of one test: whatever is still running after it is in nobody's way."""
     before = len(rig.jobs)
-    yield lambda name, **extra: rig.start(name, 40, **extra)
+    yield lambda name, **extra: rig.start(name, SIZE, **extra)
     for job in rig.jobs[before:]:
         if job.program.running:
             job.program.stop()
@@ -86,26 +87,25 @@ def test_a_client_fails(rig: Rig, healthy: Swapper, start: Callable[..., Swapper
 @pytest.fixture(scope="module")
 def pair(rig: Rig, healthy: Swapper) -> tuple[Swapper, Swapper]:
     """Two jobs that outlive every daemon of this file."""
-    other = rig.start("other", 40)
+    other = rig.start("other", SIZE)
     other.program.wait_for("step 1", LIMIT)
     return healthy, other
 
 
-def restart(rig: Rig, failpoints: str = "") -> None:
+def restart(rig: Rig, failpoints: str = "") -> Program:
+    """Kills the daemon and starts another, which may fail before it has answered anybody."""
     daemon = rig.machine.daemon
     assert daemon is not None
     daemon.kill()
     daemon.wait()
-    rig.machine.start_daemon(GPUVIRT_FAILPOINTS=failpoints)
+    return rig.machine.start_daemon(wait=not failpoints, GPUVIRT_FAILPOINTS=failpoints)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("point", DAEMON_POINTS)
 def test_the_daemon_fails(rig: Rig, pair: tuple[Swapper, Swapper], point: str, action: str) -> None:
     # Not at the first time, which is at the moment that both come back; but there is only one WELCOME for each.
-    restart(rig, f"{point}:{action}:{1 if point == 'welcome_sent' else 3}")
-    daemon = rig.machine.daemon
-    assert daemon is not None
+    daemon = restart(rig, f"{point}:{action}:{1 if point == 'welcome_sent' else 3}")
     daemon.wait_for(f"failpoint {point}", LIMIT)
     if action == "kill":
         daemon.wait(LIMIT)
