@@ -42,6 +42,7 @@ FROM_CLIENT = (
     messages.Evicted,
     messages.Progress,
     messages.Memory,
+    messages.Charge,
     messages.Event,
     messages.Share,
     messages.Fetch,
