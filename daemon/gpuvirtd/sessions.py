@@ -40,6 +40,7 @@ FROM_CLIENT = (
     messages.Stuck,
     messages.Restored,
     messages.Evicted,
+    messages.Progress,
     messages.Memory,
     messages.Charge,
     messages.Event,

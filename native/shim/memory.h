@@ -117,13 +117,13 @@ int gv_memory_set_sync_memops(CUdeviceptr address, int wanted);
 void gv_memory_unclaim(struct gv_range *range);
 void gv_memory_readmit(struct gv_range *range, void *context, void *pool);
 
-/* residency.c: the two transactions. Control thread only. */
+/* What a transaction of the control thread came to (restore.h, evict.h). */
 struct gv_move {
     CUresult status;
-    uint64_t bytes_moved, bytes_short;
+    uint64_t bytes_moved, bytes_short;                 /* copied over the link; room that was missing */
+    uint64_t zero_bytes, clean_bytes, duplicate_bytes; /* that left or came without being copied */
+    uint64_t copy_ns, hash_ns, map_ns;
 };
-struct gv_move gv_extents_restore(uint64_t allowance);
-struct gv_move gv_extents_evict(uint64_t target); /* fixed memory stays, also above the target */
 
 /* extents.c: physical memory for extents. Control thread only, but for gv_extents_release_unused. */
 CUresult gv_extent_bring(struct gv_piece *extent);       /* create and map */
