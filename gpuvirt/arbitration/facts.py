@@ -69,6 +69,11 @@ class Client:
     stays_until: int = 0  # it was brought in at a price: before this it is not the first to leave
 
     @property
+    def moving(self) -> bool:
+        """It was asked to move memory, and does not wait for room."""
+        return self.request is not None and not self.request.waits
+
+    @property
     def restoring(self) -> bool:
         """A RESTORE is under way that may still be done."""
         return self.request is not None and self.request.move is Move.RESTORE and not self.request.cancelled

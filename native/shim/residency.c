@@ -14,12 +14,16 @@
 #define WINDOW_MOST (256ull << 20)
 enum { WINDOWS_PER_DEVICE = 32, EXTENTS_PER_WINDOW = 2 };
 
-void gv_extents_report(struct gv_memory_report *report)
+void gv_extents_report(struct gv_memory_report *report, int told)
 {
     pthread_mutex_lock(&gv_memory.lock);
     report->charged = gv_memory_charged();
     report->resident = gv_memory_resident();
     report->fixed = gv_memory.fixed_bytes + gv_memory.kept_bytes;
+    if (told) {
+        gv_memory.granted = report->charged;
+        gv_memory.reports++;
+    }
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
@@ -28,7 +32,7 @@ void gv_extents_publish(void)
     if (gv_gate.obstacles & GV_UNATTACHED)
         return;
     struct gv_memory_report report;
-    gv_extents_report(&report);
+    gv_extents_report(&report, 0);
     gv_store64(&gv_client_page()->charged_bytes, report.charged);
     gv_store64(&gv_client_page()->resident_bytes, report.resident);
     gv_store64(&gv_client_page()->native_bytes, report.fixed);

@@ -185,7 +185,7 @@ class Arbiter:
         if usage is None:
             return
         clients = self.gpu.clients()
-        if any(client.request is not None and not client.request.waits for client in clients):
+        if any(client.moving for client in clients):
             return  # bytes are moving: the two figures do not belong together
         if self.recovering():
             return  # what is used belongs to clients that have not come back yet

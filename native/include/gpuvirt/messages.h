@@ -26,6 +26,8 @@
  *     BACK(segments)                   ->     these segments of the arena need host memory
  *                                      <-     BACKED(status)
  *     MEMORY                           ->     charged bytes changed by much (or the job asks for more than its allowance)
+ *     CHARGE(bytes)                    ->     may I charge so much in all? Where the quota is used up, or shared with others
+ *                                      <-     SHARED(status): no; or yes, until the sender reports less in another message
  *     SHARE(extents) + descriptors     ->     other processes of this job may have these extents of mine; or not any more
  *     FETCH(pid, extents)              ->     give me those of that process
  *                                      <-     SHARED(status) + descriptors: the answer to either
@@ -81,6 +83,7 @@ enum gv_message_type {
     GV_STUCK = 12,
     GV_BACK = 13,
     GV_PROGRESS = 14,
+    GV_CHARGE = 15,
     /* daemon -> shim */
     GV_WELCOME = 65,
     GV_REFUSED = 66,
@@ -200,6 +203,17 @@ struct gv_moved {
 struct gv_memory {
     struct gv_message_header header;
     uint64_t charged_bytes, resident_bytes, native_bytes;
+};
+
+/* The answer is a SHARED: 0, or CUDA_ERROR_OUT_OF_MEMORY, whose reason the daemon keeps among the events of the job. A process
+ * that has the GPU's quota for itself asks only before it fails. One that shares it with others of its job charges nothing that
+ * it was not granted: what it reports in any other message is what it keeps of that. */
+struct gv_charge {
+    struct gv_message_header header;
+    uint32_t request; /* of the sender, for the answer */
+    uint32_t reserved;
+    uint64_t charged_bytes; /* in all, with what is asked for */
+    uint64_t asked_bytes;   /* by the program, in this allocation */
 };
 
 struct gv_event {

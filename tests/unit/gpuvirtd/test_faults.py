@@ -53,8 +53,9 @@ def test_killed_waiter_leaves_the_queue(daemon, attach):
 
 def test_an_eviction_that_fails_half_way_leaves_out_what_is_out(daemon, attach):
     """Who waits for its room is told that it will not come; the half that left is not taken twice."""
-    first, a, second, b = holder_and_waiter(daemon, attach, 400 * MIB)
+    first, _, second, b = holder_and_waiter(daemon, attach, 400 * MIB)
     first.configure(evict="half")
+    first.finish()  # it does not want it back
     second.want(400 * MIB)
     until(lambda: "Credit" in second.view()["received"], what="credit")
     until(lambda: daemon.job(b)["reason"], what="the reason")
