@@ -20,7 +20,10 @@ from gpuvirtd.identity import Process, ProcessGone, is_descendant, open_process
 from gpuvirtd.jobs import Job, JobTable, Member, exit_reason
 from gpuvirtd.line import Line
 from gpuvirtd.log import Logger, printable
-from gpuvirtd.memory.arenas import Arena, arena_size
+from gpuvirtd.memory.backing import Arenas, Budget
+from gpuvirtd.memory.charges import Charges
+from gpuvirtd.memory.folder import Folder
+from gpuvirtd.memory.places import Places
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
 from gpuvirtd.recovery import Recovery
 from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, AlreadyAttached, Refusal, Session
@@ -41,6 +44,9 @@ class Policy:
     recovery_grace: int
     poll: int
     jobs_per_user: int
+    arena_folder: Folder
+    host_budget_per_user: int  # of host_budget
+    verify: bool
 
 
 class Host:
@@ -65,7 +71,10 @@ class Host:
         }
         self.recovery = Recovery(self)
         self.shares = Shares()
+        budget = Budget(policy.host_budget, policy.host_budget_per_user)
+        self.places = Places(self, Arenas(policy.arena_folder, budget, verify=policy.verify))
         self.line = Line(self)
+        self.charges = Charges(self)
         self._numbers = 0
         self._poll: asyncio.TimerHandle | None = None
         self._polls: set[asyncio.Task[None]] = set()
@@ -118,6 +127,7 @@ class Host:
             arbiter.close()
         self.recovery.close()
         self.shares.close()
+        self.places.close()
         for job in self.jobs:
             if job.root is not None:
                 job.root.close()
@@ -142,37 +152,35 @@ class Host:
         # All that can fail comes before anything is changed.
         lease = arbiter.page_of(job)
         lease.set_pinned_quota(self.policy.pinned_per_process)
-        arena = Arena(arena_size(self.policy.host_budget, total))
-        try:
-            page = ClientPage()
-        except OSError:
-            arena.close()
-            raise
+        arena, owner = self.places.choose(session, job, hello, old)
+        page = ClientPage()
+        arena.lives(owner)
         if hello.reattach:
             # What it has on the device is its own word; if it is too much, the next eviction sets it right.
             client.resident = client.allowance = resident
             client.restored = client.drained = False
             if old is not None:
                 client.allowance = max(resident, old.facts.allowance)
-                arena.close()
-                arena = old.arena.moved()
         replaced = []
         for stale in self._members_replaced(process, arbiter, hello.reattach):
             if stale.arbiter is arbiter:
                 replaced.append(stale)
                 self._forget(stale, "replaced by a new connection of the same process")
+                if stale.owner != owner:
+                    arena.died(stale.owner)
             else:
                 self._leave(stale, "its process started another program")
         arbiter.recount(job)
-        member = Member(client.number, process, job, arbiter, client, page, arena, session)
+        member = Member(client.number, process, job, arbiter, client, page, arena, owner, session)
         session.member = member
         job.members[member.number] = member
         job.attached_once = True
         self.watch(process.pidfd, self._died, member)
         quota = publish_quota(self.jobs, job, arbiter, self.policy.host_budget, self.log)
+        arbiter.recount(job)  # again: now each of them knows that it is not alone
         # Before the WELCOME: a daemon that is killed in between must not leave a client that nobody waits for.
-        self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid))
-        welcome = messages.Welcome(self.generation, member.number, client.allowance, quota, arena.size)
+        self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid, owner))
+        welcome = messages.Welcome(self.generation, member.number, client.allowance, quota, arena.size, owner)
         session.send(welcome, (lease.fd, member.page.fd, arena.fd))
         hung_up = member.session is None
         arbiter.attach(member, replaced)
@@ -243,12 +251,17 @@ class Host:
             text = member.job.note(member, printable(message.text))
             self.log.info("client_event", job=member.job.id, client=member.number, text=text)
             return
+        if isinstance(message, messages.Charge):
+            self.charges.ask(member, message)
+            return
         before = (member.facts.charged, member.facts.native)
         member.arbiter.heard(member, message)
         if before != (member.facts.charged, member.facts.native):
             if before[1] != member.facts.native:
                 self.poll_soon()
             self.publish_quotas()
+        if hasattr(message, "charged_bytes"):
+            self.charges.reported(member, member.facts.charged)
 
     def hung_up(self, member: Member, session: Session, reason: str) -> None:
         """A connection broke. Only the pidfd says whether the process is dead."""
@@ -278,6 +291,7 @@ class Host:
         if member.number not in member.job.members:
             return
         self._forget(member, reason)
+        self.places.left(member)
         self.shares.forget(member.job.id, member.process.pid)
         member.arbiter.detach(member)
         self.publish_quotas()
@@ -286,6 +300,7 @@ class Host:
     def _forget(self, member: Member, reason: str) -> None:
         """The descriptors of a client and its place in the job; the arbiter is told by the caller."""
         member.job.forget(member, self.clock.now())
+        self.charges.gone(member)
         self.unwatch(member.process.pidfd)
         session, member.session = member.session, None
         if session is not None:
@@ -340,6 +355,7 @@ class Host:
         self.jobs.remove(job, job_status(self, job) | ended)
         for arbiter in self.arbiters.values():
             arbiter.end(job)
+        self.places.ended(job)
         self.write("remove_job", job.id)
         self.publish_quotas()
         self.line.look()

@@ -37,11 +37,13 @@ class Member:
     arbiter: Arbiter
     facts: facts.Client
     page: ClientPage
-    arena: Arena
+    arena: Arena  # of the job: not the member's to close
+    owner: int  # its number there
     session: Session | None
     report: ClientReport = EMPTY_REPORT
     warned: bool = False  # rubbish in its page was logged
     attached: int = 0  # ns
+    granted: int = 0  # what it may charge of the quota while it shares it with others of its job (memory/charges.py)
     peak: int = 0  # the most that was charged to it, bytes
     history: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT))  # (time, busy time), ns
 
@@ -66,7 +68,6 @@ class Member:
 
     def close(self) -> None:
         self.page.close()
-        self.arena.close()
         self.process.close()
 
 

@@ -97,7 +97,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "native": sum(client.native for client in clients),
         "pinned": sum(member.report.pinned_bytes for member in job.members.values()),
         "swapped": sum(client.swapped for client in clients),
-        "arena": sum(member.arena.used for member in job.members.values()),
+        "arena": host.places.arenas.used(job.id),
         "held_s": held / SECOND,
         "alone_s": sum(_alone(contender, now) for _, contender in parts) / SECOND,
         "busy_s": (job.totals["busy_ns"] + sum(member.busy(now) for member in job.members.values())) / SECOND,
@@ -140,7 +140,7 @@ def _state(host: Host, job: Job, parts: list[tuple[Arbiter, Contender]]) -> tupl
         if contender.word is not Word.CLOSED and _busy(job, arbiter):
             return "running", _reason(arbiter, contender)
     for arbiter, contender in parts:
-        if any(client.request is not None for client in contender.clients.values()):
+        if any(client.moving for client in contender.clients.values()):
             return "swapping", _reason(arbiter, contender)
     for arbiter, contender in parts:
         if contender.waiting:
@@ -196,7 +196,7 @@ def _why(host: Host, arbiter: Arbiter, contender: Contender) -> str:
     movers = [
         f"{key}{_which(arbiter, other)}"
         for key, other in gpu.contenders.items()
-        if any(client.request is not None for client in other.clients.values())
+        if any(client.moving for client in other.clients.values())
     ]
     moves = f"; memory moves of {', '.join(movers)}" if movers else ""
     if contender.key == gpu.next:
