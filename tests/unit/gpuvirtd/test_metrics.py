@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from fake_shim import MIB, until
+
+from gpuvirt.errors import GpuvirtError
 
 
 def scrape(daemon):
@@ -60,6 +63,51 @@ def test_a_job(daemon, attach):
     assert of(metrics, "swap_bytes_total", job=job, direction="out") == 0
     assert of(metrics, "gpu_held") == 1
     assert not re.search(rf"\b{shim.pid}\b", daemon.admin.call("metrics")["text"]), "no pids"
+
+
+def test_what_moved_and_what_it_cost(daemon, attach):
+    """Two jobs of 300 MiB on 512: the figures of the shims are those of status, switches and metrics."""
+    one, first = attach("one")
+    two, second = attach("two")
+    one.configure(counts={"zero_bytes": 3 * MIB, "clean_bytes": 2 * MIB, "duplicate_bytes": MIB, "copy_ns": 5_000_000})
+    two.configure(delay_s=0.05)
+    one.want(300 * MIB)
+    until(lambda: daemon.job(first)["resident"] == 300 * MIB, what="the first job's memory")
+    two.want(300 * MIB)
+    until(lambda: daemon.job(second)["resident"] == 300 * MIB, what="the second job's memory")
+    until(lambda: daemon.job(first)["swapped"] > 0, what="the swap")
+    one.finish()
+    one.write_page(zero_bytes=3 * MIB, hash_ns=2_000_000_000, host_bytes=88 * MIB, early_bytes=4096)
+    metrics, job = scrape(daemon), daemon.job(first)
+    moved = job["out_bytes"]
+    assert moved >= 88 * MIB and job["moved"]["out"]["copied"] == moved
+    assert job["moved"]["out"]["zero"] == 3 * MIB and job["moved"]["hash_s"] == 2.0
+    assert of(metrics, "swap_bytes_total", job=first, direction="out") == moved
+    assert of(metrics, "swap_saved_bytes_total", job=first, direction="out", kind="zero") == 3 * MIB
+    assert of(metrics, "swap_early_bytes_total", job=first) == 4096
+    assert of(metrics, "swap_work_seconds_total", job=first, work="hash") == 2.0
+    assert of(metrics, "memory_host_bytes", job=first) == 88 * MIB
+    assert of(metrics, "swap_hash_errors_total", job=first) == of(metrics, "swap_verify_errors_total", job=first) == 0
+    assert of(metrics, "gpu_link_bytes_total", direction="out") == moved
+    lost = of(metrics, "swap_lost_seconds_total", job=second)
+    assert 0.05 <= lost <= daemon.job(second)["lost_s"] < 5
+    assert of(metrics, "gpu_swap_idle_seconds_total") >= 0.05
+    assert of(metrics, "gpu_switch_seconds_count", memory="moved") >= 1
+    assert of(metrics, "gpu_switch_seconds_bucket", memory="moved", le="+Inf") >= 1
+    assert 0 <= of(metrics, "gpu_link_share_ratio") <= 1
+    host = of(metrics, "host_swap_used_bytes")
+    assert host == of(metrics, "job_arena_bytes", job=first) + of(metrics, "job_arena_bytes", job=second)
+    rows = daemon.admin.call("switches", job="two")["switches"]
+    turn = next(row for row in reversed(rows) if row["to"] == second)
+    assert (turn["kind"], turn["from"], turn["gpu"]) == ("turn", first, 0)
+    assert (turn["out"]["zero"], turn["out"]["clean"], turn["out"]["duplicate"]) == (3 * MIB, 2 * MIB, MIB)
+    assert turn["out"]["copy_s"] == 0.005 and turn["out"]["rate"] == turn["out"]["copied"] / 0.005
+    assert turn["delay_s"] >= 0.05 and turn["stayed"] == 300 * MIB - turn["out"]["copied"]
+    assert daemon.admin.call("switches", gpu=1)["switches"] == []
+    described = daemon.admin.call("describe", job="two")["job"]["last_switches"]
+    assert [row["to"] for row in described] == [row["to"] for row in rows[:5]]
+    with pytest.raises(GpuvirtError, match="no job 'three'"):
+        daemon.admin.call("switches", job="three")
 
 
 def test_what_was_counted_stays_when_a_process_ends(daemon, shims):

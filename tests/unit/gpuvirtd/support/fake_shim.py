@@ -37,6 +37,8 @@ class FakeShim:
         self.closed = False
         self.charged = self.resident = self.allowance = 0
         self.out = self.inward = 0
+        self.counts: dict[str, int] = {}  # what EVICTED says of bytes and times besides
+        self.delay_s = 0.0  # before RESTORED
         self.busy = False  # always has work: wants the GPU whenever it has not got it
         self.drain = True
         self.evict = "ok"  # ok, fail, silent
@@ -266,7 +268,7 @@ class FakeShim:
         self.out += moved
         self.allowance = message.target
         self._publish(ClientState.WAITING if self.busy else ClientState.IDLE)
-        self.send(messages.Evicted(0, self.charged, self.resident, moved, 0, 1000 + moved))
+        self.send(messages.Evicted(0, self.charged, self.resident, moved, 0, 1000 + moved, **self.counts))
 
     def _restore(self, message: messages.Restore) -> None:
         if self.restore == "silent":
@@ -274,6 +276,7 @@ class FakeShim:
         if self.restore == "oom":
             self.send(messages.Restored(2, self.charged, self.resident, 0, self.oom_short, 1000))
             return
+        time.sleep(self.delay_s)
         moved = max(0, self.charged - self.resident)
         self.resident = min(self.charged, message.allowance)
         self.inward += moved
