@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from gpuvirt.control.fixed import KINDS
@@ -23,8 +22,8 @@ def describe(host: Host, word: str) -> dict[str, Any]:
     job = _living(host, word)
     if job is not None:
         return job_status(host, job) | _details(host, job) | {"last_switches": _switches(host, job.id)}
-    row, lines = _ended(host, word)
-    details = {"processes": [], "fixed": [], "events": _events(lines), "last_switches": _switches(host, row["job"])}
+    row, events = _ended(host, word)
+    details = {"processes": [], "fixed": [], "events": events, "last_switches": _switches(host, row["job"])}
     return row | details
 
 
@@ -44,7 +43,7 @@ def id_of(host: Host, word: str) -> str:
     return job.id if job is not None else str(_ended(host, word)[0]["job"])
 
 
-def _ended(host: Host, word: str) -> tuple[dict[str, Any], list[tuple[float, int, str]]]:
+def _ended(host: Host, word: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     for row, events in zip(reversed(host.jobs.ended), reversed(host.jobs.ended_events), strict=True):
         if word in (row["job"], row["job"].removeprefix("j"), row["name"]):
             return row, events
@@ -60,16 +59,12 @@ def _details(host: Host, job: Job) -> dict[str, Any]:
         "passed_calls": job.sum("passed_calls"),
         "unknown_names": job.sum("unknown_names"),
         "pinned_quota": host.policy.pinned_per_process,
-        "events": _events(job.events),
+        "events": job.events.rows(),
     }
 
 
 def _switches(host: Host, job: str) -> list[dict[str, Any]]:
     return switch_rows(host, gpu=None, job=job, count=SWITCHES, everything=False)
-
-
-def _events(events: Iterable[tuple[float, int, str]]) -> list[dict[str, Any]]:
-    return [{"at": at, "pid": pid, "text": text} for at, pid, text in events]
 
 
 def fixed_rows(members: list[Member]) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import pwd
 import secrets
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gpuvirt.arbitration import facts
 from gpuvirt.control.block import EMPTY_REPORT, MOVING, ClientPage, ClientReport, ClientState
 from gpuvirtd.identity import Process
+from gpuvirtd.job_events import JobEvents, Kind
 from gpuvirtd.memory.arenas import Arena
 from gpuvirtd.state import StoredJob
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from gpuvirtd.sessions import Session
 
 HISTORY = 100
-EVENTS = 20  # lines of its processes that a job keeps
 RECENT = 3  # samples of a client's busy time
 TOTALS = ("busy_ns", "submitted", "waited_ns", *MOVING, "passed_calls", "unknown_names")
 
@@ -89,7 +88,7 @@ class Job:
     attached_once: bool = False
     exit: int | None = None
     trial: bool = False  # of `gpuvirt doctor`: nothing of it is shown when it has ended
-    events: deque[tuple[float, int, str]] = field(default_factory=lambda: deque(maxlen=EVENTS))  # (time, pid, line)
+    events: JobEvents = field(default_factory=JobEvents)
 
     @property
     def user(self) -> str:
@@ -101,8 +100,8 @@ class Job:
 
     def note(self, member: Member, text: str) -> str:
         """Keeps a line that a process said about itself, once; returns it."""
-        if all(text != known for _, _, known in self.events):
-            self.events.append((time.time(), member.process.pid, text))
+        if all(text != known.text for known in self.events.of(Kind.CLIENT)):
+            self.events.add(Kind.CLIENT, text, member.process.pid)
         return text
 
     def forget(self, member: Member, now: int) -> None:
@@ -129,7 +128,7 @@ class JobTable:
         self.by_id: dict[str, Job] = {}
         self._by_token: dict[str, Job] = {}
         self.ended: deque[dict[str, Any]] = deque(maxlen=HISTORY)
-        self.ended_events: deque[list[tuple[float, int, str]]] = deque(maxlen=HISTORY)  # of each of them
+        self.ended_events: deque[list[dict[str, Any]]] = deque(maxlen=HISTORY)  # of each of them
         self._count = 0
 
     def __iter__(self) -> Iterator[Job]:
@@ -171,7 +170,7 @@ class JobTable:
         """It has ended; `row` is how `status` shows it from now on."""
         if not job.trial:
             self.ended.append(row)
-            self.ended_events.append(list(job.events))
+            self.ended_events.append(job.events.rows())
         self.by_id.pop(job.id, None)
         self._by_token.pop(job.token, None)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from gpuvirt.arbitration.events import UnexpectedAnswer
 from gpuvirt.control import messages
 from gpuvirt.errors import GpuvirtError, ProtocolError, RefusedError
+from gpuvirtd import failpoints
 from gpuvirtd.identity import Process, ProcessGone, peer_process
 from gpuvirtd.jobs import Member
 from gpuvirtd.log import Logger
@@ -86,6 +87,8 @@ class Session:
 
     def send(self, message: messages.Message, fds: Sequence[int] = ()) -> None:
         self.stream.send(messages.encode(message), fds)
+        if failpoints.message(message):
+            self.stream.close("failpoint")
 
     def refuse(self, refusal: Refusal) -> None:
         """Say why, then close.
@@ -167,6 +170,9 @@ class Session:
         if not isinstance(message, FROM_CLIENT):
             raise ProtocolError(f"{type(message).__name__} is not a client's message")
         assert self.member is not None
+        if failpoints.message(message):
+            self.stream.close("failpoint")
+            return
         if isinstance(message, messages.Share):
             answer = self.server.host.shares.share(self.member, message, self.stream.take_descriptors())
             if message.request:

@@ -11,6 +11,7 @@ from gpuvirt.arbitration.facts import Contender, Word
 from gpuvirt.control.block import ClientState
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import is_stopped
+from gpuvirtd.job_events import Kind
 from gpuvirtd.jobs import Job
 from gpuvirtd.moves import SECOND, arena_of, link_of, lost_of, moved_of
 from gpuvirtd.strangers import strangers
@@ -114,7 +115,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "submitted": job.sum("submitted"),
         "passed_calls": job.sum("passed_calls"),
         "unknown_names": job.sum("unknown_names"),
-        "events": [text for _, _, text in job.events],
+        "events": [event.text for event in job.events.of(Kind.CLIENT)],
         "since": job.since,
         "command": job.command,
         "exit": job.exit,

@@ -115,6 +115,14 @@ def _flow(flow: Row) -> str:
     return f"{_size(flow['copied'])} copied{early}" + (f"; not copied: {', '.join(kinds)}" if kinds else "")
 
 
+def _event(event: Row) -> str:
+    """ "2026-11-23 17:20:01  memory  pid 101: no room (3 times since 17:19:40)"."""
+    who = f"pid {event['pid']}: " if event.get("pid") else ""
+    count = event.get("count", 1)
+    often = f" ({count} times since {_clock(event['first'])[-8:]})" if count > 1 and event.get("first") else ""
+    return f"{_clock(event['at'])}  {event.get('kind', 'client'):<7}  {who}{plain(event['text'])}{often}"
+
+
 @click.command("describe")
 @click.argument("job", shell_complete=complete_job)
 @format_option(("table", "json"))
@@ -143,5 +151,5 @@ def command(job: str, output: str) -> None:
             lines += ["", title, *table(columns, rows, width)]
     if answer.get("events"):
         lines += ["", "Events"]
-        lines += [f"{_clock(event['at'])}  {event['pid']}  {plain(event['text'])}" for event in answer["events"]]
+        lines += [_event(event) for event in answer["events"]]
     print("\n".join(lines))

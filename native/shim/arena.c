@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "failpoints.h"
 #include "log.h"
 #include "ranges.h"
 #include "real_driver.h"
@@ -40,8 +41,9 @@ int gv_arena_attach(int descriptor, uint64_t bytes, uint64_t segment_bytes)
     }
     const uint64_t count = bytes / segment_bytes, whole = count * segment_bytes;
     const uint64_t unit = segment_bytes < UNIT_MAX ? segment_bytes : UNIT_MAX;
-    void *address =
-        count == 0 ? MAP_FAILED : mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, descriptor, 0);
+    void *address = count == 0 || gv_failpoint(GV_FAIL_ARENA_MAP)
+                        ? MAP_FAILED
+                        : mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, descriptor, 0);
     struct segment *segments = calloc(count + 1, sizeof *segments);
     int error = count == 0 ? EINVAL : address == MAP_FAILED ? errno : segments == NULL ? ENOMEM : 0;
     if (error == 0)
@@ -89,8 +91,10 @@ static void pin(uint64_t index)
     struct segment *const segment = &arena.segments[index];
     if (segment->pinned || arena.pin_failed)
         return;
-    const CUresult result = REAL(cuMemHostRegister_v2)(arena.address + index * arena.segment_bytes, arena.segment_bytes,
-                                                       CU_MEMHOSTREGISTER_PORTABLE);
+    const CUresult result = gv_failpoint(GV_FAIL_ARENA_PIN)
+                                ? CUDA_ERROR_OUT_OF_MEMORY
+                                : REAL(cuMemHostRegister_v2)(arena.address + index * arena.segment_bytes,
+                                                             arena.segment_bytes, CU_MEMHOSTREGISTER_PORTABLE);
     if (result == CUDA_SUCCESS) {
         segment->pinned = 1;
         return;
@@ -104,6 +108,8 @@ static void pin(uint64_t index)
 static int back(uint64_t index)
 {
     struct segment *const segment = &arena.segments[index];
+    if (!segment->backed && gv_failpoint(GV_FAIL_ARENA_BACK))
+        return -1;
     if (!segment->backed &&
         fallocate(arena.descriptor, 0, (off_t)(index * arena.segment_bytes), (off_t)arena.segment_bytes) != 0) {
         gv_debug("no host memory for a segment of the arena: %s", strerror(errno));

@@ -15,6 +15,7 @@
 #include "contexts.h"
 #include "drain.h"
 #include "environment.h"
+#include "failpoints.h"
 #include "graph_memory.h"
 #include "log.h"
 #include "memory.h"
@@ -99,7 +100,8 @@ static void tell_moved(uint16_t type, const struct gv_move *move, uint64_t began
                                .short_bytes = move->bytes_short,
                                .duration_ns = gv_now_ns() - began,
                                .native_bytes = report.fixed};
-    tell(type, &message, sizeof message);
+    const int lost = gv_failpoint(type == GV_EVICTED ? GV_FAIL_EVICT_END : GV_FAIL_RESTORE_END);
+    tell(lost ? 0 : type, &message, sizeof message); /* no type at all: the daemon hangs up */
 }
 
 /* --- attach ------------------------------------------------------------------------------------------------------------- */
@@ -117,7 +119,7 @@ static int send_hello(int handle)
                              .claimed_pid = (uint32_t)getpid(),
                              .device = (uint32_t)gv_session.device,
                              .reattach = (uint32_t)was_attached,
-                             .granularity = gv_memory.extent_bytes,
+                             .granularity = gv_memory_granule(),
                              .device_total = gv_memory.total,
                              .charged_bytes = report.charged,
                              .resident_bytes = report.resident,
@@ -132,7 +134,7 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
     const struct gv_welcome *const welcome = &packet->welcome;
     if (packet->header.size < sizeof *welcome || descriptors[2] < 0)
         return EPROTO;
-    int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, gv_memory.extent_bytes);
+    int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, gv_memory_granule());
     if (error == 0)
         error = gv_pages_take(descriptors[0], descriptors[1]);
     close(descriptors[0]);
@@ -295,9 +297,7 @@ static void handle(const union gv_packet *packet, int *descriptors)
         if (packet->header.size >= sizeof packet->shared)
             gv_sharing_answered(&packet->shared, descriptors);
         break;
-    default: /* what a newer daemon may say */
-        break;
-    }
+    } /* else: what a newer daemon may say */
 }
 
 /* --- the program's wishes ----------------------------------------------------------------------------------------------- */

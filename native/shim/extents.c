@@ -15,13 +15,16 @@
 
 /* --- physical handles ----------------------------------------------------------------------------------------------------- */
 
-static CUresult take_handle(CUmemGenericAllocationHandle *handle)
+static CUresult take_handle(CUmemGenericAllocationHandle *handle, uint64_t bytes)
 {
     pthread_mutex_lock(&gv_memory.lock);
     const int cached = gv_memory.cache_count != 0;
-    if (cached)
+    if (cached) {
         *handle = gv_memory.cache[--gv_memory.cache_count];
-    gv_memory.held_extents++;
+        gv_memory.cached_bytes -= bytes;
+    } else {
+        gv_memory.held_bytes += bytes;
+    }
     pthread_mutex_unlock(&gv_memory.lock);
     if (cached)
         return CUDA_SUCCESS;
@@ -31,17 +34,17 @@ static CUresult take_handle(CUmemGenericAllocationHandle *handle)
                                                                         ? CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR
                                                                         : CU_MEM_HANDLE_TYPE_NONE,
                                             .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gv_memory.device}};
-    const CUresult result = REAL(cuMemCreate)(handle, gv_memory.extent_bytes, &properties, 0);
+    const CUresult result = REAL(cuMemCreate)(handle, bytes, &properties, 0);
     if (result != CUDA_SUCCESS) {
         pthread_mutex_lock(&gv_memory.lock);
-        gv_memory.held_extents--;
+        gv_memory.held_bytes -= bytes;
         pthread_mutex_unlock(&gv_memory.lock);
     }
     return result;
 }
 
 /* The handle has no address any more: keep it for reuse, or give the memory back to the device. */
-static void put_handle(CUmemGenericAllocationHandle handle, int keep)
+static void put_handle(CUmemGenericAllocationHandle handle, uint64_t bytes, int keep)
 {
     pthread_mutex_lock(&gv_memory.lock);
     /* Kept memory is resident: an eviction that is under way, or has just been, must not find it there again. */
@@ -57,14 +60,14 @@ static void put_handle(CUmemGenericAllocationHandle handle, int keep)
     const int kept = keep && gv_memory.cache_count < gv_memory.cache_room;
     if (kept) {
         gv_memory.cache[gv_memory.cache_count++] = handle;
-        gv_memory.held_extents--;
+        gv_memory.cached_bytes += bytes;
     }
     pthread_mutex_unlock(&gv_memory.lock);
     if (kept)
         return;
     REAL(cuMemRelease)(handle);
     pthread_mutex_lock(&gv_memory.lock);
-    gv_memory.held_extents--;
+    gv_memory.held_bytes -= bytes;
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
@@ -77,15 +80,21 @@ uint64_t gv_extents_release_cached(uint64_t bytes_wanted)
         CUmemGenericAllocationHandle handle = 0;
         if (any) {
             handle = gv_memory.cache[--gv_memory.cache_count];
-            gv_memory.held_extents++;
+            gv_memory.cached_bytes -= gv_memory_granule();
         }
         pthread_mutex_unlock(&gv_memory.lock);
         if (!any)
             break;
-        put_handle(handle, 0);
-        released += gv_memory.extent_bytes;
+        put_handle(handle, gv_memory_granule(), 0);
+        released += gv_memory_granule();
     }
     return released;
+}
+
+uint64_t gv_extents_cached_for(__attribute__((unused)) struct gv_piece *const *extents, uint64_t count)
+{
+    const uint64_t served = count < gv_memory.cache_count ? count : gv_memory.cache_count;
+    return served * gv_memory_granule();
 }
 
 /* --- out of use ----------------------------------------------------------------------------------------------------------- */
@@ -108,7 +117,7 @@ static int next_unused(uint64_t *next, uint64_t last, uint64_t *index, struct gv
             continue;
         *index = *next;
         *was = *extent;
-        gv_memory.kept_bytes -= extent->kept ? gv_memory.extent_bytes : 0;
+        gv_memory.kept_bytes -= extent->kept ? gv_piece_bytes(extent) : 0;
         extent->mapped = 0;
         extent->kept = 0;
         extent->moving = 1;
@@ -136,7 +145,7 @@ void gv_extents_release_unused(uint64_t first, uint64_t last)
             gv_extent_drop(&gv_memory.extents[index], !was.kept);
         stop_moving(index);
         if (was.kept) {
-            gv_fixed_uncount(GV_FIXED_EXPORTED, gv_memory.extent_bytes);
+            gv_fixed_uncount(GV_FIXED_EXPORTED, gv_piece_bytes(&gv_memory.extents[index]));
             gv_sharing_withdraw(index, 1);
         }
     }
@@ -148,13 +157,14 @@ void gv_extents_release_unused(uint64_t first, uint64_t last)
 
 CUresult gv_extent_bring(struct gv_piece *extent)
 {
+    const uint64_t bytes = gv_piece_bytes(extent);
     CUmemGenericAllocationHandle handle;
-    CUresult result = take_handle(&handle);
+    CUresult result = take_handle(&handle, bytes);
     if (result != CUDA_SUCCESS)
         return result;
-    result = REAL(cuMemMap)(gv_extent_address(gv_extent_index(extent)), gv_memory.extent_bytes, 0, handle, 0);
+    result = REAL(cuMemMap)(gv_piece_address(extent), bytes, 0, handle, 0);
     if (result != CUDA_SUCCESS) {
-        put_handle(handle, 1);
+        put_handle(handle, bytes, 1);
         return result;
     }
     extent->handle = handle; /* ours alone while moving */
@@ -163,8 +173,8 @@ CUresult gv_extent_bring(struct gv_piece *extent)
 
 void gv_extent_drop(struct gv_piece *extent, int reuse)
 {
-    REAL(cuMemUnmap)(gv_extent_address(gv_extent_index(extent)), gv_memory.extent_bytes);
-    put_handle(extent->handle, reuse);
+    REAL(cuMemUnmap)(gv_piece_address(extent), gv_piece_bytes(extent));
+    put_handle(extent->handle, gv_piece_bytes(extent), reuse);
 }
 
 /* One call per run of neighbours: its cost hardly depends on the size. */
@@ -173,11 +183,10 @@ CUresult gv_extents_open(struct gv_piece *const *extents, uint64_t count)
     const CUmemAccessDesc access = {.location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = gv_memory.device},
                                     .flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
     for (uint64_t i = 0; i < count;) {
-        uint64_t end = i + 1;
+        uint64_t end = i + 1, bytes = gv_piece_bytes(extents[i]);
         while (end < count && extents[end] == extents[end - 1] + 1)
-            end++;
-        const CUresult result = REAL(cuMemSetAccess)(gv_extent_address(gv_extent_index(extents[i])),
-                                                     (end - i) * gv_memory.extent_bytes, &access, 1);
+            bytes += gv_piece_bytes(extents[end++]);
+        const CUresult result = REAL(cuMemSetAccess)(gv_piece_address(extents[i]), bytes, &access, 1);
         if (result != CUDA_SUCCESS)
             return result;
         i = end;

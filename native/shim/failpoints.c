@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "failpoints.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "log.h"
 
 enum action { NONE, FAIL, KILL, STOP, STALL };
 
@@ -69,6 +72,7 @@ int gv_failpoint(enum gv_failpoint point)
     pthread_once(&once, read_points);
     if (!any || points[point].action == NONE || ++points[point].seen != points[point].at)
         return 0;
+    gv_log("failpoint %s", names[point]);
     switch (points[point].action) {
     case KILL:
         kill(getpid(), SIGKILL);
@@ -81,6 +85,7 @@ int gv_failpoint(enum gv_failpoint point)
                   NULL);
         return 0;
     default:
+        errno = ENOMEM;
         return 1;
     }
 }

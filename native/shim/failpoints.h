@@ -35,7 +35,7 @@ enum gv_failpoint {
         GV_FAIL_COUNT
 };
 
-/* 1: the step shall fail. */
+/* 1: the step shall fail; errno is ENOMEM. Says so on stderr. */
 int gv_failpoint(enum gv_failpoint point);
 
 #endif

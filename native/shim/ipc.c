@@ -17,15 +17,16 @@
 static void keep(uint64_t first, uint64_t count)
 {
     uint64_t fresh = 0;
+    const uint64_t bytes = gv_piece_bytes(&gv_memory.extents[first]); /* of each: a range lies in one region */
     pthread_mutex_lock(&gv_memory.lock);
     for (uint64_t i = first; i < first + count; i++) {
         fresh += !gv_memory.extents[i].kept;
         gv_memory.extents[i].kept = 1;
     }
-    gv_memory.kept_bytes += fresh * gv_memory.extent_bytes;
+    gv_memory.kept_bytes += fresh * bytes;
     pthread_mutex_unlock(&gv_memory.lock);
     while (fresh-- > 0)
-        gv_fixed_count(GV_FIXED_EXPORTED, gv_memory.extent_bytes);
+        gv_fixed_count(GV_FIXED_EXPORTED, bytes);
 }
 
 /* Descriptors of extents that are resident for certain: the caller is between gv_gate_enter and gv_gate_leave. */
@@ -80,14 +81,14 @@ GV_EXPORT CUresult cuIpcGetMemHandle(CUipcMemHandle *pHandle, CUdeviceptr dptr)
         return CUDA_ERROR_INVALID_VALUE;
     if (!gv_memory.shareable)
         return CUDA_ERROR_NOT_SUPPORTED;
-    const uint64_t inside = range.address - gv_memory.base, first = inside / gv_memory.extent_bytes;
+    const uint64_t first = gv_extent_at(range.address);
     const struct gv_ipc_ticket ticket = {.magic = GV_IPC_MAGIC,
                                          .pid = (uint32_t)getpid(),
                                          .nonce = gv_sharing_nonce(),
                                          .first = first,
-                                         .count = (inside + range.bytes - 1) / gv_memory.extent_bytes - first + 1,
-                                         .extent_bytes = gv_memory.extent_bytes,
-                                         .offset = inside % gv_memory.extent_bytes,
+                                         .count = gv_extent_at(range.address + range.bytes - 1) - first + 1,
+                                         .extent_bytes = gv_piece_bytes(&gv_memory.extents[first]),
+                                         .offset = range.address - gv_piece_address(&gv_memory.extents[first]),
                                          .bytes = range.asked_bytes,
                                          .serial = range.serial};
     keep(first, ticket.count);
@@ -121,8 +122,8 @@ GV_EXPORT CUresult cuMemGetHandleForAddressRange(void *handle, CUdeviceptr dptr,
     if (gv_memory_owns(dptr)) {
         if (!gv_memory_find(dptr, 1, &range) || size > range.address + range.bytes - dptr)
             return CUDA_ERROR_INVALID_VALUE;
-        const uint64_t first = (dptr - gv_memory.base) / gv_memory.extent_bytes;
-        keep(first, (dptr + size - 1 - gv_memory.base) / gv_memory.extent_bytes - first + 1);
+        const uint64_t first = gv_extent_at(dptr);
+        keep(first, gv_extent_at(dptr + size - 1) - first + 1);
     } else {
         result = gv_mappings_keep(dptr, size);
     }

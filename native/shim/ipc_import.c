@@ -144,8 +144,8 @@ static CUresult map(struct import *import)
 
 static int is_sound(const struct gv_ipc_ticket *ticket)
 {
-    return ticket->extent_bytes == gv_memory.extent_bytes && ticket->count != 0 &&
-           ticket->count <= gv_memory.bytes / gv_memory.extent_bytes && ticket->offset < ticket->extent_bytes &&
+    return gv_extent_is_size(ticket->extent_bytes) && ticket->count != 0 &&
+           ticket->count <= gv_memory.bytes / ticket->extent_bytes && ticket->offset < ticket->extent_bytes &&
            ticket->bytes != 0 && ticket->bytes <= ticket->count * ticket->extent_bytes - ticket->offset;
 }
 
@@ -183,24 +183,22 @@ static CUresult enter(const struct gv_ipc_ticket *ticket, CUcontext context, str
 
 void gv_imports_orphaned(uint32_t pid, uint64_t nonce, uint64_t first, uint64_t count)
 {
-    uint64_t orphaned = 0;
     pthread_mutex_lock(&lock);
     for (struct import *import = imports; import != NULL; import = import->next) {
         if (import->ticket.pid != pid || import->ticket.nonce != nonce)
             continue;
-        for (uint64_t i = first; i < first + count; i++) {
-            const uint64_t inside = i - import->ticket.first < import->ticket.count;
-            import->orphaned += inside;
-            orphaned += inside;
-        }
+        uint64_t orphaned = 0;
+        for (uint64_t i = first; i < first + count; i++)
+            orphaned += i - import->ticket.first < import->ticket.count;
+        import->orphaned += orphaned;
+        /* Beyond the quota too, and without waiting for room: the memory is there already. */
+        pthread_mutex_lock(&gv_memory.lock);
+        gv_memory.fixed_bytes += orphaned * import->ticket.extent_bytes;
+        pthread_mutex_unlock(&gv_memory.lock);
+        while (orphaned-- > 0)
+            gv_fixed_count(GV_FIXED_IMPORTED, import->ticket.extent_bytes);
     }
-    /* Beyond the quota too, and without waiting for room: the memory is there already. */
-    pthread_mutex_lock(&gv_memory.lock);
-    gv_memory.fixed_bytes += orphaned * gv_memory.extent_bytes;
-    pthread_mutex_unlock(&gv_memory.lock);
     pthread_mutex_unlock(&lock);
-    while (orphaned-- > 0)
-        gv_fixed_count(GV_FIXED_IMPORTED, gv_memory.extent_bytes);
 }
 
 /* Under the lock: it is nowhere any more. Returns the extents that were charged here. */
@@ -218,12 +216,12 @@ static uint64_t erase(struct import *import)
     return orphaned;
 }
 
-static void discharge(uint64_t orphaned)
+static void discharge(uint64_t orphaned, uint64_t extent_bytes)
 {
     if (orphaned != 0)
-        gv_room_give(orphaned * gv_memory.extent_bytes);
+        gv_room_give(orphaned * extent_bytes);
     while (orphaned-- > 0)
-        gv_fixed_uncount(GV_FIXED_IMPORTED, gv_memory.extent_bytes);
+        gv_fixed_uncount(GV_FIXED_IMPORTED, extent_bytes);
 }
 
 static CUresult open_ours(CUdeviceptr *pdptr, const struct gv_ipc_ticket *ticket)
@@ -269,7 +267,7 @@ static CUresult open_ours(CUdeviceptr *pdptr, const struct gv_ipc_ticket *ticket
         orphaned = erase(import);
     }
     pthread_mutex_unlock(&lock);
-    discharge(orphaned);
+    discharge(orphaned, ticket->extent_bytes);
     return result;
 }
 
@@ -336,10 +334,11 @@ static void finish_close(struct import *import)
     const CUstreamCaptureMode mode = gv_capture_relax(); /* something may capture beside it */
     unmap(import, import->ticket.count);
     gv_capture_restore(mode);
+    const uint64_t extent_bytes = import->ticket.extent_bytes;
     pthread_mutex_lock(&lock);
     const uint64_t orphaned = erase(import);
     pthread_mutex_unlock(&lock);
-    discharge(orphaned);
+    discharge(orphaned, extent_bytes);
 }
 
 GV_EXPORT CUresult cuIpcCloseMemHandle(CUdeviceptr dptr)

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "blocks.h"
 #include "gate.h"
 #include "log.h"
 #include "real_driver.h"
@@ -87,17 +88,28 @@ void gv_memory_forget(void)
     gv_memory.serial = FIRST_SERIAL;
 }
 
-uint64_t gv_memory_charged(void)
+uint64_t gv_piece_bytes(const struct gv_piece *piece)
 {
-    return gv_memory.live_extents * gv_memory.extent_bytes + gv_memory.block_bytes + gv_memory.fixed_bytes +
-           gv_memory.fixed_wanted;
+    return piece->is_block ? gv_block_of(piece)->bytes : gv_memory.extent_bytes;
 }
 
-uint64_t gv_memory_resident(void)
+CUdeviceptr gv_piece_address(const struct gv_piece *extent)
 {
-    return (gv_memory.held_extents + gv_memory.cache_count) * gv_memory.extent_bytes + gv_memory.held_block_bytes +
-           gv_memory.fixed_bytes;
+    return gv_memory.base + gv_extent_index(extent) * gv_memory.extent_bytes;
 }
+
+uint64_t gv_extent_at(CUdeviceptr address) { return (address - gv_memory.base) / gv_memory.extent_bytes; }
+
+int gv_extent_is_size(uint64_t bytes) { return bytes == gv_memory.extent_bytes; }
+
+uint64_t gv_memory_granule(void) { return gv_memory.extent_bytes; }
+
+uint64_t gv_memory_charged(void)
+{
+    return gv_memory.live_bytes + gv_memory.block_bytes + gv_memory.fixed_bytes + gv_memory.fixed_wanted;
+}
+
+uint64_t gv_memory_resident(void) { return gv_memory.held_bytes + gv_memory.held_block_bytes + gv_memory.fixed_bytes; }
 
 /*
  * What this process may charge: the job's quota without what its other processes have, in whole extents. Those are as they last
@@ -112,7 +124,7 @@ uint64_t gv_memory_quota(void)
         const uint64_t others = all > own ? all - own : 0;
         quota = quota > others ? quota - others : 0;
     }
-    return quota / gv_memory.extent_bytes * gv_memory.extent_bytes;
+    return quota / gv_memory_granule() * gv_memory_granule();
 }
 
 /* What the others have is wrong from the moment that we report less until the daemon counts it. */
@@ -131,8 +143,8 @@ static struct gv_ranges *region_of(uint64_t address)
 
 static void extents_of(const struct gv_range *range, uint64_t *first, uint64_t *last)
 {
-    *first = (range->address - gv_memory.base) / gv_memory.extent_bytes;
-    *last = (range->address + range->bytes - 1 - gv_memory.base) / gv_memory.extent_bytes;
+    *first = gv_extent_at(range->address);
+    *last = gv_extent_at(range->address + range->bytes - 1);
 }
 
 /* Under the lock: counts a range into its extents. Extents that come into use without memory are absent. */
@@ -143,7 +155,7 @@ static void occupy(const struct gv_range *range)
     for (uint64_t i = first; i <= last; i++) {
         struct gv_piece *extent = &gv_memory.extents[i];
         if (extent->live++ == 0) {
-            gv_memory.live_extents++;
+            gv_memory.live_bytes += gv_piece_bytes(extent);
             absent += !extent->mapped;
         }
     }
@@ -153,12 +165,13 @@ static void occupy(const struct gv_range *range)
         __atomic_fetch_add(&gv_gate.obstacles, absent, __ATOMIC_ACQ_REL);
 }
 
-static uint64_t new_extents(const struct gv_range *range)
+/* Bytes of extents that a range would bring into use. */
+static uint64_t new_bytes(const struct gv_range *range)
 {
     uint64_t first, last, fresh = 0;
     extents_of(range, &first, &last);
     for (uint64_t i = first; i <= last; i++)
-        fresh += gv_memory.extents[i].live == 0;
+        fresh += gv_memory.extents[i].live == 0 ? gv_piece_bytes(&gv_memory.extents[i]) : 0;
     return fresh;
 }
 
@@ -171,7 +184,7 @@ static CUresult take(uint64_t bytes, void *context, void *pool, CUdeviceptr *add
     struct gv_range *const range = gv_ranges_take(region, bytes);
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
     if (range != NULL) {
-        const uint64_t charged = gv_memory_charged() + new_extents(range) * gv_memory.extent_bytes;
+        const uint64_t charged = gv_memory_charged() + new_bytes(range);
         if (charged <= gv_memory_quota()) {
             range->asked_bytes = bytes;
             range->serial = ++gv_memory.serial;
@@ -210,7 +223,7 @@ static int vacate(struct gv_range *range, uint64_t *first, uint64_t *last)
     for (uint64_t i = *first; i <= *last; i++) {
         struct gv_piece *extent = &gv_memory.extents[i];
         if (--extent->live == 0) {
-            gv_memory.live_extents--;
+            gv_memory.live_bytes -= gv_piece_bytes(extent);
             absent += !extent->mapped;
             extent->saved = 0;
             unused |= extent->mapped || extent->place != 0;

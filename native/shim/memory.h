@@ -42,12 +42,13 @@ struct gv_memory_state {
     pthread_mutex_t lock;
     CUdevice device;
     uint64_t base, bytes;         /* the window */
-    uint64_t extent_bytes, total; /* total: of the device */
+    uint64_t extent_bytes, total; /* total: of the device; extent_bytes: read by gv_piece_* alone */
     struct gv_ranges large, small;
     struct gv_piece *extents; /* a sparse mapping, window / extent_bytes entries */
     uint64_t extent_count, extents_touched;
-    uint64_t live_extents;   /* in use by the program: what is charged */
-    uint64_t held_extents;   /* with a physical handle, those that are just being mapped or unmapped included */
+    uint64_t live_bytes; /* of extents in use by the program: charged */
+    uint64_t
+        held_bytes; /* of extents with a physical handle, just being mapped or unmapped included; and cached ones */
     uint64_t fixed_bytes;    /* memory that does not move (fixed.h): part of what is charged and of what is resident */
     uint64_t fixed_wanted;   /* of it, what waits for room (room.h): charged, not resident */
     struct gv_block *blocks; /* all, the newest first (blocks.h) */
@@ -61,6 +62,7 @@ struct gv_memory_state {
     int shareable;             /* handles of this device can become file descriptors */
     CUmemGenericAllocationHandle *cache; /* physical handles without an address, ready for reuse */
     uint64_t cache_count, cache_room;
+    uint64_t cached_bytes;   /* of them; part of held_bytes */
     uint64_t allowance;      /* bytes that may be resident: the daemon's promise; written by the control thread */
     uint64_t reported;       /* charged bytes as the daemon last heard; written by the control thread */
     uint64_t reported_fixed; /* likewise */
@@ -75,8 +77,16 @@ CUresult gv_memory_prepare(CUdevice device);
 void gv_memory_forget(void); /* in the child of a fork */
 
 static inline int gv_memory_owns(CUdeviceptr address) { return address - gv_memory.base < gv_memory.bytes; }
-static inline CUdeviceptr gv_extent_address(uint64_t index) { return gv_memory.base + index * gv_memory.extent_bytes; }
+
+/* The only places that know how large extents are and where. The address is of an extent: a block may be mapped anywhere. */
+uint64_t gv_piece_bytes(const struct gv_piece *piece);
+CUdeviceptr gv_piece_address(const struct gv_piece *extent);
+uint64_t gv_extent_at(CUdeviceptr address); /* the number of the extent around an address of the window */
+int gv_extent_is_size(uint64_t bytes);      /* whether extents of just this size exist */
 static inline uint64_t gv_extent_index(const struct gv_piece *extent) { return (uint64_t)(extent - gv_memory.extents); }
+/* What quotas are rounded to: the smallest amount that is charged for the first byte of an allocation. */
+uint64_t gv_memory_granule(void);
+
 uint64_t gv_memory_charged(void);  /* bytes of extents in use, of blocks and of fixed memory */
 uint64_t gv_memory_resident(void); /* bytes of physical memory, cached handles and fixed memory included */
 uint64_t gv_memory_quota(void);
@@ -113,6 +123,8 @@ CUresult gv_extent_bring(struct gv_piece *extent);       /* create and map */
 void gv_extent_drop(struct gv_piece *extent, int reuse); /* unmap; `reuse`: the handle may be cached */
 CUresult gv_extents_open(struct gv_piece *const *extents, uint64_t count); /* access; sorted upwards */
 uint64_t gv_extents_release_cached(uint64_t bytes_wanted);                 /* any thread; the bytes */
+/* Under the lock: bytes of these extents that cached handles can serve, so that to bring them makes nothing more resident. */
+uint64_t gv_extents_cached_for(struct gv_piece *const *extents, uint64_t count);
 void gv_extents_release_unused(uint64_t first,
                                uint64_t last); /* any thread: unmaps extents of [first, last] not in use */
 struct gv_memory_report {

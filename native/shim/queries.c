@@ -31,7 +31,7 @@ static CUresult memory_info(uint64_t *free, uint64_t *total)
     const uint64_t charged = gv_memory_charged(), quota = gv_memory_quota();
     pthread_mutex_unlock(&gv_memory.lock);
     *free = quota > charged ? quota - charged : 0;
-    *total = gv_load64(&gv_gate.lease->quota_bytes) / gv_memory.extent_bytes * gv_memory.extent_bytes;
+    *total = gv_load64(&gv_gate.lease->quota_bytes) / gv_memory_granule() * gv_memory_granule();
     return CUDA_SUCCESS;
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "blocks.h"
+#include "failpoints.h"
 #include "gate.h"
 #include "memory.h"
 #include "session.h"
@@ -33,7 +34,7 @@ void gv_extents_publish(void)
     const uint64_t fixed_change = report.fixed > gv_memory.reported_fixed ? report.fixed - gv_memory.reported_fixed
                                                                           : gv_memory.reported_fixed - report.fixed;
     if ((report.charged != gv_memory.reported && gv_load32(&gv_gate.lease->clients) > 1) ||
-        fixed_change >= gv_memory.extent_bytes)
+        fixed_change >= gv_memory_granule())
         gv_session_poke(GV_POKE_MEMORY);
 }
 
@@ -45,13 +46,10 @@ struct list {
     uint64_t bytes;
 };
 
-static uint64_t size_of(const struct gv_piece *piece)
-{
-    return piece->is_block ? gv_block_of(piece)->bytes : gv_memory.extent_bytes;
-}
-
 static CUresult bring(struct gv_piece *piece)
 {
+    if (gv_failpoint(GV_FAIL_RESTORE_CREATE))
+        return CUDA_ERROR_OUT_OF_MEMORY;
     return piece->is_block ? gv_block_bring(gv_block_of(piece)) : gv_extent_bring(piece);
 }
 
@@ -71,7 +69,7 @@ static int add(struct list *list, struct gv_piece *piece)
     piece->mapped = 0;
     list->pieces[list->count++] = piece;
     list->extents += !piece->is_block;
-    list->bytes += size_of(piece);
+    list->bytes += gv_piece_bytes(piece);
     return lost;
 }
 
@@ -180,8 +178,8 @@ static uint64_t begin_restore(const struct list *list)
 {
     pthread_mutex_lock(&gv_memory.lock);
     gv_memory.restoring = 1; /* what follows is counted now and taken later */
-    const uint64_t cached = list->extents < gv_memory.cache_count ? list->extents : gv_memory.cache_count;
-    const uint64_t after = gv_memory_resident() + list->bytes - cached * gv_memory.extent_bytes;
+    const uint64_t cached = gv_extents_cached_for(list->pieces, list->extents);
+    const uint64_t after = gv_memory_resident() + list->bytes - cached;
     pthread_mutex_unlock(&gv_memory.lock);
     return after;
 }
@@ -190,6 +188,8 @@ struct gv_move gv_extents_restore(uint64_t allowance)
 {
     struct gv_move move = {CUDA_SUCCESS, 0, 0};
     struct list list;
+    if (gv_failpoint(GV_FAIL_RESTORE_BEGIN))
+        return (struct gv_move){CUDA_ERROR_UNKNOWN, 0, 0};
     if (collect(&list, 1, 0) != 0)
         return (struct gv_move){CUDA_ERROR_OUT_OF_MEMORY, 0, 0};
     uint64_t after = begin_restore(&list);
@@ -205,7 +205,9 @@ struct gv_move gv_extents_restore(uint64_t allowance)
     }
     uint64_t done = 0, bytes = 0;
     while (done < list.count && (move.status = bring(list.pieces[done])) == CUDA_SUCCESS)
-        bytes += size_of(list.pieces[done++]);
+        bytes += gv_piece_bytes(list.pieces[done++]);
+    if (move.status == CUDA_SUCCESS && gv_failpoint(GV_FAIL_RESTORE_ACCESS))
+        move.status = CUDA_ERROR_UNKNOWN;
     if (move.status == CUDA_SUCCESS)
         move.status = gv_extents_open(list.pieces, list.extents);
     if (move.status == CUDA_SUCCESS)
@@ -232,6 +234,8 @@ struct gv_move gv_extents_restore(uint64_t allowance)
 struct gv_move gv_extents_evict(uint64_t target)
 {
     struct gv_move move = {CUDA_SUCCESS, 0, 0};
+    if (gv_failpoint(GV_FAIL_EVICT_BEGIN))
+        return (struct gv_move){CUDA_ERROR_UNKNOWN, 0, 0};
     pthread_mutex_lock(&gv_memory.lock);
     if (target < gv_memory.fixed_bytes + gv_memory.kept_bytes)
         target = gv_memory.fixed_bytes + gv_memory.kept_bytes; /* the answer says what stayed */
@@ -251,7 +255,7 @@ struct gv_move gv_extents_evict(uint64_t target)
     uint64_t out = 0;
     move.status = gv_swap_copy_out(list.pieces, list.count, drop, &out);
     for (uint64_t i = 0; i < out; i++)
-        move.bytes_moved += size_of(list.pieces[i]);
+        move.bytes_moved += gv_piece_bytes(list.pieces[i]);
     settle_absent(list.pieces, out);
     if (out != list.count)
         settle_mapped(list.pieces + out, list.count - out);

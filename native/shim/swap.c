@@ -6,21 +6,17 @@
 #include "arena.h"
 #include "blocks.h"
 #include "contexts.h"
+#include "failpoints.h"
 #include "gate.h"
 #include "log.h"
 #include "real_driver.h"
-
-static uint64_t size_of(const struct gv_piece *piece)
-{
-    return piece->is_block ? gv_block_of(piece)->bytes : gv_memory.extent_bytes;
-}
 
 /* Where the copy engine reaches the piece; what had to be mapped for that is unmapped by close_window. */
 static CUresult open_window(struct gv_piece *piece, CUdeviceptr *address)
 {
     if (piece->is_block)
         return gv_block_open_window(gv_block_of(piece), address);
-    *address = gv_extent_address(gv_extent_index(piece));
+    *address = gv_piece_address(piece);
     return CUDA_SUCCESS;
 }
 
@@ -33,8 +29,10 @@ static void close_window(struct gv_piece *piece)
 /* Submits the copy of a whole piece, in one part for each pinned run of the arena. */
 static CUresult copy(const struct gv_piece *piece, CUdeviceptr address, int out, CUstream stream)
 {
-    const uint64_t bytes = size_of(piece);
+    const uint64_t bytes = gv_piece_bytes(piece);
     CUresult result = CUDA_SUCCESS;
+    if (gv_failpoint(out ? GV_FAIL_EVICT_COPY : GV_FAIL_RESTORE_COPY))
+        return CUDA_ERROR_UNKNOWN;
     for (uint64_t offset = 0; offset < bytes && result == CUDA_SUCCESS;) {
         uint64_t run;
         void *const host = gv_arena_address(piece->place - 1, offset, &run);
@@ -67,7 +65,7 @@ CUresult gv_swap_copy_in(struct gv_piece *const *pieces, uint64_t count, uint64_
         result = open_window(piece, &address);
         if (result == CUDA_SUCCESS)
             result = copy(piece, address, 0, stream);
-        *bytes += size_of(piece);
+        *bytes += gv_piece_bytes(piece);
     }
     if (stream != NULL) {
         const CUresult finished = REAL(cuStreamSynchronize)(stream);
@@ -84,7 +82,7 @@ static CUresult reserve_places(struct gv_piece *const *pieces, uint64_t count)
     for (uint64_t i = 0; i < count; i++) {
         if (pieces[i]->place != 0)
             continue;
-        const int32_t place = gv_arena_reserve(size_of(pieces[i]));
+        const int32_t place = gv_failpoint(GV_FAIL_EVICT_RESERVE) ? -1 : gv_arena_reserve(gv_piece_bytes(pieces[i]));
         if (place < 0) {
             gv_debug("no host memory to swap out %llu pieces", (unsigned long long)count);
             return CUDA_ERROR_OUT_OF_MEMORY;
@@ -136,7 +134,9 @@ CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count, void (
     }
     /* Unmap the first while the later ones copy. What was submitted is finished, also after an error further on. */
     for (CUresult finished = CUDA_SUCCESS; *done < submitted && finished == CUDA_SUCCESS;) {
-        finished = REAL(cuEventSynchronize)(events[*done]);
+        finished = gv_failpoint(GV_FAIL_EVICT_WAIT) ? CUDA_ERROR_UNKNOWN : REAL(cuEventSynchronize)(events[*done]);
+        if (finished == CUDA_SUCCESS && gv_failpoint(GV_FAIL_EVICT_UNMAP))
+            finished = CUDA_ERROR_UNKNOWN;
         if (finished != CUDA_SUCCESS) {
             result = finished;
             break;

@@ -145,15 +145,15 @@ class Host:
             **extra,
         }
 
-    def start_daemon(self, wait: bool = True) -> Program:
-        """gpuvirtd with this host's configuration; returns when it answers."""
+    def start_daemon(self, wait: bool = True, **extra: str) -> Program:
+        """gpuvirtd with this host's configuration and `extra` in its environment; returns when it answers."""
         drivers = paths.library("softgpu/libcuda.so.1").parent
         config = self.folder / "gpuvirt.toml"
         config.write_text(
             f'[daemon]\nruntime = "{self.runtime}"\n'
             f'[driver]\nlibrary = "{drivers}/libcuda.so.1"\nnvml = "{drivers}/libnvidia-ml.so.1"\n{self._settings}\n'
         )
-        self.daemon = self.start([str(BIN / "gpuvirtd"), "--config", str(config)])
+        self.daemon = self.start([str(BIN / "gpuvirtd"), "--config", str(config)], **extra)
         if wait:
             self.until(self._answers, "gpuvirtd to answer", 20.0)
         return self.daemon

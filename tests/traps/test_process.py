@@ -120,9 +120,9 @@ def test_killed_with_a_lock_held(machine: Host) -> None:
     "A lock is held across a call of the driver: who allocates waits for somebody else's free.",
     Edit(
         "native/shim/extents.c",
-        "    REAL(cuMemUnmap)(gv_extent_address(gv_extent_index(extent)), gv_memory.extent_bytes);\n",
+        "    REAL(cuMemUnmap)(gv_piece_address(extent), gv_piece_bytes(extent));\n",
         "    pthread_mutex_lock(&gv_memory.lock);\n"
-        "    REAL(cuMemUnmap)(gv_extent_address(gv_extent_index(extent)), gv_memory.extent_bytes);\n"
+        "    REAL(cuMemUnmap)(gv_piece_address(extent), gv_piece_bytes(extent));\n"
         "    pthread_mutex_unlock(&gv_memory.lock);\n",
     ),
 )

@@ -12,11 +12,13 @@ from gpuvirt.arbitration.lease import decide
 from gpuvirt.clock import Clock
 from gpuvirt.control import fixed, messages
 from gpuvirt.control.block import ClientState, LeasePage, LeaseState
+from gpuvirtd import failpoints
 from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.arbiter.link import LinkMeter
 from gpuvirtd.arbiter.lost import LostTime
 from gpuvirtd.arbiter.switches import Switches
 from gpuvirtd.devices.inventory import Device, Usage
+from gpuvirtd.job_events import remember
 from gpuvirtd.jobs import Job, Member
 from gpuvirtd.log import Logger
 
@@ -275,6 +277,8 @@ class Arbiter:
                 if page is not None:
                     page.store(epoch, WORDS[word], deadline_ns=deadline, fits=fits)
                     self._account_alone(contender, word)
+                    if failpoints.lease(WORDS[word]):
+                        self._hang_up(self.jobs[contender])
                 self.switches.stored(contender, word, self.clock.now(), self._resident)
                 self.log.debug("lease", job=contender, word=word.value, epoch=epoch)
             case facts.Send(number, move, size):
@@ -286,6 +290,13 @@ class Arbiter:
                 self._send(number, messages.Wake())
             case facts.Note(level, event, contender, details):
                 getattr(self.log, level)(event, job=contender, **dict(details))
+                if level == "warning" and contender in self.jobs:
+                    remember(self.jobs[contender].events, event, dict(details))
+
+    def _hang_up(self, job: Job) -> None:
+        for member in self._of(job):
+            if member.session is not None:
+                member.session.stream.close("failpoint")
 
     def _resident(self, job: str) -> int:
         contender = self.gpu.contenders.get(job)

@@ -80,6 +80,14 @@ def test_what_moved_is_told_in_words(make_daemon: Any, gpuvirt: Cli) -> None:
     assert max(map(len, lines[place:])) <= 80
 
 
+def test_events_come_with_their_kind_and_how_often(make_daemon: Any, gpuvirt: Cli) -> None:
+    often = {"at": 66.0, "first": 6.0, "kind": "memory", "pid": 0, "text": "no room", "count": 3}
+    make_daemon(describe={"job": {**JOB, "events": [*JOB["events"], often]}})  # type: ignore[misc]
+    said, counted = gpuvirt("describe", "train", environ={"TZ": "UTC"}).stdout.splitlines()[-2:]
+    assert said == "1970-01-01 00:00:06  client   pid 101: something was said"
+    assert counted == "1970-01-01 00:01:06  memory   no room (3 times since 00:00:06)"
+
+
 def test_errors_are_not_to_be_missed(make_daemon: Any, gpuvirt: Cli) -> None:
     make_daemon(describe={"job": {**JOB, "moved": {**dict(JOB["moved"]), "verify_errors": 2}}})  # type: ignore[call-overload]
     assert "ERRORS        2 pages came back with another content" in gpuvirt("describe", "train").stdout

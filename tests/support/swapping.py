@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Jobs that swap while something fails: tests/native/shim/swapper.c, and what must hold of them at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from support.host import Host, Program
+from support.native import build
+
+USED = """
+import sys, pynvml as n
+n.nvmlInit()
+for line in sys.stdin:
+    print(n.nvmlDeviceGetMemoryInfo(n.nvmlDeviceGetHandleByIndex(0)).used, flush=True)
+"""
+LIMIT = 20.0  # seconds in which anything must have happened; a quiet machine needs a tenth
+
+
+class Swapper:
+    """One running job. Its memory is checked by itself, every word in every step."""
+
+    def __init__(self, machine: Host, name: str, mebibytes: int, **extra: str) -> None:
+        program = build("") / "tests" / "shim" / "swapper"
+        self.machine, self.name = machine, name
+        seed = str(sum(name.encode()) % 1000)
+        self.program: Program = machine.run(str(program), str(mebibytes), seed, name=name, **extra)
+
+    @property
+    def pid(self) -> int:
+        """Of the process itself, below `gpuvirt run`."""
+        return self.program.child_pid()
+
+    @property
+    def steps(self) -> int:
+        """Steps so far."""
+        return sum(line.startswith("step ") for line in self.program.lines)
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def advances(self, steps: int = 2, limit: float = LIMIT) -> None:
+        """Waits for whole steps that begin after now."""
+        goal = self.steps + 1 + steps
+
+        def done() -> bool:
+            if not self.program.running:
+                raise AssertionError(f"{self.name} ended:\n{self.program.text}\n{self.machine.report()}")
+            return self.steps >= goal
+
+        self.machine.until(done, f"{self.name} to go on", limit)
+
+    def finish(self) -> None:
+        """Ends it; all its words must have been right to the last."""
+        self.signal(signal.SIGTERM)
+        code = self.program.wait(LIMIT)
+        assert code == 0 and "result: OK" in self.program.text, f"{self.program.text}\n{self.machine.report()}"
+
+
+class Rig:
+    """A host with jobs that do not fit on its GPU together."""
+
+    def __init__(self, machine: Host) -> None:
+        self.machine = machine
+        self.jobs: list[Swapper] = []
+        self._count = 0
+        self._used = subprocess.Popen(
+            [sys.executable, "-c", USED],
+            env=machine.environ(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def close(self) -> None:
+        self._used.kill()
+        self._used.wait()
+
+    def start(self, name: str, mebibytes: int, **extra: str) -> Swapper:
+        """A job under a name of its own."""
+        self._count += 1
+        job = Swapper(self.machine, f"{name}-{self._count}", mebibytes, **extra)
+        self.jobs.append(job)
+        return job
+
+    def device_used(self) -> int:
+        """Bytes in use on the soft GPU, as its own NVML says now."""
+        assert self._used.stdin is not None and self._used.stdout is not None
+        print(file=self._used.stdin, flush=True)
+        return int(self._used.stdout.readline())
+
+    def arena_bytes(self) -> int:
+        """Host memory in the unnamed files that the daemon holds open: arenas."""
+        assert self.machine.daemon is not None
+        used = {}
+        folder = Path(f"/proc/{self.machine.daemon.pid}/fd")
+        for entry in folder.iterdir():
+            with contextlib.suppress(OSError):
+                target = os.readlink(entry)
+                facts = entry.stat()
+                if target.startswith("/dev/shm/") and facts.st_nlink == 0:
+                    used[(facts.st_dev, facts.st_ino)] = facts.st_blocks * 512
+        return sum(used.values())
+
+    # ---- what must hold
+
+    def accounts(self) -> None:
+        """Stops all jobs between two steps and compares what everybody says of the same memory."""
+        living = [job for job in self.jobs if job.program.running]
+        paused = {job: job.program.lines.count("paused") for job in living}
+        for job in living:
+            job.signal(signal.SIGUSR1)
+        try:
+            for job, before in paused.items():
+                self.machine.until(
+                    lambda job=job, before=before: job.program.lines.count("paused") > before, "a pause", LIMIT
+                )
+            self.machine.until(lambda: self._disagreement() == "", "the accounts to agree", 5.0)
+        except AssertionError as error:
+            raise AssertionError(f"{self._disagreement()}\n{error}") from None
+        finally:
+            for job in living:
+                job.signal(signal.SIGUSR2)
+
+    def _disagreement(self) -> str:
+        """What is wrong now; empty: nothing."""
+        status = self.machine.status()
+        gpu = status["gpus"][0]
+        resident = 0
+        for job in status["jobs"]:
+            if job["state"] == "ended":
+                if job["charged"] or job["resident"] or job["swapped"] or job["native"]:
+                    return f"{job['name']} has ended and has memory: {job}"
+                continue
+            answer: dict[str, Any] = self.machine.admin.call("describe", job=job["job"])["job"]
+            pages = sum(process["resident"] for process in answer["processes"])
+            if pages != job["resident"]:
+                return f"{job['name']}: its pages say {pages} bytes resident, the ledger {job['resident']}"
+            if job["swapped"] != job["charged"] - min(job["charged"], job["resident"]):
+                return f"{job['name']}: {job['swapped']} bytes swapped of {job['charged']}, {job['resident']} resident"
+            resident += pages
+        used = self.device_used()
+        if used != resident:
+            return f"the device has {used} bytes in use, the jobs {resident}"
+        if gpu["promised"] > gpu["capacity"] + self.machine.memory // 50 + 1:
+            return f"{gpu['promised']} bytes are promised of {gpu['capacity']}"
+        return ""
+
+    def nothing_is_left(self) -> None:
+        """After all jobs have ended: nothing is charged, on the device or in host memory."""
+        machine = self.machine
+        machine.until(lambda: self.device_used() == 0, "the soft GPU to be empty")
+        machine.until(lambda: all(job["state"] == "ended" for job in machine.status()["jobs"]), "all jobs to be ended")
+        machine.until(lambda: self._disagreement() == "", "the accounts to be closed")
+        machine.until(lambda: self.arena_bytes() == 0, "the arenas to be gone")
+        gpu = machine.gpu()
+        assert (gpu["promised"], gpu["charged"], gpu["holder"]) == (0, 0, None), gpu
+
