@@ -86,7 +86,7 @@ def _run(screen: Screen, client: AdminClient, interval: float) -> None:
                 looks.append(_look(client))
                 trouble = ""
             except GpuvirtError as error:
-                trouble = f"{error.message}; trying again"
+                trouble = f"trying again: {error.message}"
             while len(looks) > 2 and looks[-1].at - looks[1].at >= _WINDOW_S:
                 looks.popleft()
         columns, rows = screen.size()
