@@ -14,11 +14,11 @@ from gpuvirt.clock import Clock
 from gpuvirt.control import messages
 from gpuvirt.control.block import ClientPage
 from gpuvirt.errors import DriverUnavailable, RefusedError
-from gpuvirt.units import format_size
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.devices.inventory import Device, Inventory
 from gpuvirtd.identity import Process, ProcessGone, is_descendant, open_process
-from gpuvirtd.jobs import Job, JobTable, Member, exit_reason, new_token
+from gpuvirtd.jobs import Job, JobTable, Member, exit_reason
+from gpuvirtd.line import Line
 from gpuvirtd.log import Logger, printable
 from gpuvirtd.memory.arenas import Arena, arena_size
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
@@ -65,6 +65,7 @@ class Host:
         }
         self.recovery = Recovery(self)
         self.shares = Shares()
+        self.line = Line(self)
         self._numbers = 0
         self._poll: asyncio.TimerHandle | None = None
         self._polls: set[asyncio.Task[None]] = set()
@@ -294,39 +295,9 @@ class Host:
 
     # ---- jobs
 
-    def create_job(
-        self, peer: Process, name: str, memory: int | None, weight: int, command: list[str], pid: int | None
-    ) -> Job:
-        """A new job of the peer's user. Raises RefusedError."""
-        if memory is None and self.policy.default_memory:
-            memory = self.policy.default_memory
-        largest = max(arbiter.device.memory_total for arbiter in self.arbiters.values())
-        if memory is not None and memory > largest and self.policy.refuse_over_device:
-            raise RefusedError(
-                f"--memory {format_size(memory)} is more than the largest GPU has ({format_size(largest)})",
-                "ask for less, or leave --memory out",
-            )
-        if sum(job.uid == peer.uid for job in self.jobs) >= self.policy.jobs_per_user:
-            raise RefusedError(
-                f"uid {peer.uid} has {self.policy.jobs_per_user} jobs already", "raise limits.jobs_per_user"
-            )
-        root = self._root(peer, pid if pid is not None else peer.pid)
-        job = Job(self.jobs.new_id(), new_token(), name, peer.uid, weight, memory, command, root, time.time())
-        try:
-            self.state.put_job(job.stored())
-        except sqlite3.Error as error:
-            root.close()
-            raise RefusedError(
-                f"the job cannot be recorded in {self.state.path}: {error}", "free space there"
-            ) from None
-        self.jobs.add(job)
-        self.watch(root.pidfd, self.root_died, job)
-        self.log.info("job_created", job=job.id, name=name, uid=job.uid, pid=root.pid)
-        return job
-
     def job_started(self, peer: Process, job: Job, pid: int) -> None:
         """The job's root process is `pid` now. Raises RefusedError."""
-        root = self._root(peer, pid)
+        root = self.root_of(peer, pid)
         if job.root is not None:
             self.unwatch(job.root.pidfd)
             job.root.close()
@@ -334,7 +305,8 @@ class Host:
         self.write("put_job", job.stored())
         self.watch(root.pidfd, self.root_died, job)
 
-    def _root(self, peer: Process, pid: int) -> Process:
+    def root_of(self, peer: Process, pid: int) -> Process:
+        """A process that the peer may make the root of a job: itself or one that it started. Raises RefusedError."""
         if not is_descendant(pid, peer.pid):
             raise RefusedError(f"pid {pid} is neither this process nor one that it started")
         try:
@@ -345,7 +317,9 @@ class Host:
     def end_job(self, job: Job, code: int | None) -> None:
         """The starter says that the job's main process has ended with `code`. The job ends with its last process."""
         job.exit = code
-        if job.root is not None and not job.root.alive():
+        if job.queued is not None:
+            self.root_died(job)  # it leaves the line
+        elif job.root is not None and not job.root.alive():
             self.root_died(job)
 
     def root_died(self, job: Job) -> None:
@@ -368,6 +342,7 @@ class Host:
             arbiter.end(job)
         self.write("remove_job", job.id)
         self.publish_quotas()
+        self.line.look()
         self.log.info("job_ended", job=job.id, name=job.name, exit=job.exit)
 
     # ---- memory
@@ -380,6 +355,15 @@ class Host:
     def publish_quotas(self) -> None:
         """Write into every lease page what its job may charge."""
         publish_quotas(self.jobs, self.arbiters.values(), self.policy.host_budget, self.log)
+        self.line.look()
+
+    def record(self, job: Job) -> None:
+        """Write down what a restarted daemon must know of a job."""
+        self.write("put_job", job.stored())
+        try:
+            self.state.put_extra(job.id, job.extra())
+        except sqlite3.Error as error:
+            self.log.error("state_not_written", operation="put_extra", error=str(error))
 
     # ---- helpers
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import Process, ProcessGone, open_process
 from gpuvirtd.jobs import Job
-from gpuvirtd.state import StoredClient
+from gpuvirtd.state import StoredClient, StoredExtra
 
 if TYPE_CHECKING:
     from gpuvirtd.host import Host
@@ -30,7 +30,7 @@ class Recovery:
     def begin(self) -> None:
         """Read the state of the daemon before us."""
         host = self.host
-        stored, trials = host.state.jobs(), host.state.trials()
+        stored, trials, extras = host.state.jobs(), host.state.trials(), host.state.extras()
         host.jobs.skip_ids([job.id for job in stored])
         alive = self._expect_clients()
         for job in stored:
@@ -53,6 +53,8 @@ class Recovery:
                 attached_once=job.id in alive,
                 trial=job.id in trials,
             )
+            extra = extras.get(job.id, StoredExtra())
+            taken.soft, taken.reserve, taken.queued = extra.soft, extra.reserve, extra.queued
             host.jobs.add(taken)
             if root is not None:
                 host.watch(root.pidfd, host.root_died, taken)

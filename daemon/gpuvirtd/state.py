@@ -10,14 +10,14 @@ import json
 import os
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gpuvirt.errors import ConfigError
 from gpuvirtd.identity import boot_id
 
 SCHEMA = 1
-TRIAL = "trial "  # and the job: keys of `meta`
+TRIAL, EXTRA = "trial ", "extra "  # and the job: keys of `meta`, so that the tables stay as they were
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE jobs (
@@ -61,6 +61,15 @@ class StoredJob:
     root_pid: int
     root_start: int
     since: float  # wall clock, for people
+
+
+@dataclass(frozen=True, slots=True)
+class StoredExtra:
+    """Limits besides --memory, and the place in the line of those that wait to be started."""
+
+    soft: int | None = None
+    reserve: int = 0
+    queued: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +148,8 @@ class State:
             if stored.get("boot", boot) != boot:
                 self._db.execute("DELETE FROM jobs")
                 self._db.execute("DELETE FROM clients")
-                self._db.execute("DELETE FROM meta WHERE key LIKE ?", (TRIAL + "%",))
+                for kind in (TRIAL, EXTRA):
+                    self._db.execute("DELETE FROM meta WHERE key LIKE ?", (kind + "%",))
             for key, value in (("generation", str(generation)), ("boot", boot)):
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
         return generation
@@ -156,6 +166,14 @@ class State:
 
     def put_trial(self, job: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (TRIAL + job,))
+
+    def extras(self) -> dict[str, StoredExtra]:
+        """What jobs have besides their row, by job."""
+        rows = self._db.execute("SELECT key, value FROM meta WHERE key LIKE ?", (EXTRA + "%",)).fetchall()
+        return {key.removeprefix(EXTRA): StoredExtra(**json.loads(value)) for key, value in rows}
+
+    def put_extra(self, job: str, extra: StoredExtra) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (EXTRA + job, json.dumps(asdict(extra))))
 
     def clients(self) -> list[StoredClient]:
         return [StoredClient(*row) for row in self._db.execute("SELECT * FROM clients").fetchall()]
@@ -181,7 +199,8 @@ class State:
         with self._transaction():
             self._db.execute("DELETE FROM jobs WHERE id = ?", (job,))
             self._db.execute("DELETE FROM clients WHERE job = ?", (job,))
-            self._db.execute("DELETE FROM meta WHERE key = ?", (TRIAL + job,))
+            for kind in (TRIAL, EXTRA):
+                self._db.execute("DELETE FROM meta WHERE key = ?", (kind + job,))
 
     def put_client(self, client: StoredClient) -> None:
         self._db.execute(

@@ -91,6 +91,9 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "root_pid": job.root.pid if job.root is not None else None,
         "weight": job.weight,
         "memory": job.memory,
+        "memory_soft": job.soft,
+        "memory_reserve": job.reserve,
+        "queued": host.line.row(job),
         "memory_quota": max(quotas, default=job.memory),
         "charged": sum(client.charged for client in clients),
         "resident": sum(client.resident for client in clients),
@@ -131,6 +134,9 @@ def _alone(contender: Contender, now: int) -> int:
 
 def _state(host: Host, job: Job, parts: list[tuple[Arbiter, Contender]]) -> tuple[str, str]:
     """(state, reason) for people."""
+    place = host.line.place(job)
+    if place is not None:
+        return "queued", f"place {place.position} in line: {place.reason}"
     if host.recovery.waits_for(job):
         return "recovering", "the daemon was restarted; its processes have not attached again yet"
     if not job.members:

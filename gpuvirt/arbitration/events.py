@@ -11,6 +11,7 @@ from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move, Request, Wor
 from gpuvirt.arbitration.fairshare import charge, vtime_on_wake
 from gpuvirt.arbitration.ledger import promised
 from gpuvirt.arbitration.quantum import learned_rate
+from gpuvirt.arbitration.victims import learned_copies, residence_ns
 
 CUDA_ERROR_OUT_OF_MEMORY = 2
 
@@ -166,8 +167,12 @@ def moved(
     duration_ns: int,
     now: int,
     native: int = 0,
+    elided: int = 0,
 ) -> None:
-    """RESTORED or EVICTED. Raises UnexpectedAnswer if no such request is open."""
+    """RESTORED or EVICTED. Raises UnexpectedAnswer if no such request is open.
+
+    elided: bytes that left or came without being copied.
+    """
     contender, client = find(gpu, number)
     request = client.request
     if request is None or request.move is not move:
@@ -176,11 +181,14 @@ def moved(
     _figures(client, charged, resident, native)
     if status == 0:
         gpu.link_rate = learned_rate(gpu.link_rate, moved_bytes, duration_ns)
-        gpu.switch_moved += moved_bytes
+        gpu.switch_moved += max(1, moved_bytes)  # hashing and mapping take time, too
         if move is Move.RESTORE:
             client.restored = True
             gpu.penalty = 0
+            if moved_bytes > 0:
+                client.stays_until = now + residence_ns(duration_ns)
         else:
+            client.copies = learned_copies(client.copies, moved_bytes, elided)
             client.restored = client.restored and resident >= charged
             client.allowance = max(request.bytes, client.resident)
             if resident > request.bytes:

@@ -62,6 +62,8 @@ class Client:
     connected: bool = True
     request: Request | None = None
     evict_not_before: int = 0  # after a failed EVICT: leave it alone until then
+    copies: float = 1.0  # part of its bytes that must be copied when it leaves, learned (victims.learned_copies)
+    stays_until: int = 0  # it was brought in at a price: before this it is not the first to leave
 
     @property
     def evictable(self) -> int:
@@ -85,6 +87,7 @@ class Contender:
 
     key: str
     weight: int = 1
+    soft: int | None = None  # bytes on the device beyond which it is the first to be swapped; None: no such limit
     clients: dict[int, Client] = field(default_factory=dict)
     word: Word = Word.CLOSED
     epoch: int = 0
@@ -92,6 +95,7 @@ class Contender:
     waiting_since: int | None = None
     granted_ns: int = 0
     charge_from: int | None = None  # held time is charged up to here; None: it does not hold the lease
+    switch_cost: int = 0  # time that is expected to be lost when it is brought in (quantum.expected_cost)
     quantum: int = 0
     deadline: int = 0  # 0: none
     last_run_ns: int = 0
@@ -165,7 +169,7 @@ class Gpu:
     drain_since: int = 0
     drain_due: int = 0
     switch_from: int = 0  # since when `next` is being prepared
-    switch_moved: int = 0  # bytes that this preparation moved
+    switch_moved: int = 0  # bytes that this preparation moved; more than 0 if anything was asked to move
     link_rate: float = 8e9  # bytes per second, learned
     switches: int = 0
     last_switch_ns: int = 0

@@ -25,7 +25,7 @@ from __future__ import annotations
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, WakeUp, Word
 from gpuvirt.arbitration.fairshare import charge, choose
-from gpuvirt.arbitration.quantum import idle_hold_ns, quantum_ns
+from gpuvirt.arbitration.quantum import expected_cost, idle_hold_ns, quantum_ns
 from gpuvirt.arbitration.room import Room, deficit, make_room, needs, send_restore, unavailable
 
 EPOCH_LIMIT = 1 << 29
@@ -339,7 +339,8 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     gpu.last_switch_ns = now - gpu.switch_from if gpu.switch_from else 0
     swap = gpu.last_switch_ns if gpu.switch_moved else 0
     rules = gpu.rules
-    chosen.quantum = quantum_ns(rules.quantum, swap, rules.swap_share, rules.quantum_max)
+    chosen.switch_cost = expected_cost(chosen.switch_cost, swap)
+    chosen.quantum = quantum_ns(rules.quantum, chosen.switch_cost, rules.swap_share, rules.quantum_max)
     chosen.granted_ns = chosen.charge_from = now
     chosen.switches += 1
     chosen.tries = chosen.refusals = 0

@@ -75,7 +75,7 @@ def _facts(job: Row) -> list[tuple[str, str]]:
         ("since", f"{_clock(get('since'))}{ended}"),
         ("GPUs", ", ".join(str(index) for index in get("gpu") or []) or "-"),
         ("weight", f"{get('weight')}{'' if share is None else f', share {100 * share:.0f}%'}"),
-        ("limit", f"{_size(get('memory_quota'))}{'' if get('memory') else ' (no --memory)'}"),
+        ("limit", _limits(job)),
         ("memory", f"{_size(get('charged'))}: {_size(get('resident'))} on the device, {_size(get('swapped'))} swapped"),
         ("fixed", f"{_size(get('native'))} of it cannot be moved" if get("native") else "nothing"),
         ("host pinned", pinned),
@@ -86,6 +86,16 @@ def _facts(job: Row) -> list[tuple[str, str]]:
         ("calls", f"{get('submitted')} gated, {get('passed_calls', 0)} passed through"),
         ("unknown", f"{get('unknown_names', 0)} names that this gpuvirt does not know"),
     ]
+
+
+def _limits(job: Row) -> str:
+    """ "400 MiB (no --memory), first to be swapped beyond 100 MiB, 50 MiB set aside for it"."""
+    parts = [f"{_size(job.get('memory_quota'))}{'' if job.get('memory') else ' (no --memory)'}"]
+    if job.get("memory_soft"):
+        parts.append(f"first to be swapped beyond {_size(job['memory_soft'])}")
+    if job.get("memory_reserve"):
+        parts.append(f"{_size(job['memory_reserve'])} set aside for it")
+    return ", ".join(parts)
 
 
 def _moved(job: Row) -> list[tuple[str, str]]:

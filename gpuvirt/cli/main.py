@@ -19,6 +19,7 @@ VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphe
     "ps": "Which job holds which GPU, who waits and why.",
     "describe": "All that is known of one job, and what of it cannot move.",
     "top": "Jobs and GPUs on a screen that keeps itself up to date.",
+    "limit": "Show or change how much memory a job may have, while it runs.",
     "gpus": "The GPUs of this host, their memory and holders.",
     "switches": "The last switches from job to job, and what moving memory cost.",
     "metrics": "What the daemon knows, in the text format of Prometheus.",

@@ -11,8 +11,8 @@ from typing import Any
 from gpuvirt.cli.gpus import link
 from gpuvirt.cli.output import Column, Row, cut, gigabytes, paint, percent, plain, seconds, size, table
 
-_ORDER = {"running": 0, "swapping": 1, "recovering": 2, "waiting": 3, "idle": 4, "new": 5}
-_COLOURS = {"running": "green", "swapping": "cyan", "waiting": "yellow", "recovering": "yellow"}
+_ORDER = {"running": 0, "swapping": 1, "recovering": 2, "waiting": 3, "queued": 4, "idle": 5, "new": 6}
+_COLOURS = {"running": "green", "swapping": "cyan", "waiting": "yellow", "recovering": "yellow", "queued": "yellow"}
 _QUEUE = 3  # jobs that are named
 
 

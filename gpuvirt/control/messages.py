@@ -86,6 +86,7 @@ class Hello(Message):
     device_uuid: bytes
     token: str
     native_bytes: int = 0
+    owner: int = 0
 
 
 @_message(MessageType.WELCOME, "gv_welcome")

@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "arena.h"
 #include "gate.h"
 #include "real_driver.h"
 #include "settled.h"
 #include "sharing.h"
+#include "swap.h"
 
 static void *names; /* tree of struct gv_block by name */
 
@@ -172,8 +172,7 @@ void gv_block_destroy(struct gv_block *block)
     if (kept)
         gv_memory.kept_bytes -= block->bytes;
     pthread_mutex_unlock(&gv_memory.lock);
-    if (block->piece.place != 0)
-        gv_arena_drop(block->piece.place - 1);
+    gv_swap_forget(&block->piece);
     if (kept)
         gv_fixed_uncount(GV_FIXED_EXPORTED, block->bytes);
     if (block->exported >= 0) {

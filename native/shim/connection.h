@@ -19,6 +19,7 @@ union gv_packet {
     struct gv_restore restore;
     struct gv_evict evict;
     struct gv_shared shared;
+    struct gv_backed backed;
     uint8_t bytes[1024];
 };
 

@@ -11,6 +11,7 @@
 
 #include "activity.h"
 #include "arena.h"
+#include "backing.h"
 #include "connection.h"
 #include "contexts.h"
 #include "drain.h"
@@ -57,6 +58,7 @@ static void disconnect(int error)
     if (error != EBADF && error != ENOTSOCK) /* else the program closed it, with all that it did not know */
         close(connection);
     connection = -1;
+    gv_backing_connected(-1);
 }
 
 static void tell_with(uint16_t type, void *message, size_t size, const int *descriptors, int count)
@@ -126,7 +128,9 @@ static int send_hello(int handle)
                              .native_bytes = report.fixed};
     memcpy(hello.device_uuid, gv_session.uuid.bytes, sizeof hello.device_uuid);
     memcpy(hello.token, gv_environment()->token, sizeof hello.token);
-    return gv_send(handle, GV_HELLO, &hello, sizeof hello);
+    /* Who was attached before has an arena, which a daemon that has restarted does not know. */
+    const int arena = was_attached ? gv_arena_descriptor(&hello.owner) : -1;
+    return gv_send_descriptors(handle, GV_HELLO, &hello, sizeof hello, &arena, arena >= 0);
 }
 
 static int accept_welcome(int handle, const union gv_packet *packet, const int descriptors[GV_DESCRIPTORS_MAX])
@@ -134,7 +138,7 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
     const struct gv_welcome *const welcome = &packet->welcome;
     if (packet->header.size < sizeof *welcome || descriptors[2] < 0)
         return EPROTO;
-    int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, gv_memory_granule());
+    int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, welcome->owner);
     if (error == 0)
         error = gv_pages_take(descriptors[0], descriptors[1]);
     close(descriptors[0]);
@@ -143,6 +147,7 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
         return error;
     gv_memory.allowance = welcome->allowance;
     connection = handle;
+    gv_backing_connected(handle);
     gv_drain_renew();
     wanted_at = 0;
     if (was_attached) {
@@ -380,12 +385,13 @@ void *gv_control_thread(__attribute__((unused)) void *unused)
         gv_unknown_tell(connection, gv_session.client);
         tell_tables();
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
-        const int ready = poll(events, 2, gv_drain_due_ms(TICK_MS));
+        const int ready = poll(events, 2, gv_backing_any() ? 0 : gv_drain_due_ms(TICK_MS));
         follow_lease();
-        if (connection >= 0 && events[0].revents != 0) {
+        if (connection >= 0 && (events[0].revents != 0 || gv_backing_any())) {
             union gv_packet packet;
             int descriptors[GV_DESCRIPTORS_MAX];
-            const int received = gv_receive(connection, &packet, descriptors);
+            const int received =
+                gv_backing_next(&packet, descriptors) ? 1 : gv_receive(connection, &packet, descriptors);
             if (received == 1)
                 handle(&packet, descriptors);
             else if (received < 0)

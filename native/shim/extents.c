@@ -5,13 +5,13 @@
  */
 #include <stdlib.h>
 
-#include "arena.h"
 #include "capture.h"
 #include "fixed.h"
 #include "gate.h"
 #include "memory.h"
 #include "real_driver.h"
 #include "sharing.h"
+#include "swap.h"
 
 /* --- physical handles ----------------------------------------------------------------------------------------------------- */
 
@@ -108,11 +108,7 @@ static int next_unused(uint64_t *next, uint64_t last, uint64_t *index, struct gv
         struct gv_piece *const extent = &gv_memory.extents[*next];
         if (extent->live != 0 || extent->moving)
             continue;
-        if (extent->place != 0) {
-            gv_arena_drop(extent->place - 1);
-            extent->place = 0;
-            extent->saved = 0;
-        }
+        gv_swap_forget(extent);
         if (!extent->mapped && !extent->kept)
             continue;
         *index = *next;

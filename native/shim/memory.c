@@ -226,7 +226,7 @@ static int vacate(struct gv_range *range, uint64_t *first, uint64_t *last)
             gv_memory.live_bytes -= gv_piece_bytes(extent);
             absent += !extent->mapped;
             extent->saved = 0;
-            unused |= extent->mapped || extent->place != 0;
+            unused |= extent->mapped || extent->slots != NULL;
         }
     }
     if (absent != 0)

@@ -25,11 +25,12 @@
 
 #include "cuda_api.h"
 #include "ranges.h"
+#include "slots.h"
 
 struct gv_piece {
     CUmemGenericAllocationHandle handle; /* valid while mapped */
     uint32_t live;  /* ranges that lie in an extent; mappings of a block, and one while it is kept */
-    int32_t place;  /* its place in the arena + 1; 0 = none */
+    gv_slot *slots; /* of the arena, one for each of its pages; NULL = none */
     uint8_t mapped; /* kernels may touch it */
     uint8_t moving; /* somebody calls the driver for it; `mapped` of an extent is 0 meanwhile */
     uint8_t saved;  /* the arena holds its content */

@@ -26,20 +26,31 @@ static void close_window(struct gv_piece *piece)
         gv_block_close_window(gv_block_of(piece));
 }
 
-/* Submits the copy of a whole piece, in one part for each pinned run of the arena. */
+/* How many pages from this one on lie in one pinned piece of the arena, one behind the other. */
+static uint64_t run_of(const gv_slot *slots, uint64_t count, uint8_t **host)
+{
+    uint32_t pinned;
+    uint64_t run = 1;
+    *host = gv_arena_address(slots[0], &pinned);
+    while (run < count && run < pinned && slots[run] == slots[0] + (gv_slot)run)
+        run++;
+    return run;
+}
+
+/* Submits the copy of a whole piece, in one part for each such run. */
 static CUresult copy(const struct gv_piece *piece, CUdeviceptr address, int out, CUstream stream)
 {
-    const uint64_t bytes = gv_piece_bytes(piece);
+    const uint64_t count = gv_piece_bytes(piece) / GV_MEMORY_PAGE;
     CUresult result = CUDA_SUCCESS;
     if (gv_failpoint(out ? GV_FAIL_EVICT_COPY : GV_FAIL_RESTORE_COPY))
         return CUDA_ERROR_UNKNOWN;
-    for (uint64_t offset = 0; offset < bytes && result == CUDA_SUCCESS;) {
-        uint64_t run;
-        void *const host = gv_arena_address(piece->place - 1, offset, &run);
-        run = run < bytes - offset ? run : bytes - offset;
-        result = out ? REAL(cuMemcpyDtoHAsync_v2)(host, address + offset, run, stream)
-                     : REAL(cuMemcpyHtoDAsync_v2)(address + offset, host, run, stream);
-        offset += run;
+    for (uint64_t page = 0; page < count && result == CUDA_SUCCESS;) {
+        uint8_t *host;
+        const uint64_t run = run_of(piece->slots + page, count - page, &host), bytes = run * GV_MEMORY_PAGE;
+        const CUdeviceptr at = address + page * GV_MEMORY_PAGE;
+        result = out ? REAL(cuMemcpyDtoHAsync_v2)(host, at, bytes, stream)
+                     : REAL(cuMemcpyHtoDAsync_v2)(at, host, bytes, stream);
+        page += run;
     }
     return result;
 }
@@ -76,19 +87,33 @@ CUresult gv_swap_copy_in(struct gv_piece *const *pieces, uint64_t count, uint64_
     return result;
 }
 
-/* Host memory for all of them, before the first byte moves. Places of a try that failed stay for the next one. */
-static CUresult reserve_places(struct gv_piece *const *pieces, uint64_t count)
+void gv_swap_forget(struct gv_piece *piece)
+{
+    if (piece->slots == NULL)
+        return;
+    for (uint64_t page = 0; page < gv_piece_bytes(piece) / GV_MEMORY_PAGE; page++)
+        gv_arena_release(piece->slots[page]);
+    free(piece->slots);
+    piece->slots = NULL;
+    piece->saved = 0;
+}
+
+/* Host memory for all of them, before the first byte moves. Slots of a try that failed stay for the next one. */
+static CUresult reserve_slots(struct gv_piece *const *pieces, uint64_t count)
 {
     for (uint64_t i = 0; i < count; i++) {
-        if (pieces[i]->place != 0)
+        if (pieces[i]->slots != NULL)
             continue;
-        const int32_t place = gv_failpoint(GV_FAIL_EVICT_RESERVE) ? -1 : gv_arena_reserve(gv_piece_bytes(pieces[i]));
-        if (place < 0) {
+        const uint64_t pages = gv_piece_bytes(pieces[i]) / GV_MEMORY_PAGE;
+        gv_slot *const slots = malloc(pages * sizeof *slots);
+        if (slots == NULL || gv_failpoint(GV_FAIL_EVICT_RESERVE) ||
+            gv_arena_take((uint32_t)pages, slots) != CUDA_SUCCESS) {
+            free(slots);
             gv_debug("no host memory to swap out %llu pieces", (unsigned long long)count);
             return CUDA_ERROR_OUT_OF_MEMORY;
         }
         pthread_mutex_lock(&gv_memory.lock);
-        pieces[i]->place = place + 1;
+        pieces[i]->slots = slots;
         pthread_mutex_unlock(&gv_memory.lock);
     }
     return CUDA_SUCCESS;
@@ -126,7 +151,7 @@ CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count, void (
         free(events);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    result = reserve_places(pieces, count);
+    result = reserve_slots(pieces, count);
     uint64_t submitted = 0, opened = 0;
     for (; submitted < count && result == CUDA_SUCCESS; opened++) {
         result = submit_out(pieces[submitted], &events[submitted], stream);

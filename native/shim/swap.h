@@ -9,6 +9,10 @@
 
 #include "memory.h"
 
+/* The content that the arena holds of a piece is no longer wanted. Any thread; under gv_memory.lock, unless nobody else knows
+ * the piece. */
+void gv_swap_forget(struct gv_piece *piece);
+
 /* Copies what the arena holds of these (mapped, accessible) pieces to the device; returns when all is there. */
 CUresult gv_swap_copy_in(struct gv_piece *const *pieces, uint64_t count, uint64_t *bytes);
 

@@ -11,7 +11,7 @@ struct record_operation {
     struct gv_operation operation;
     struct gv_event *event;
     uint64_t number;
-    struct gv_gauge reached; /* 1: by its stream. Who waits for this record must not be let go by a later one */
+    struct gv_gauge reached; /* 1: its stream is past it. Who waits for this record must not be let go by a later one */
 };
 
 /* Makes `record` (NULL: none) the last one of the event. */
@@ -49,6 +49,13 @@ static bool is_done(const struct gv_event *event)
 {
     const uint64_t recorded = atomic_load(&event->recorded);
     return recorded == event->created_at || gv_gauge_reached(&event->done, recorded);
+}
+
+/* And so is its stream: the record is an operation of it, which is not "not ready" for it any more. */
+static bool is_past(struct gv_event *event)
+{
+    const struct gv_dependency after = after_of(event);
+    return is_done(event) && (after.gauge == NULL || gv_gauge_reached(after.gauge, after.value + 1));
 }
 
 static struct gv_event *event_of(CUevent handle) { return gv_is(handle, GV_EVENT) ? (struct gv_event *)handle : NULL; }
@@ -116,8 +123,13 @@ static CUresult run_record(struct gv_operation *operation, struct gv_stream *str
         atomic_store(&record->event->time_ns, gv_board_now_ns());
     gv_gauge_advance(&record->event->done, record->number);
     pthread_mutex_unlock(&record->event->lock);
-    gv_gauge_advance(&record->reached, 1);
     return CUDA_SUCCESS;
+}
+
+/* Not in run_record: work behind a wait could end, and the program see that, while the event still is "not ready". */
+static void record_ended(struct gv_operation *operation)
+{
+    gv_gauge_advance(&((struct record_operation *)operation)->reached, 1);
 }
 
 static void describe_record(struct gv_operation *operation, CUgraphNodeParams *params)
@@ -132,6 +144,7 @@ static const struct gv_operation_kind record_kind = {
     .bytes = sizeof(struct record_operation),
     .run = run_record,
     .arm = arm_record,
+    .ended = record_ended,
     .describe = describe_record,
 };
 
@@ -199,9 +212,7 @@ GV_EXPORT CUresult cuEventQuery(CUevent hEvent)
     GV_TRY(gv_capture_check_event(event));
     if (event->slot != NULL)
         return gv_event_slot_done(event->slot) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
-    const struct gv_dependency after = after_of(event);
-    const bool done = is_done(event) && (after.gauge == NULL || gv_gauge_reached(after.gauge, after.value + 1));
-    return done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+    return is_past(event) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
 
 GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
@@ -221,7 +232,6 @@ GV_EXPORT CUresult cuEventSynchronize(CUevent hEvent)
     }
     const struct gv_dependency after = after_of(event);
     if (after.gauge != NULL) {
-        /* The record is an operation of its stream, which is not "not ready" for it any more. */
         gv_gauge_wait(after.gauge, after.value + 1);
         gv_gauge_see(after.gauge, after.value);
     }
@@ -338,7 +348,7 @@ GV_EXPORT CUresult cuStreamWaitEvent(CUstream hStream, CUevent hEvent, unsigned 
         return gv_event_slot_wait(event->slot, stream);
     const struct gv_dependency after = after_of(event);
     gv_stream_order(stream, after.gauge, after.value);
-    if (!(Flags & CU_EVENT_WAIT_EXTERNAL) && is_done(event))
+    if (!(Flags & CU_EVENT_WAIT_EXTERNAL) && is_past(event))
         return CUDA_SUCCESS;
     struct gv_operation *operation;
     GV_TRY(gv_event_make_wait(hEvent, &operation));

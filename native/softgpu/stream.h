@@ -37,6 +37,9 @@ struct gv_operation_kind {
     /* Optional. When it is given to a stream to run (not when it is recorded), in submission order; a graph arms a copy of
      * its own for each launch. */
     void (*arm)(struct gv_operation *operation);
+    /* Optional. After `run`, when the stream counts it as completed (in a graph: at once): who is let go by it may ask the
+     * stream. */
+    void (*ended)(struct gv_operation *operation);
     /* Optional: gives up what it owns, before its memory is freed. */
     void (*drop)(struct gv_operation *operation);
     /* As parameters of a node. Pointers in them live as long as the operation. */

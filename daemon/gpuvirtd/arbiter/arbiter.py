@@ -89,7 +89,7 @@ class Arbiter:
         self.members[member.number] = member
         if member.facts.drained:  # a new one: nothing of it is on the GPU
             self.link.begin(member.number)
-        events.attach(self.gpu, member.job.id, member.job.weight, member.facts)
+        events.attach(self.gpu, member.job.id, member.job.weight, member.facts).soft = member.job.soft
         self.turn()
 
     def detach(self, member: Member) -> None:
@@ -143,6 +143,7 @@ class Arbiter:
                     message.duration_ns,
                     now,
                     self._native(member, message.native_bytes),
+                    message.zero_bytes + message.clean_bytes + message.duplicate_bytes,
                 )
                 self.switches.heard(member.job.id, move, message, now)
                 self.log.debug(

@@ -5,7 +5,7 @@
  * the kernel (SO_PEERCRED, SO_PEERPIDFD); a claimed pid is compared and a wrong one refused.
  *
  *     shim                                    daemon
- *     HELLO(job token, device sizes)   ->
+ *     HELLO(job token, device sizes)   ->     from a process that was attached: + descriptor of the arena that it has
  *                                      <-     WELCOME + 3 descriptors: lease page (read-only), client page, arena of the job
  *                                      <-     or REFUSED(reason), then close
  *     WANT(need)                       ->     a thread waits at the gate, or needs more memory while it holds the lease
@@ -111,6 +111,8 @@ struct gv_hello {
     uint8_t device_uuid[GV_UUID_BYTES]; /* of that device: the daemon finds its GPU by it */
     char token[GV_TOKEN_BYTES];
     uint64_t native_bytes; /* here and below: fixed memory, which cannot be evicted; part of both other figures */
+    uint32_t owner;        /* with reattach: its number in the arena, whose descriptor comes with the message */
+    uint32_t reserved;
 };
 
 struct gv_welcome {

@@ -6,6 +6,7 @@
 #include "kernels.h"
 
 #include <pthread.h>
+#include <sched.h>
 
 static CUfunction wait_for, store, nothing;
 static volatile uint32_t *flags; /* pinned: the host opens gates */
@@ -213,6 +214,36 @@ static void many_streams(void)
         OK(cuStreamDestroy(streams[i]));
 }
 
+/*
+ * Work behind a wait for an event has ended, so the event has happened: whatever the thread of its stream is still about. On
+ * one core the waking of the waiter interrupts that thread now and then in just the wrong place.
+ */
+static void seen_by_who_waited(void)
+{
+    enum { ROUNDS = 4000 };
+    cpu_set_t before, one_core;
+    CUstream one, two;
+    CUevent event;
+    CHECK_EQUAL(sched_getaffinity(0, sizeof before, &before), 0);
+    CPU_ZERO(&one_core);
+    CPU_SET(sched_getcpu(), &one_core);
+    CHECK_EQUAL(sched_setaffinity(0, sizeof one_core, &one_core), 0); /* the threads of the streams inherit it */
+    OK(cuStreamCreate(&one, CU_STREAM_NON_BLOCKING));
+    OK(cuStreamCreate(&two, CU_STREAM_NON_BLOCKING));
+    OK(cuEventCreate(&event, CU_EVENT_DISABLE_TIMING));
+    for (int i = 0; i < ROUNDS; i++) {
+        OK(cuEventRecord(event, one));
+        OK(cuStreamWaitEvent(two, event, 0));
+        OK(cuStreamSynchronize(two));
+        OK(cuEventQuery(event));
+        OK(cuStreamQuery(one));
+    }
+    OK(cuEventDestroy(event));
+    OK(cuStreamDestroy(one));
+    OK(cuStreamDestroy(two));
+    CHECK_EQUAL(sched_setaffinity(0, sizeof before, &before), 0);
+}
+
 int main(void)
 {
     use_own_board("64M");
@@ -230,5 +261,6 @@ int main(void)
     per_thread_streams(context);
     pageable_copies();
     many_streams();
+    seen_by_who_waited();
     return 0;
 }

@@ -7,7 +7,7 @@ from scene import Scene, sends
 
 from gpuvirt.arbitration import events
 from gpuvirt.arbitration.facts import Client, Move
-from gpuvirt.arbitration.ledger import published_quota
+from gpuvirt.arbitration.ledger import quota
 
 
 def client_of(scene: Scene, number: int) -> Client:
@@ -96,5 +96,5 @@ def test_nobody_has_more_fixed_memory_than_it_may_have_at_all() -> None:
 
 
 def test_fixed_memory_needs_no_host_memory() -> None:
-    assert published_quota(None, 100, 0, 30, 60) == 30
-    assert published_quota(None, 100, 20, 30, 60, native=20) == 50
+    assert quota(None, 100, 0, host_room=30, here=80).bytes == 30
+    assert quota(None, 100, 20, host_room=30, here=80, native=20).bytes == 50

@@ -80,6 +80,12 @@ def test_what_moved_is_told_in_words(make_daemon: Any, gpuvirt: Cli) -> None:
     assert max(map(len, lines[place:])) <= 80
 
 
+def test_limits_are_all_shown(make_daemon: Any, gpuvirt: Cli) -> None:
+    make_daemon(describe={"job": {**JOB, "memory_soft": 100 * MIB, "memory_reserve": 50 * MIB}})
+    text = gpuvirt("describe", "train").stdout
+    assert "limit         400 MiB, first to be swapped beyond 100 MiB, 50 MiB set aside for it" in text
+
+
 def test_events_come_with_their_kind_and_how_often(make_daemon: Any, gpuvirt: Cli) -> None:
     often = {"at": 66.0, "first": 6.0, "kind": "memory", "pid": 0, "text": "no room", "count": 3}
     make_daemon(describe={"job": {**JOB, "events": [*JOB["events"], often]}})  # type: ignore[misc]
