@@ -25,6 +25,7 @@ DAEMON = (
     ("daemon_uptime_seconds", GAUGE, "Time since gpuvirtd started."),
     ("daemon_recovering", GAUGE, "1 while processes of before the restart have not come back yet."),
     ("jobs", GAUGE, "Jobs that have not ended."),
+    ("queued_jobs", GAUGE, "Of them, those that wait in line to be started."),
     ("refused_clients_total", COUNTER, "Processes that were not allowed to attach."),
     ("protocol_errors_total", COUNTER, "Connections closed because of a message that was wrong."),
     ("internal_errors_total", COUNTER, "Mistakes of gpuvirtd itself; each is in its log."),
@@ -119,6 +120,7 @@ def _daemon(found: dict[str, Family], host: Host, counters: Mapping[str, int], s
     found["daemon_uptime_seconds"].add((host.clock.now() - started) / SECOND)
     found["daemon_recovering"].add(int(host.recovery.active()))
     found["jobs"].add(len(host.jobs.by_id))
+    found["queued_jobs"].add(sum(job.queued is not None for job in host.jobs))
     for counter, name in COUNTED.items():
         found[name].add(counters.get(counter, 0))
     found["host_swap_limit_bytes"].add(host.policy.host_budget)

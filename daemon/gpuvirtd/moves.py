@@ -65,7 +65,8 @@ def link_of(arbiter: Arbiter, now: int) -> dict[str, Any]:
 
 def arena_of(job: Job) -> int:
     """Bytes of host memory that swapped memory of a job takes."""
-    return sum(member.arena.used for member in job.members.values())
+    arenas = {id(member.arena): member.arena for member in job.members.values()}  # processes may share one
+    return sum(arena.used for arena in arenas.values())
 
 
 def switch_rows(host: Host, gpu: int | None, job: str | None, count: int, everything: bool) -> list[dict[str, Any]]:
