@@ -20,7 +20,9 @@ from gpuvirtd.identity import Process, ProcessGone, is_descendant, open_process
 from gpuvirtd.jobs import Job, JobTable, Member, exit_reason
 from gpuvirtd.line import Line
 from gpuvirtd.log import Logger, printable
-from gpuvirtd.memory.arenas import Arena, arena_size
+from gpuvirtd.memory.backing import Arenas, Budget
+from gpuvirtd.memory.folder import Folder
+from gpuvirtd.memory.places import Places
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
 from gpuvirtd.recovery import Recovery
 from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, AlreadyAttached, Refusal, Session
@@ -41,6 +43,9 @@ class Policy:
     recovery_grace: int
     poll: int
     jobs_per_user: int
+    arena_folder: Folder
+    host_budget_per_user: int  # of host_budget
+    verify: bool
 
 
 class Host:
@@ -65,6 +70,8 @@ class Host:
         }
         self.recovery = Recovery(self)
         self.shares = Shares()
+        budget = Budget(policy.host_budget, policy.host_budget_per_user)
+        self.places = Places(self, Arenas(policy.arena_folder, budget, verify=policy.verify))
         self.line = Line(self)
         self._numbers = 0
         self._poll: asyncio.TimerHandle | None = None
@@ -118,6 +125,7 @@ class Host:
             arbiter.close()
         self.recovery.close()
         self.shares.close()
+        self.places.close()
         for job in self.jobs:
             if job.root is not None:
                 job.root.close()
@@ -142,37 +150,34 @@ class Host:
         # All that can fail comes before anything is changed.
         lease = arbiter.page_of(job)
         lease.set_pinned_quota(self.policy.pinned_per_process)
-        arena = Arena(arena_size(self.policy.host_budget, total))
-        try:
-            page = ClientPage()
-        except OSError:
-            arena.close()
-            raise
+        arena, owner = self.places.choose(session, job, hello, old)
+        page = ClientPage()
+        arena.lives(owner)
         if hello.reattach:
             # What it has on the device is its own word; if it is too much, the next eviction sets it right.
             client.resident = client.allowance = resident
             client.restored = client.drained = False
             if old is not None:
                 client.allowance = max(resident, old.facts.allowance)
-                arena.close()
-                arena = old.arena.moved()
         replaced = []
         for stale in self._members_replaced(process, arbiter, hello.reattach):
             if stale.arbiter is arbiter:
                 replaced.append(stale)
                 self._forget(stale, "replaced by a new connection of the same process")
+                if stale.owner != owner:
+                    arena.died(stale.owner)
             else:
                 self._leave(stale, "its process started another program")
         arbiter.recount(job)
-        member = Member(client.number, process, job, arbiter, client, page, arena, session)
+        member = Member(client.number, process, job, arbiter, client, page, arena, owner, session)
         session.member = member
         job.members[member.number] = member
         job.attached_once = True
         self.watch(process.pidfd, self._died, member)
         quota = publish_quota(self.jobs, job, arbiter, self.policy.host_budget, self.log)
         # Before the WELCOME: a daemon that is killed in between must not leave a client that nobody waits for.
-        self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid))
-        welcome = messages.Welcome(self.generation, member.number, client.allowance, quota, arena.size)
+        self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid, owner))
+        welcome = messages.Welcome(self.generation, member.number, client.allowance, quota, arena.size, owner)
         session.send(welcome, (lease.fd, member.page.fd, arena.fd))
         hung_up = member.session is None
         arbiter.attach(member, replaced)
@@ -278,6 +283,7 @@ class Host:
         if member.number not in member.job.members:
             return
         self._forget(member, reason)
+        self.places.left(member)
         self.shares.forget(member.job.id, member.process.pid)
         member.arbiter.detach(member)
         self.publish_quotas()
@@ -340,6 +346,7 @@ class Host:
         self.jobs.remove(job, job_status(self, job) | ended)
         for arbiter in self.arbiters.values():
             arbiter.end(job)
+        self.places.ended(job)
         self.write("remove_job", job.id)
         self.publish_quotas()
         self.line.look()

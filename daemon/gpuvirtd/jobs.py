@@ -37,7 +37,8 @@ class Member:
     arbiter: Arbiter
     facts: facts.Client
     page: ClientPage
-    arena: Arena
+    arena: Arena  # of the job: not the member's to close
+    owner: int  # its number there
     session: Session | None
     report: ClientReport = EMPTY_REPORT
     warned: bool = False  # rubbish in its page was logged
@@ -66,7 +67,6 @@ class Member:
 
     def close(self) -> None:
         self.page.close()
-        self.arena.close()
         self.process.close()
 
 

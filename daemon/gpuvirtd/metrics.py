@@ -106,7 +106,7 @@ def collect(host: Host, counters: Mapping[str, int], started: int) -> list[Famil
     for job in host.jobs:
         found["job_info"].add(1, job=job.id, name=job.name, user=job.user)
         found["job_weight"].add(job.weight, job=job.id)
-        found["job_arena_bytes"].add(arena_of(job), job=job.id)
+        found["job_arena_bytes"].add(arena_of(host, job), job=job.id)
         for arbiter in host.arbiters.values():
             contender = arbiter.gpu.contenders.get(job.id)
             if contender is not None:
@@ -125,7 +125,7 @@ def _daemon(found: dict[str, Family], host: Host, counters: Mapping[str, int], s
         found[name].add(counters.get(counter, 0))
     found["host_swap_limit_bytes"].add(host.policy.host_budget)
     found["host_swap_free_bytes"].add(host.host_room())
-    found["host_swap_used_bytes"].add(sum(arena_of(job) for job in host.jobs))
+    found["host_swap_used_bytes"].add(sum(arena_of(host, job) for job in host.jobs))
 
 
 def _gpu(found: dict[str, Family], arbiter: Arbiter, now: int) -> None:

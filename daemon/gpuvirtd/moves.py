@@ -63,10 +63,9 @@ def link_of(arbiter: Arbiter, now: int) -> dict[str, Any]:
     }
 
 
-def arena_of(job: Job) -> int:
+def arena_of(host: Host, job: Job) -> int:
     """Bytes of host memory that swapped memory of a job takes."""
-    arenas = {id(member.arena): member.arena for member in job.members.values()}  # processes may share one
-    return sum(arena.used for arena in arenas.values())
+    return host.places.arenas.used(job.id)
 
 
 def switch_rows(host: Host, gpu: int | None, job: str | None, count: int, everything: bool) -> list[dict[str, Any]]:

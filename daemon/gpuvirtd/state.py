@@ -29,6 +29,13 @@ CREATE TABLE clients (
     PRIMARY KEY (pid, start, device)
 );
 """
+# Apart, so that the tables stay as a daemon of an earlier version knows them.
+OWNERS = """
+CREATE TABLE IF NOT EXISTS owners (
+    pid INTEGER NOT NULL, start INTEGER NOT NULL, device TEXT NOT NULL, owner INTEGER NOT NULL,
+    PRIMARY KEY (pid, start, device)
+);
+"""
 
 
 ADVICE = "free space there, or choose another place with daemon.state"
@@ -78,6 +85,7 @@ class StoredClient:
     start: int
     job: str
     device: str
+    owner: int = -1  # its number in the arena of its job; -1: not known
 
 
 class State:
@@ -122,6 +130,7 @@ class State:
                 database.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
             elif version != SCHEMA:
                 raise ValueError(f"schema {version}, this daemon knows {SCHEMA}")
+            database.executescript(OWNERS)
             check = database.execute("PRAGMA quick_check").fetchone()[0]
             if check != "ok":
                 raise ValueError(check)
@@ -148,6 +157,7 @@ class State:
             if stored.get("boot", boot) != boot:
                 self._db.execute("DELETE FROM jobs")
                 self._db.execute("DELETE FROM clients")
+                self._db.execute("DELETE FROM owners")
                 for kind in (TRIAL, EXTRA):
                     self._db.execute("DELETE FROM meta WHERE key LIKE ?", (kind + "%",))
             for key, value in (("generation", str(generation)), ("boot", boot)):
@@ -176,7 +186,10 @@ class State:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (EXTRA + job, json.dumps(asdict(extra))))
 
     def clients(self) -> list[StoredClient]:
-        return [StoredClient(*row) for row in self._db.execute("SELECT * FROM clients").fetchall()]
+        rows = self._db.execute(
+            "SELECT pid, start, job, device, ifnull(owner, -1) FROM clients LEFT JOIN owners USING (pid, start, device)"
+        )
+        return [StoredClient(*row) for row in rows.fetchall()]
 
     def put_job(self, job: StoredJob) -> None:
         self._db.execute(
@@ -198,19 +211,30 @@ class State:
     def remove_job(self, job: str) -> None:
         with self._transaction():
             self._db.execute("DELETE FROM jobs WHERE id = ?", (job,))
+            self._db.execute(
+                "DELETE FROM owners WHERE (pid, start, device) IN"
+                " (SELECT pid, start, device FROM clients WHERE job = ?)",
+                (job,),
+            )
             self._db.execute("DELETE FROM clients WHERE job = ?", (job,))
             for kind in (TRIAL, EXTRA):
                 self._db.execute("DELETE FROM meta WHERE key = ?", (kind + job,))
 
     def put_client(self, client: StoredClient) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO clients VALUES (?, ?, ?, ?)", (client.pid, client.start, client.job, client.device)
-        )
+        key = (client.pid, client.start, client.device)
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO clients VALUES (?, ?, ?, ?)",
+                (client.pid, client.start, client.job, client.device),
+            )
+            self._db.execute("INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?)", (*key, client.owner))
 
     def remove_client(self, client: StoredClient) -> None:
-        self._db.execute(
-            "DELETE FROM clients WHERE pid = ? AND start = ? AND device = ?", (client.pid, client.start, client.device)
-        )
+        for table in ("clients", "owners"):
+            self._db.execute(
+                f"DELETE FROM {table} WHERE pid = ? AND start = ? AND device = ?",
+                (client.pid, client.start, client.device),
+            )
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._db)

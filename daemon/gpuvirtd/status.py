@@ -100,7 +100,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "native": sum(client.native for client in clients),
         "pinned": sum(member.report.pinned_bytes for member in job.members.values()),
         "swapped": sum(client.swapped for client in clients),
-        "arena": arena_of(job),
+        "arena": arena_of(host, job),
         "held_s": held / SECOND,
         "alone_s": sum(_alone(contender, now) for _, contender in parts) / SECOND,
         "busy_s": (job.totals["busy_ns"] + sum(member.busy(now) for member in job.members.values())) / SECOND,

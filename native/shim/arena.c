@@ -29,11 +29,11 @@ static struct {
     int descriptor;
     uint8_t *address;
     struct gv_slots slots;
-    struct mine *mine;    /* by slot; references rise in the control thread only */
-    uint32_t dropped;     /* slots that have lost their last reference here, and are still ours in the table */
-    uint64_t held;        /* slots with references */
-    uint8_t *registered;  /* by segment */
-    uint8_t *idle;        /* by segment: work of a sweep */
+    struct mine *mine;   /* by slot; references rise in the control thread only */
+    uint32_t dropped;    /* slots that have lost their last reference here, and are still ours in the table */
+    uint64_t held;       /* slots with references */
+    uint8_t *registered; /* by segment */
+    uint8_t *idle;       /* by segment: work of a sweep */
 } arena = {.lock = PTHREAD_MUTEX_INITIALIZER, .descriptor = -1, .dropped = END};
 
 /* --- the file ------------------------------------------------------------------------------------------------------------- */
@@ -110,7 +110,8 @@ const uint8_t *gv_arena_key(void) { return arena.address == NULL ? NULL : arena.
 
 int gv_arena_verify(void)
 {
-    return arena.address != NULL && (__atomic_load_n(&arena.slots.store->flags, __ATOMIC_RELAXED) & GV_STORE_VERIFY) != 0;
+    return arena.address != NULL &&
+           (__atomic_load_n(&arena.slots.store->flags, __ATOMIC_RELAXED) & GV_STORE_VERIFY) != 0;
 }
 
 /* --- references of this process ------------------------------------------------------------------------------------------- */

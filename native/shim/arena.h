@@ -58,9 +58,9 @@ int gv_arena_prepare(void);
 /* Gives unused host memory back. Needs a context. */
 void gv_arena_sweep(void);
 
-uint64_t gv_arena_held(void);       /* bytes of the slots that this process refers to */
-const uint8_t *gv_arena_key(void);  /* 16 bytes: the key of this job's hashes; NULL before the first attach */
-int gv_arena_verify(void);          /* 1: what comes back is to be hashed and compared */
+uint64_t gv_arena_held(void);      /* bytes of the slots that this process refers to */
+const uint8_t *gv_arena_key(void); /* 16 bytes: the key of this job's hashes; NULL before the first attach */
+int gv_arena_verify(void);         /* 1: what comes back is to be hashed and compared */
 
 void gv_arena_forget(void);
 

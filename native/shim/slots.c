@@ -247,8 +247,7 @@ static void take_run(struct gv_slots *slots, struct run run, gv_slot *taken)
 
 uint32_t gv_slots_take(struct gv_slots *slots, uint32_t count, gv_slot *taken)
 {
-    const uint32_t segments = touched_slots(slots) / slots->layout.segment_slots,
-                   there = gv_slots_free(slots);
+    const uint32_t segments = touched_slots(slots) / slots->layout.segment_slots, there = gv_slots_free(slots);
     if (there < count)
         return count - there;
     /* The first place where all of it fits: low segments fill up, high ones become empty and are given back. */
@@ -316,7 +315,10 @@ int gv_slots_pin(struct gv_slots *slots, uint32_t segment)
     return 1;
 }
 
-void gv_slots_unpinned(struct gv_slots *slots, uint32_t segment) { clear(slots->segments[segment].pinned, slots->owner); }
+void gv_slots_unpinned(struct gv_slots *slots, uint32_t segment)
+{
+    clear(slots->segments[segment].pinned, slots->owner);
+}
 
 int gv_slots_begin_going(struct gv_slots *slots, uint32_t index)
 {
@@ -330,7 +332,10 @@ int gv_slots_begin_going(struct gv_slots *slots, uint32_t index)
     return 1;
 }
 
-void gv_slots_gone(struct gv_slots *slots, uint32_t segment) { STORE(slots->segments[segment].state, GV_SEGMENT_EMPTY); }
+void gv_slots_gone(struct gv_slots *slots, uint32_t segment)
+{
+    STORE(slots->segments[segment].state, GV_SEGMENT_EMPTY);
+}
 
 /* --- content -------------------------------------------------------------------------------------------------------------- */
 
@@ -408,7 +413,8 @@ const char *gv_slots_wrong(const struct gv_slots *slots)
         for (int32_t next = slots->buckets[i]; next != 0; next = slots->entries[next - 1].next, chained++) {
             if ((uint32_t)next > count || chained > published)
                 return "a chain that leads nowhere";
-            if (!slots->entries[next - 1].published || bucket_of(slots, slots->entries[next - 1].hash) != &slots->buckets[i])
+            if (!slots->entries[next - 1].published ||
+                bucket_of(slots, slots->entries[next - 1].hash) != &slots->buckets[i])
                 return "a slot in a wrong chain";
         }
     }

@@ -25,9 +25,9 @@ enum {
     GV_STORE_OWNERS = 128,
     GV_STORE_OWNER_WORDS = 2, /* of 64 bits */
     GV_STORE_KEY_BYTES = 16,
-    GV_STORE_LOCK_BYTES = 64,     /* at least those of a pthread_mutex_t */
+    GV_STORE_LOCK_BYTES = 64,      /* at least those of a pthread_mutex_t */
     GV_STORE_PAGE_BYTES = 1 << 21, /* of a slot's data */
-    GV_STORE_SEGMENT_MAX = 512,   /* slots */
+    GV_STORE_SEGMENT_MAX = 512,    /* slots */
 };
 
 enum gv_store_flags {
@@ -40,11 +40,12 @@ struct gv_store {
     uint32_t segment_slots;               /* daemon, once; a power of two */
     uint32_t reserved;
     uint8_t key[GV_STORE_KEY_BYTES]; /* daemon, once: of the hashes of this job */
-    uint64_t alive[GV_STORE_OWNER_WORDS]; /* daemon: owners that live, or may; the references of all others are void. Read
+    uint64_t
+        alive[GV_STORE_OWNER_WORDS]; /* daemon: owners that live, or may; the references of all others are void. Read
                                              under `lock`: a number that has a new owner is set before that one can take it */
     uint64_t lock[GV_STORE_LOCK_BYTES / 8]; /* a pthread_mutex_t, made by the daemon */
-    uint32_t touched; /* truth: no segment from this one on was ever given memory; never falls */
-    uint32_t repairs; /* how often the holder of the lock was killed */
+    uint32_t touched;                       /* truth: no segment from this one on was ever given memory; never falls */
+    uint32_t repairs;                       /* how often the holder of the lock was killed */
 };
 
 enum gv_segment_state {
@@ -59,7 +60,8 @@ struct gv_segment {
     uint32_t by;    /* truth, written before the state: owner that a state between two belongs to */
     uint32_t used;  /* derived: slots that somebody refers to */
     uint32_t reserved;
-    uint64_t pinned[GV_STORE_OWNER_WORDS]; /* truth: owners that have it pinned, or are about to. Its memory stays while any
+    uint64_t
+        pinned[GV_STORE_OWNER_WORDS]; /* truth: owners that have it pinned, or are about to. Its memory stays while any
                                               lives: what they pinned would not be the file's pages any more */
 };
 

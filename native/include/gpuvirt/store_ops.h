@@ -36,8 +36,7 @@ static inline int gv_store_layout(uint64_t file_bytes, uint32_t segment_slots, s
         const uint64_t segments_at = gv_store_rounded(sizeof(struct gv_store), 4096);
         const uint64_t buckets_at = gv_store_rounded(segments_at + count * sizeof(struct gv_segment), 4096);
         const uint64_t slots_at = gv_store_rounded(buckets_at + buckets * sizeof(int32_t), 4096);
-        const uint64_t data_at =
-            gv_store_rounded(slots_at + slots * sizeof(struct gv_slot_entry), GV_STORE_PAGE_BYTES);
+        const uint64_t data_at = gv_store_rounded(slots_at + slots * sizeof(struct gv_slot_entry), GV_STORE_PAGE_BYTES);
         if (data_at + count * segment_bytes > file_bytes)
             continue;
         layout->file_bytes = file_bytes;

@@ -31,7 +31,7 @@ class FakeShim:
         self.socket: socket.socket | None = None
         self.lease: LeaseView | None = None
         self.page: ClientWriter | None = None
-        self.arena = -1
+        self.arena, self.owner = -1, 0
         self.welcome: messages.Welcome | None = None
         self.refused: messages.Refused | None = None
         self.closed = False
@@ -73,7 +73,11 @@ class FakeShim:
             "device_uuid": uuid,
             "token": job_token,
         }
-        self.socket.send(messages.encode(messages.Hello(**(fields | changes)), version))
+        fields |= changes
+        handed = [self.arena] if fields["reattach"] and self.arena >= 0 else []
+        if handed:
+            fields.setdefault("owner", self.owner)  # with the arena that its memory is in
+        socket.send_fds(self.socket, [messages.encode(messages.Hello(**fields), version)], handed)
         return self._answer()
 
     def options_of(self) -> tuple[str, str, bytes]:
@@ -102,7 +106,7 @@ class FakeShim:
         self.welcome = message
         self.lease, self.page = LeaseView(fds[0]), ClientWriter(fds[1])
         if self.arena < 0:
-            self.arena = fds[2]  # a client that comes back keeps the arena that its memory is in
+            self.arena, self.owner = fds[2], message.owner  # a client that comes back keeps the arena that its memory is in
         else:
             os.close(fds[2])
         os.close(fds[1])
@@ -195,6 +199,8 @@ class FakeShim:
             "closed": self.closed,
             "welcome": None if self.welcome is None else (self.welcome.generation, self.welcome.arena_bytes),
             "arena": os.fstat(self.arena).st_size if self.arena >= 0 else None,
+            "arena_file": os.fstat(self.arena).st_ino if self.arena >= 0 else None,
+            "owner": self.owner,
             "arena_links": os.fstat(self.arena).st_nlink if self.arena >= 0 else None,
         }
 
