@@ -322,6 +322,7 @@ class AdminServer:
                 "driver_version": host.inventory.driver_version,
                 "host_budget": host.policy.host_budget,
                 "host_room": host.host_room(),
+                "host_used": host.places.arenas.used_by(),
                 "counters": facts.counters(),
                 "config": facts.config,
             },

@@ -125,7 +125,7 @@ def _daemon(found: dict[str, Family], host: Host, counters: Mapping[str, int], s
         found[name].add(counters.get(counter, 0))
     found["host_swap_limit_bytes"].add(host.policy.host_budget)
     found["host_swap_free_bytes"].add(host.host_room())
-    found["host_swap_used_bytes"].add(sum(arena_of(host, job) for job in host.jobs))
+    found["host_swap_used_bytes"].add(host.places.arenas.used_by())
 
 
 def _gpu(found: dict[str, Family], arbiter: Arbiter, now: int) -> None:

@@ -107,12 +107,8 @@ JOBS = (
 
 def _heading(now: Look, elapsed: float, clock: float, width: int) -> str:
     daemon: Mapping[str, Any] = now.status.get("daemon", {})
-    budget, room = daemon.get("host_budget"), daemon.get("host_room")
-    host = (
-        f"host memory for swap {size(budget - room)} of {size(budget)}"
-        if budget is not None and room is not None
-        else ""
-    )
+    budget, used = daemon.get("host_budget"), daemon.get("host_used")
+    host = "" if budget is None or used is None else f"host memory for swap {size(used)} of {size(budget)}"
     state = "" if daemon.get("state", "ready") == "ready" else str(daemon["state"])
     parts = [
         f"gpuvirt {time.strftime('%H:%M:%S', time.localtime(clock))}",

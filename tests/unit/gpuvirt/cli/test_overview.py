@@ -22,7 +22,7 @@ JOB: dict[str, Any] = {
     "charged": 300 * MIB, "resident": 300 * MIB, "arena": 60 * MIB, "reason": "",
 }  # fmt: skip
 WAITING = {**JOB, "job": "j2", "name": "evaluation", "state": "waiting", "reason": "j1 holds GPU 0"}
-DAEMON = {"host_budget": 12 << 30, "host_room": (12 << 30) - 50 * MIB, "uptime_s": 100.0, "state": "ready"}
+DAEMON = {"host_budget": 12 << 30, "host_used": 50 * MIB, "uptime_s": 100.0, "state": "ready"}
 
 
 def look(at: float, jobs: list[dict[str, Any]], **gpu: Any) -> Look:
