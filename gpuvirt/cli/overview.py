@@ -66,6 +66,11 @@ def _queue(row: Row) -> str:
     return ",".join(queue[:_QUEUE] + ([more] if more else [])) or "-"
 
 
+def _holds(row: Row) -> str:
+    """Who holds it, or "->j2" while it is on its way to j2."""
+    return str(row.get("holder") or (f"->{row['next']}" if row.get("next") else "-"))
+
+
 def _used(row: Row) -> str:
     return f"{size(row.get('memory_used'))}/{size(row.get('memory_total'))}"
 
@@ -73,10 +78,6 @@ def _used(row: Row) -> str:
 def _flow(row: Row) -> str:
     """Out and in, GB/s."""
     return f"{gigabytes(link(row, 'out_rate'))}/{gigabytes(link(row, 'in_rate'))}"
-
-
-def _why(row: Row) -> str:
-    return str(row.get("reason") or "")
 
 
 GPUS = (
@@ -87,12 +88,12 @@ GPUS = (
     Column("LINK", lambda row: percent(link(row, "share")), right=True),
     Column("OUT/IN GB/s", _flow, right=True),
     Column("TURNS/s", lambda row: "-" if row.get("turns") is None else f"{row['turns']:.1f}", right=True),
-    Column("HOLDS", lambda row: str(row.get("holder") or "-"), shrink=5, colour=lambda row: "green"),
+    Column("HOLDS", _holds, shrink=5, colour=lambda row: "green" if row.get("holder") else "cyan"),
     Column("WAIT", _queue, shrink=5, colour=lambda row: "yellow" if row.get("queue") else None),
 )
 JOBS = (
     Column("JOB", lambda row: str(row["job"]), shrink=4),
-    Column("NAME", lambda row: str(row.get("name", "-")), shrink=8),
+    Column("NAME", lambda row: str(row.get("name", "-")), shrink=6),
     Column("USER", lambda row: str(row.get("user", "-")), shrink=5),
     Column("GPU", lambda row: ",".join(str(index) for index in row.get("gpu") or []) or "-", right=True),
     Column("STATE", lambda row: str(row.get("state", "-")), colour=lambda row: _COLOURS.get(str(row.get("state")))),
@@ -101,7 +102,7 @@ JOBS = (
     Column("MEM", lambda row: size(row.get("charged")), right=True),
     Column("RES", lambda row: size(row.get("resident")), right=True),
     Column("HOST", lambda row: size(row.get("arena")), right=True),
-    Column("WHY", _why, shrink=3),
+    Column("REASON", lambda row: str(row.get("reason") or ""), shrink=6),
 )
 
 

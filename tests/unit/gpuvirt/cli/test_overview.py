@@ -64,8 +64,13 @@ def test_the_picture() -> None:
     assert text[2].split() == ["GPU", "NAME", "USED", "SWAPPED", "LINK", "OUT/IN", "GB/s", "TURNS/s", "HOLDS", "WAIT"]
     assert text[3].split()[-7:] == ["350M/512M", "50M", "25%", "0.95/1.10", "0.0", "j1", "j2"]
     assert text[6].split() == ["j1", "train", "alice", "0", "running", "80%", "0%", "300M", "300M", "60M"]
-    assert "j1 hold" in text[7]
+    assert "j1 ho" in text[7]
     assert max(map(len, text)) <= 80
+
+
+def test_a_gpu_on_its_way_says_to_whom() -> None:
+    under_way = look(2.0, [WAITING], holder=None, next="j2")
+    assert lines(under_way, under_way, 0.0, 80)[3].split()[-2:] == ["->j2", "j2"]
 
 
 def test_large_values_fit_into_80_characters() -> None:
