@@ -24,6 +24,7 @@ BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 LIMIT = 1 << 48  # of what one answer may claim, bytes or ns: who says more is not believed
 
 ENOUGH = 1 << 20  # bytes; less says more about latency than about the link
+CANCELLED = 600  # CUDA_ERROR_NOT_READY: a RESTORE that the daemon called off, see messages.h
 
 
 class Answer(Protocol):
@@ -75,7 +76,7 @@ class Flow:
         self.map_ns += min(answer.map_ns, LIMIT)
         self.duration_ns += min(answer.duration_ns, LIMIT)
         self.requests += 1
-        self.failed += answer.status != 0
+        self.failed += answer.status not in (0, CANCELLED)
 
     def merge(self, other: Flow) -> None:
         """What belongs to this after all."""

@@ -135,6 +135,17 @@ def test_a_failure_is_not_hidden() -> None:
     assert (turn.inward.failed, turn.inward.requests, turn.delay_ns) == (1, 1, 2 * MS)
 
 
+def test_what_the_daemon_called_off_is_no_failure() -> None:
+    log = Switches()
+    granted(log, "a", 0)
+    log.sent("b", RESTORE, 1 * MS)
+    log.heard("b", RESTORE, restored(3 * MIB, status=600), 2 * MS)
+    log.stored("a", Word.CLOSED, 3 * MS, nothing)
+    granted(log, "c", 4 * MS)
+    [turn] = log.last(10, everything=False)
+    assert (turn.target, turn.inward.failed, turn.inward.copied) == ("c", 0, 3 * MIB)
+
+
 def test_a_job_that_ended_is_nobodys_predecessor() -> None:
     log = Switches()
     granted(log, "a", 0)
