@@ -21,9 +21,7 @@ from support.swapping import LIMIT, Rig, Swapper
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = '[time]\nquantum = "5ms"\nswap_share = 1.0\nrecovery_grace = "1s"'
 POINTS = re.findall(r'^    X\([A-Z_]+, "(\w+)"\)', (ROOT / "native/shim/failpoints.h").read_text(), re.M)
-DAEMON_POINTS = re.findall(
-    r'^    [A-Z_]+ = "(\w+)"$', (ROOT / "daemon/gpuvirtd/failpoints.py").read_text(), re.M
-)
+DAEMON_POINTS = re.findall(r'^    [A-Z_]+ = "(\w+)"$', (ROOT / "daemon/gpuvirtd/failpoints.py").read_text(), re.M)
 ACTIONS = ("fail", "kill", "stall=150", "stop")
 
 

@@ -161,4 +161,3 @@ class Rig:
         machine.until(lambda: self.arena_bytes() == 0, "the arenas to be gone")
         gpu = machine.gpu()
         assert (gpu["promised"], gpu["charged"], gpu["holder"]) == (0, 0, None), gpu
-
