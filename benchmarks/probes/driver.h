@@ -25,7 +25,12 @@ typedef unsigned long long device_address;
     CALL(stream_create, cuStreamCreate, (void **stream, unsigned flags))                                               \
     CALL(stream_wait, cuStreamSynchronize, (void *stream))                                                             \
     CALL(allocate, cuMemAlloc_v2, (device_address * address, size_t bytes))                                            \
+    CALL(release, cuMemFree_v2, (device_address address))                                                              \
+    CALL(host_allocate, cuMemHostAlloc, (void **address, size_t bytes, unsigned flags))                                \
     CALL(copy_out, cuMemcpyDtoH_v2, (void *to, device_address from, size_t bytes))                                     \
+    CALL(copy_out_later, cuMemcpyDtoHAsync_v2, (void *to, device_address from, size_t bytes, void *stream))            \
+    CALL(copy_in_later, cuMemcpyHtoDAsync_v2, (device_address to, const void *from, size_t bytes, void *stream))       \
+    CALL(fill_later, cuMemsetD8Async, (device_address at, unsigned char value, size_t bytes, void *stream))            \
     CALL(launch, cuLaunchKernel,                                                                                       \
          (void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,                \
           unsigned shared, void *stream, void **parameters, void **extra))

@@ -2,7 +2,9 @@
 """The admin socket: one JSON object per line in, one per line out. The client side is gpuvirt.admin.
 
 {"op": "ping"}                                                     {"ok": true, ...}
-{"op": "create_job", "name": "a", "memory": null, "weight": 1, "command": ["python", "a.py"], "pid": 123}
+{"op": "create_job", "name": "a", "memory": null, "weight": 1, "command": ["python", "a.py"], "pid": 123, "wait": true}
+{"op": "await_start", "job": "j1", "position": 2}
+{"op": "limit", "job": "j1", "memory": 1048576}
 {"op": "job_started", "job": "j1", "pid": 124}                     {"ok": false, "error": "...", "hint": "..."}
 {"op": "end_job", "job": "j1", "exit": 0}
 {"op": "status", "all": true}
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import socket
 from collections.abc import Callable
@@ -23,9 +26,11 @@ from typing import Annotated, Any
 import msgspec
 
 import gpuvirt
+from gpuvirt.arbitration.limits import Limits
 from gpuvirt.errors import GpuvirtError, RefusedError
 from gpuvirt.metrics import render
-from gpuvirtd.describe import describe
+from gpuvirtd.creation import change_limits, create_job, limits_row
+from gpuvirtd.describe import describe, find
 from gpuvirtd.host import Host
 from gpuvirtd.identity import Process, ProcessGone, peer_process
 from gpuvirtd.jobs import Job
@@ -36,6 +41,8 @@ from gpuvirtd.status import gpu_status, job_status
 LINE_LIMIT = 1 << 20
 CONNECTIONS = 256
 FAREWELL_S = 1.0
+PATIENCE_S = 10.0  # an await_start is answered after so long at the latest
+Size = Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)]
 
 
 class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=True):
@@ -45,15 +52,35 @@ class Ping(msgspec.Struct, tag_field="op", tag="ping", forbid_unknown_fields=Tru
 class CreateJob(msgspec.Struct, tag_field="op", tag="create_job", forbid_unknown_fields=True):
     """A new job of the peer's user. memory: bytes, null for the device. pid: its root, the peer itself if left out.
 
-    trial: it is not shown any more when it has ended.
+    trial: it is not shown any more when it has ended. wait: it may wait in line; the answer then says "queued", and its
+    program must not be started before await_start says that it may.
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[\w.:@+-]+$")]
     command: Annotated[list[str], msgspec.Meta(min_length=1, max_length=4096)]
-    memory: Annotated[int, msgspec.Meta(ge=1, lt=1 << 62)] | None = None
+    memory: Size | None = None
     weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
     pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)] | None = None
     trial: bool = False
+    soft: Size | None = None
+    reserve: Size | None = None
+    wait: bool = False
+
+
+class AwaitStart(msgspec.Struct, tag_field="op", tag="await_start", forbid_unknown_fields=True):
+    """Answers when the job may start, when its position in line is another than this one, or after some seconds."""
+
+    job: str
+    position: int = 0
+
+
+class Limit(msgspec.Struct, tag_field="op", tag="limit", forbid_unknown_fields=True):
+    """Other limits for a job; what is left out stays, null removes it."""
+
+    job: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    memory: Size | msgspec.UnsetType | None = msgspec.UNSET
+    soft: Size | msgspec.UnsetType | None = msgspec.UNSET
+    reserve: Size | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class JobStarted(msgspec.Struct, tag_field="op", tag="job_started", forbid_unknown_fields=True):
@@ -86,7 +113,7 @@ class Metrics(msgspec.Struct, tag_field="op", tag="metrics", forbid_unknown_fiel
     """What a monitoring system wants to know, as the text that Prometheus reads."""
 
 
-Request = Ping | CreateJob | JobStarted | EndJob | Status | Metrics | Describe
+Request = Ping | CreateJob | AwaitStart | Limit | JobStarted | EndJob | Status | Metrics | Describe
 
 
 class Facts(msgspec.Struct):
@@ -136,7 +163,7 @@ class AdminServer:
             peer = peer_process(writer.get_extra_info("socket"))
             while line := await reader.readline():
                 if line.strip():
-                    writer.write(self.encoder.encode(self.answer(peer, line)) + b"\n")
+                    writer.write(self.encoder.encode(await self._in_time(peer, line)) + b"\n")
                     await writer.drain()
         except ValueError:
             await self._farewell(reader, writer, f"a line longer than {LINE_LIMIT} bytes")
@@ -149,6 +176,17 @@ class AdminServer:
             if peer is not None:
                 peer.close()
             writer.close()
+
+    async def _in_time(self, peer: Process, line: bytes) -> dict[str, Any]:
+        """The answer, when there is one: that to await_start comes when something has changed."""
+        answer = self.answer(peer, line)
+        if "unchanged" in answer and len(self.connections) < CONNECTIONS // 2:  # else it may ask again
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE_S):
+                    while "unchanged" in answer:
+                        await self.host.line.change()
+                        answer = self.answer(peer, line)
+        return answer
 
     async def _farewell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, error: str) -> None:
         """The last answer. What the peer still sends is read, for a moment: closing on it would destroy the answer."""
@@ -181,15 +219,25 @@ class AdminServer:
             case Ping():
                 return {"version": gpuvirt.__version__, "pid": os.getpid(), "generation": self.host.generation}
             case CreateJob():
-                job = self.host.create_job(
-                    peer, request.name, request.memory, request.weight, request.command, request.pid
+                limits = Limits(request.memory, request.soft, request.reserve or 0)
+                job = create_job(
+                    self.host, peer, request.name, limits, request.weight, request.command, request.pid, request.wait
                 )
                 if request.trial:
                     job.trial = True
                     self.host.write("put_trial", job.id)
-                return self._job_environment(job)
+                return self._job_environment(job) | {"queued": self.host.line.row(job)}
+            case AwaitStart():
+                row = self.host.line.row(self._own(peer, request.job))
+                same = row is not None and row["position"] == request.position
+                return {"queued": row} | ({"unchanged": True} if same else {})
+            case Limit():
+                return self._limit(peer, request)
             case JobStarted():
-                self.host.job_started(peer, self._own(peer, request.job), request.pid)
+                job = self._own(peer, request.job)
+                if job.queued is not None:
+                    raise RefusedError(f"job {job.id} waits in line", "wait until it may start")
+                self.host.job_started(peer, job, request.pid)
                 return {}
             case EndJob():
                 if not self.host.jobs.note_exit(request.job, peer.uid, request.exit):
@@ -202,12 +250,26 @@ class AdminServer:
             case Status():
                 return self._status(peer, request.all)
 
+    def _limit(self, peer: Process, request: Limit) -> dict[str, Any]:
+        job = self._owned(peer, find(self.host, request.job))
+        given = {name: getattr(request, name) for name in ("memory", "soft", "reserve")}
+        given = {name: value for name, value in given.items() if value is not msgspec.UNSET}
+        if not given:
+            return {"limits": limits_row(job), "notes": []}
+        if given.get("reserve", 0) is None:
+            given["reserve"] = 0
+        notes = change_limits(self.host, job, dataclasses.replace(job.limits, **given))
+        return {"limits": limits_row(job), "notes": notes}
+
     def _own(self, peer: Process, name: str) -> Job:
         job = self.host.jobs.by_id.get(name)
         if job is None:
             raise RefusedError(f"there is no job '{name}'", "see: gpuvirt ps")
+        return self._owned(peer, job)
+
+    def _owned(self, peer: Process, job: Job) -> Job:
         if peer.uid not in (0, job.uid):
-            raise RefusedError(f"job {name} belongs to {job.user}", "only its owner and root may change it")
+            raise RefusedError(f"job {job.id} belongs to {job.user}", "only its owner and root may change it")
         return job
 
     def _job_environment(self, job: Job) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from gpuvirtd.devices.nvml import NvmlInventory
 from gpuvirtd.host import Host, Policy
 from gpuvirtd.log import Logger
 from gpuvirtd.memory.arenas import host_memory
+from gpuvirtd.memory.folder import Folder
 from gpuvirtd.runtime import Runtime
 from gpuvirtd.sessions import Sessions
 from gpuvirtd.state import State
@@ -132,6 +133,8 @@ class App:
     def _policy(self) -> Policy:
         config = self.config
 
+        host_budget = share_of("host_budget", config.memory.host_budget, host_memory())
+
         def time(key: str) -> int:
             return duration_of(config, "time", key)
 
@@ -144,13 +147,16 @@ class App:
                 drain_budget=time("drain_budget"),
             ),
             reserve=lambda total: share_of("reserve", config.memory.reserve, total),
-            host_budget=share_of("host_budget", config.memory.host_budget, host_memory()),
+            host_budget=host_budget,
             default_memory=size_of("default_memory", config.memory.default_memory),
             pinned_per_process=share_of("pinned_per_process", config.memory.pinned_per_process, host_memory()),
             refuse_over_device=config.memory.memory_over_device == "refuse",
             recovery_grace=time("recovery_grace"),
             poll=duration_of(config, "gpus", "poll"),
             jobs_per_user=config.limits.jobs_per_user,
+            arena_folder=Folder.open(Path(config.memory.arena_folder)),
+            host_budget_per_user=share_of("host_budget_per_user", config.memory.host_budget_per_user, host_budget),
+            verify=config.memory.verify,
         )
 
 

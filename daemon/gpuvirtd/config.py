@@ -64,6 +64,9 @@ class MemorySection(msgspec.Struct, forbid_unknown_fields=True):
 
     reserve: str = "2%"  # device memory that jobs never get: room for the contexts of newcomers
     host_budget: str = "50%"  # for swapped memory; of this host's memory, or a size
+    host_budget_per_user: str = "100%"  # of host_budget, or a size: what all jobs of one user may have of it
+    arena_folder: str = "/dev/shm"  # on tmpfs or hugetlbfs: where swapped memory lies
+    verify: bool = False  # hash what is brought back and compare; for tests
     memory_over_device: Literal["refuse", "allow"] = "refuse"  # --memory above what the device has
     default_memory: str = ""  # quota of a job without --memory; empty: the device
     pinned_per_process: str = ""  # host memory that a process may pin; of this host's memory, or a size; empty: any
@@ -170,12 +173,14 @@ def check_values(config: Config, source: str) -> None:
     for section, key in DURATIONS:
         duration_of(config, section, key, source)
     size_of("default_memory", config.memory.default_memory, source)
-    for key in ("reserve", "host_budget", "pinned_per_process"):
+    for key in ("reserve", "host_budget", "host_budget_per_user", "pinned_per_process"):
         share_of(key, getattr(config.memory, key), 1 << 40, source)
     for key in ("library", "nvml"):
         value = getattr(config.driver, key)
         if value != "auto" and not value.startswith("/"):
             raise ConfigError(f"{source}: driver.{key}: '{value}' is not an absolute path", "give one, or auto")
+    if not config.memory.arena_folder.startswith("/"):
+        raise ConfigError(f"{source}: memory.arena_folder: '{config.memory.arena_folder}' is not an absolute path")
     if config.daemon.runtime and not config.daemon.runtime.startswith("/"):
         raise ConfigError(f"{source}: daemon.runtime: '{config.daemon.runtime}' is not an absolute path")
     for name in config.driver.environment:

@@ -25,6 +25,17 @@ def describe(host: Host, word: str) -> dict[str, Any]:
     raise RefusedError(f"there is no job '{word}'", "see: gpuvirt ps -a")
 
 
+def find(host: Host, word: str) -> Job:
+    """The job that lives, by id, number or name. Raises RefusedError, also for one that has ended."""
+    job = _living(host, word)
+    if job is not None:
+        return job
+    for row in host.jobs.ended:
+        if word in (row["job"], row["job"].removeprefix("j"), row["name"]):
+            raise RefusedError(f"job {row['job']} has ended", "see: gpuvirt ps -a")
+    raise RefusedError(f"there is no job '{word}'", "see: gpuvirt ps")
+
+
 def _living(host: Host, word: str) -> Job | None:
     job = host.jobs.by_id.get(word) or host.jobs.by_id.get(f"j{word}")
     if job is not None:

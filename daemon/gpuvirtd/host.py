@@ -14,13 +14,16 @@ from gpuvirt.clock import Clock
 from gpuvirt.control import messages
 from gpuvirt.control.block import ClientPage
 from gpuvirt.errors import DriverUnavailable, RefusedError
-from gpuvirt.units import format_size
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.devices.inventory import Device, Inventory
 from gpuvirtd.identity import Process, ProcessGone, is_descendant, open_process
-from gpuvirtd.jobs import Job, JobTable, Member, exit_reason, new_token
+from gpuvirtd.jobs import Job, JobTable, Member, exit_reason
+from gpuvirtd.line import Line
 from gpuvirtd.log import Logger, printable
-from gpuvirtd.memory.arenas import Arena, arena_size
+from gpuvirtd.memory.backing import Arenas, Budget
+from gpuvirtd.memory.charges import Charges
+from gpuvirtd.memory.folder import Folder
+from gpuvirtd.memory.places import Places
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
 from gpuvirtd.recovery import Recovery
 from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, AlreadyAttached, Refusal, Session
@@ -41,6 +44,9 @@ class Policy:
     recovery_grace: int
     poll: int
     jobs_per_user: int
+    arena_folder: Folder
+    host_budget_per_user: int  # of host_budget
+    verify: bool
 
 
 class Host:
@@ -65,6 +71,10 @@ class Host:
         }
         self.recovery = Recovery(self)
         self.shares = Shares()
+        budget = Budget(policy.host_budget, policy.host_budget_per_user)
+        self.places = Places(self, Arenas(policy.arena_folder, budget, verify=policy.verify))
+        self.line = Line(self)
+        self.charges = Charges(self)
         self._numbers = 0
         self._poll: asyncio.TimerHandle | None = None
         self._polls: set[asyncio.Task[None]] = set()
@@ -117,6 +127,7 @@ class Host:
             arbiter.close()
         self.recovery.close()
         self.shares.close()
+        self.places.close()
         for job in self.jobs:
             if job.root is not None:
                 job.root.close()
@@ -141,37 +152,35 @@ class Host:
         # All that can fail comes before anything is changed.
         lease = arbiter.page_of(job)
         lease.set_pinned_quota(self.policy.pinned_per_process)
-        arena = Arena(arena_size(self.policy.host_budget, total))
-        try:
-            page = ClientPage()
-        except OSError:
-            arena.close()
-            raise
+        arena, owner = self.places.choose(session, job, hello, old)
+        page = ClientPage()
+        arena.lives(owner)
         if hello.reattach:
             # What it has on the device is its own word; if it is too much, the next eviction sets it right.
             client.resident = client.allowance = resident
             client.restored = client.drained = False
             if old is not None:
                 client.allowance = max(resident, old.facts.allowance)
-                arena.close()
-                arena = old.arena.moved()
         replaced = []
         for stale in self._members_replaced(process, arbiter, hello.reattach):
             if stale.arbiter is arbiter:
                 replaced.append(stale)
                 self._forget(stale, "replaced by a new connection of the same process")
+                if stale.owner != owner:
+                    arena.died(stale.owner)
             else:
                 self._leave(stale, "its process started another program")
         arbiter.recount(job)
-        member = Member(client.number, process, job, arbiter, client, page, arena, session)
+        member = Member(client.number, process, job, arbiter, client, page, arena, owner, session)
         session.member = member
         job.members[member.number] = member
         job.attached_once = True
         self.watch(process.pidfd, self._died, member)
         quota = publish_quota(self.jobs, job, arbiter, self.policy.host_budget, self.log)
+        arbiter.recount(job)  # again: now each of them knows that it is not alone
         # Before the WELCOME: a daemon that is killed in between must not leave a client that nobody waits for.
-        self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid))
-        welcome = messages.Welcome(self.generation, member.number, client.allowance, quota, arena.size)
+        self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid, owner))
+        welcome = messages.Welcome(self.generation, member.number, client.allowance, quota, arena.size, owner)
         session.send(welcome, (lease.fd, member.page.fd, arena.fd))
         hung_up = member.session is None
         arbiter.attach(member, replaced)
@@ -242,12 +251,17 @@ class Host:
             text = member.job.note(member, printable(message.text))
             self.log.info("client_event", job=member.job.id, client=member.number, text=text)
             return
+        if isinstance(message, messages.Charge):
+            self.charges.ask(member, message)
+            return
         before = (member.facts.charged, member.facts.native)
         member.arbiter.heard(member, message)
         if before != (member.facts.charged, member.facts.native):
             if before[1] != member.facts.native:
                 self.poll_soon()
             self.publish_quotas()
+        if hasattr(message, "charged_bytes"):
+            self.charges.reported(member, member.facts.charged)
 
     def hung_up(self, member: Member, session: Session, reason: str) -> None:
         """A connection broke. Only the pidfd says whether the process is dead."""
@@ -277,6 +291,7 @@ class Host:
         if member.number not in member.job.members:
             return
         self._forget(member, reason)
+        self.places.left(member)
         self.shares.forget(member.job.id, member.process.pid)
         member.arbiter.detach(member)
         self.publish_quotas()
@@ -285,6 +300,7 @@ class Host:
     def _forget(self, member: Member, reason: str) -> None:
         """The descriptors of a client and its place in the job; the arbiter is told by the caller."""
         member.job.forget(member, self.clock.now())
+        self.charges.gone(member)
         self.unwatch(member.process.pidfd)
         session, member.session = member.session, None
         if session is not None:
@@ -294,39 +310,9 @@ class Host:
 
     # ---- jobs
 
-    def create_job(
-        self, peer: Process, name: str, memory: int | None, weight: int, command: list[str], pid: int | None
-    ) -> Job:
-        """A new job of the peer's user. Raises RefusedError."""
-        if memory is None and self.policy.default_memory:
-            memory = self.policy.default_memory
-        largest = max(arbiter.device.memory_total for arbiter in self.arbiters.values())
-        if memory is not None and memory > largest and self.policy.refuse_over_device:
-            raise RefusedError(
-                f"--memory {format_size(memory)} is more than the largest GPU has ({format_size(largest)})",
-                "ask for less, or leave --memory out",
-            )
-        if sum(job.uid == peer.uid for job in self.jobs) >= self.policy.jobs_per_user:
-            raise RefusedError(
-                f"uid {peer.uid} has {self.policy.jobs_per_user} jobs already", "raise limits.jobs_per_user"
-            )
-        root = self._root(peer, pid if pid is not None else peer.pid)
-        job = Job(self.jobs.new_id(), new_token(), name, peer.uid, weight, memory, command, root, time.time())
-        try:
-            self.state.put_job(job.stored())
-        except sqlite3.Error as error:
-            root.close()
-            raise RefusedError(
-                f"the job cannot be recorded in {self.state.path}: {error}", "free space there"
-            ) from None
-        self.jobs.add(job)
-        self.watch(root.pidfd, self.root_died, job)
-        self.log.info("job_created", job=job.id, name=name, uid=job.uid, pid=root.pid)
-        return job
-
     def job_started(self, peer: Process, job: Job, pid: int) -> None:
         """The job's root process is `pid` now. Raises RefusedError."""
-        root = self._root(peer, pid)
+        root = self.root_of(peer, pid)
         if job.root is not None:
             self.unwatch(job.root.pidfd)
             job.root.close()
@@ -334,7 +320,8 @@ class Host:
         self.write("put_job", job.stored())
         self.watch(root.pidfd, self.root_died, job)
 
-    def _root(self, peer: Process, pid: int) -> Process:
+    def root_of(self, peer: Process, pid: int) -> Process:
+        """A process that the peer may make the root of a job: itself or one that it started. Raises RefusedError."""
         if not is_descendant(pid, peer.pid):
             raise RefusedError(f"pid {pid} is neither this process nor one that it started")
         try:
@@ -345,7 +332,9 @@ class Host:
     def end_job(self, job: Job, code: int | None) -> None:
         """The starter says that the job's main process has ended with `code`. The job ends with its last process."""
         job.exit = code
-        if job.root is not None and not job.root.alive():
+        if job.queued is not None:
+            self.root_died(job)  # it leaves the line
+        elif job.root is not None and not job.root.alive():
             self.root_died(job)
 
     def root_died(self, job: Job) -> None:
@@ -366,8 +355,10 @@ class Host:
         self.jobs.remove(job, job_status(self, job) | ended)
         for arbiter in self.arbiters.values():
             arbiter.end(job)
+        self.places.ended(job)
         self.write("remove_job", job.id)
         self.publish_quotas()
+        self.line.look()
         self.log.info("job_ended", job=job.id, name=job.name, exit=job.exit)
 
     # ---- memory
@@ -380,6 +371,15 @@ class Host:
     def publish_quotas(self) -> None:
         """Write into every lease page what its job may charge."""
         publish_quotas(self.jobs, self.arbiters.values(), self.policy.host_budget, self.log)
+        self.line.look()
+
+    def record(self, job: Job) -> None:
+        """Write down what a restarted daemon must know of a job."""
+        self.write("put_job", job.stored())
+        try:
+            self.state.put_extra(job.id, job.extra())
+        except sqlite3.Error as error:
+            self.log.error("state_not_written", operation="put_extra", error=str(error))
 
     # ---- helpers
 

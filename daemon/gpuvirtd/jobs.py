@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration import facts
+from gpuvirt.arbitration.limits import Limits
 from gpuvirt.control.block import EMPTY_REPORT, ClientPage, ClientReport, ClientState
 from gpuvirtd.identity import Process
 from gpuvirtd.job_events import JobEvents, Kind
 from gpuvirtd.memory.arenas import Arena
-from gpuvirtd.state import StoredJob
+from gpuvirtd.state import StoredExtra, StoredJob
 
 if TYPE_CHECKING:
     from gpuvirtd.arbiter.arbiter import Arbiter
@@ -36,11 +37,13 @@ class Member:
     arbiter: Arbiter
     facts: facts.Client
     page: ClientPage
-    arena: Arena
+    arena: Arena  # of the job: not the member's to close
+    owner: int  # its number there
     session: Session | None
     report: ClientReport = EMPTY_REPORT
     warned: bool = False  # rubbish in its page was logged
     attached: int = 0  # ns
+    granted: int = 0  # what it may charge of the quota while it shares it with others of its job (memory/charges.py)
     peak: int = 0  # the most that was charged to it, bytes
     history: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT))  # (time, busy time), ns
 
@@ -65,7 +68,6 @@ class Member:
 
     def close(self) -> None:
         self.page.close()
-        self.arena.close()
         self.process.close()
 
 
@@ -87,8 +89,15 @@ class Job:
     past: dict[str, dict[str, int]] = field(default_factory=dict)  # the same by the UUID of the GPU
     attached_once: bool = False
     exit: int | None = None
+    soft: int | None = None  # bytes on the device beyond which it is the first to be swapped
+    reserve: int = 0  # bytes that are set aside for it
+    queued: int | None = None  # its number in the line of those that wait to be started; None: it may run
     trial: bool = False  # of `gpuvirt doctor`: nothing of it is shown when it has ended
     events: JobEvents = field(default_factory=JobEvents)
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.memory, self.soft, self.reserve)
 
     @property
     def user(self) -> str:
@@ -113,6 +122,9 @@ class Job:
         for name, count in counters.items():
             self.totals[name] += count
             past[name] += count
+
+    def extra(self) -> StoredExtra:
+        return StoredExtra(self.soft, self.reserve, self.queued)
 
     def stored(self) -> StoredJob:
         pid, start = (self.root.pid, self.root.start) if self.root else (0, 0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import Process, ProcessGone, open_process
 from gpuvirtd.jobs import Job
-from gpuvirtd.state import StoredClient
+from gpuvirtd.state import StoredClient, StoredExtra
 
 if TYPE_CHECKING:
     from gpuvirtd.host import Host
@@ -26,11 +26,13 @@ class Recovery:
     def __init__(self, host: Host) -> None:
         self.host = host
         self._expected: dict[Key, tuple[Process, str]] = {}  # who it is, and whose
+        self._owners: dict[Key, int] = {}  # and its number in its job's arena
+        self._until = 0  # ns: no newcomer waits for them longer than this
 
     def begin(self) -> None:
         """Read the state of the daemon before us."""
         host = self.host
-        stored, trials = host.state.jobs(), host.state.trials()
+        stored, trials, extras = host.state.jobs(), host.state.trials(), host.state.extras()
         host.jobs.skip_ids([job.id for job in stored])
         alive = self._expect_clients()
         for job in stored:
@@ -53,11 +55,14 @@ class Recovery:
                 attached_once=job.id in alive,
                 trial=job.id in trials,
             )
+            extra = extras.get(job.id, StoredExtra())
+            taken.soft, taken.reserve, taken.queued = extra.soft, extra.reserve, extra.queued
             host.jobs.add(taken)
             if root is not None:
                 host.watch(root.pidfd, host.root_died, taken)
         if self._expected:
             grace = host.policy.recovery_grace
+            self._until = host.clock.now() + grace
             host.log.info("recovering", clients=len(self._expected), jobs=len(host.jobs.by_id))
             host.loop.call_later(grace / 1e9, self._ends)
             for arbiter in host.arbiters.values():
@@ -73,6 +78,7 @@ class Recovery:
             try:
                 process = open_process(client.pid, start=client.start)
             except ProcessGone:
+                host.places.gone_before(client.job, client.owner)
                 host.write("remove_client", client)
                 continue
             alive.add(client.job)
@@ -81,6 +87,7 @@ class Recovery:
                 continue
             key = (client.pid, client.start, client.device)
             self._expected[key] = (process, client.job)
+            self._owners[key] = client.owner
             host.watch(process.pidfd, self._died, key)
         return alive
 
@@ -91,6 +98,18 @@ class Recovery:
     def waits_for(self, job: Job) -> bool:
         """True if a client of this job has not come back."""
         return any(owner == job.id for _, owner in self._expected.values())
+
+    def holds_back(self, job: Job) -> bool:
+        """True while a newcomer of this job should wait for those who know its arena."""
+        return self.waits_for(job) and self.host.clock.now() < self._until
+
+    def owners_of(self, job: Job) -> list[int]:
+        """Numbers in the job's arena of those who have not come back."""
+        return [
+            self._owners[key]
+            for key, (_, owner) in self._expected.items()
+            if owner == job.id and self._owners[key] >= 0
+        ]
 
     def active(self) -> bool:
         """True while some GPU gets no grants for it."""
@@ -113,6 +132,7 @@ class Recovery:
     def _died(self, key: Key) -> None:
         owner = self._expected[key][1]
         self.back(key)
+        self.host.places.gone_before(owner, self._owners[key])
         self.host.write("remove_client", StoredClient(key[0], key[1], owner, key[2]))
         job = self.host.jobs.by_id.get(owner)
         if job is not None:

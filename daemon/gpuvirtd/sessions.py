@@ -17,7 +17,7 @@ from gpuvirtd import failpoints
 from gpuvirtd.identity import Process, ProcessGone, peer_process
 from gpuvirtd.jobs import Member
 from gpuvirtd.log import Logger
-from gpuvirtd.transport import PacketStream
+from gpuvirtd.transport import PacketStream, close_all
 
 if TYPE_CHECKING:
     from gpuvirtd.host import Host
@@ -40,10 +40,13 @@ FROM_CLIENT = (
     messages.Stuck,
     messages.Restored,
     messages.Evicted,
+    messages.Progress,
     messages.Memory,
+    messages.Charge,
     messages.Event,
     messages.Share,
     messages.Fetch,
+    messages.Back,
 )
 
 
@@ -70,6 +73,13 @@ class AlreadyAttached(Refusal):
         )
 
 
+class NotYet(Refusal):
+    """It has to wait until other processes of its job are back, for moments after a restart of the daemon."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(NOT_READY, message)
+
+
 class Session:
     """One connection of one process."""
 
@@ -79,6 +89,7 @@ class Session:
         self.member: Member | None = None
         self.leaving = False
         self._patience = PATIENCE
+        self.handed: list[int] = []  # descriptors that came with its HELLO
         self.asked = False  # it has asked a QUERY: no client, and its end is no news
         self.stream = PacketStream(server.loop, connection, self._packet, self._closed)
         self._deadline: asyncio.TimerHandle | None = server.loop.call_later(
@@ -117,6 +128,12 @@ class Session:
                 self.refuse(refusal)
             else:
                 self.server.loop.call_later(PATIENCE_S, self._packet, packet)
+        except NotYet as reason:
+            self._patience -= 1
+            if self._patience == 0:
+                self.stream.close(str(reason))  # it tries again, for longer than we hold back
+            else:
+                self.server.loop.call_later(PATIENCE_S, self._packet, packet)
         except Refusal as refusal:
             self.refuse(refusal)
         except (ProtocolError, UnexpectedAnswer) as error:
@@ -144,6 +161,7 @@ class Session:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+        self.handed += self.stream.take_descriptors()
         try:
             self.server.host.hello(self, hello)
         except Refusal:
@@ -177,6 +195,8 @@ class Session:
             answer = self.server.host.shares.share(self.member, message, self.stream.take_descriptors())
             if message.request:
                 self.send(answer)
+        elif isinstance(message, messages.Back):
+            self.server.host.places.back(self.member, message)
         elif isinstance(message, messages.Fetch) and message.pid == 0:
             self.send(self.server.host.shares.known(self.member, message, self.stream.take_descriptors()))
         elif isinstance(message, messages.Fetch):
@@ -187,6 +207,8 @@ class Session:
     def _closed(self, reason: str) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+        close_all(self.handed)
+        self.handed = []
         self.server.closed(self, reason)
 
 

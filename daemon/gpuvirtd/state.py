@@ -10,14 +10,14 @@ import json
 import os
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gpuvirt.errors import ConfigError
 from gpuvirtd.identity import boot_id
 
 SCHEMA = 1
-TRIAL = "trial "  # and the job: keys of `meta`
+TRIAL, EXTRA = "trial ", "extra "  # and the job: keys of `meta`, so that the tables stay as they were
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE jobs (
@@ -26,6 +26,13 @@ CREATE TABLE jobs (
 );
 CREATE TABLE clients (
     pid INTEGER NOT NULL, start INTEGER NOT NULL, job TEXT NOT NULL, device TEXT NOT NULL,
+    PRIMARY KEY (pid, start, device)
+);
+"""
+# Apart, so that the tables stay as a daemon of an earlier version knows them.
+OWNERS = """
+CREATE TABLE IF NOT EXISTS owners (
+    pid INTEGER NOT NULL, start INTEGER NOT NULL, device TEXT NOT NULL, owner INTEGER NOT NULL,
     PRIMARY KEY (pid, start, device)
 );
 """
@@ -64,11 +71,21 @@ class StoredJob:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredExtra:
+    """Limits besides --memory, and the place in the line of those that wait to be started."""
+
+    soft: int | None = None
+    reserve: int = 0
+    queued: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoredClient:
     pid: int
     start: int
     job: str
     device: str
+    owner: int = -1  # its number in the arena of its job; -1: not known
 
 
 class State:
@@ -113,6 +130,7 @@ class State:
                 database.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
             elif version != SCHEMA:
                 raise ValueError(f"schema {version}, this daemon knows {SCHEMA}")
+            database.executescript(OWNERS)
             check = database.execute("PRAGMA quick_check").fetchone()[0]
             if check != "ok":
                 raise ValueError(check)
@@ -139,7 +157,9 @@ class State:
             if stored.get("boot", boot) != boot:
                 self._db.execute("DELETE FROM jobs")
                 self._db.execute("DELETE FROM clients")
-                self._db.execute("DELETE FROM meta WHERE key LIKE ?", (TRIAL + "%",))
+                self._db.execute("DELETE FROM owners")
+                for kind in (TRIAL, EXTRA):
+                    self._db.execute("DELETE FROM meta WHERE key LIKE ?", (kind + "%",))
             for key, value in (("generation", str(generation)), ("boot", boot)):
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
         return generation
@@ -157,8 +177,19 @@ class State:
     def put_trial(self, job: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, '1')", (TRIAL + job,))
 
+    def extras(self) -> dict[str, StoredExtra]:
+        """What jobs have besides their row, by job."""
+        rows = self._db.execute("SELECT key, value FROM meta WHERE key LIKE ?", (EXTRA + "%",)).fetchall()
+        return {key.removeprefix(EXTRA): StoredExtra(**json.loads(value)) for key, value in rows}
+
+    def put_extra(self, job: str, extra: StoredExtra) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (EXTRA + job, json.dumps(asdict(extra))))
+
     def clients(self) -> list[StoredClient]:
-        return [StoredClient(*row) for row in self._db.execute("SELECT * FROM clients").fetchall()]
+        rows = self._db.execute(
+            "SELECT pid, start, job, device, ifnull(owner, -1) FROM clients LEFT JOIN owners USING (pid, start, device)"
+        )
+        return [StoredClient(*row) for row in rows.fetchall()]
 
     def put_job(self, job: StoredJob) -> None:
         self._db.execute(
@@ -180,18 +211,30 @@ class State:
     def remove_job(self, job: str) -> None:
         with self._transaction():
             self._db.execute("DELETE FROM jobs WHERE id = ?", (job,))
+            self._db.execute(
+                "DELETE FROM owners WHERE (pid, start, device) IN"
+                " (SELECT pid, start, device FROM clients WHERE job = ?)",
+                (job,),
+            )
             self._db.execute("DELETE FROM clients WHERE job = ?", (job,))
-            self._db.execute("DELETE FROM meta WHERE key = ?", (TRIAL + job,))
+            for kind in (TRIAL, EXTRA):
+                self._db.execute("DELETE FROM meta WHERE key = ?", (kind + job,))
 
     def put_client(self, client: StoredClient) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO clients VALUES (?, ?, ?, ?)", (client.pid, client.start, client.job, client.device)
-        )
+        key = (client.pid, client.start, client.device)
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR REPLACE INTO clients VALUES (?, ?, ?, ?)",
+                (client.pid, client.start, client.job, client.device),
+            )
+            self._db.execute("INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?)", (*key, client.owner))
 
     def remove_client(self, client: StoredClient) -> None:
-        self._db.execute(
-            "DELETE FROM clients WHERE pid = ? AND start = ? AND device = ?", (client.pid, client.start, client.device)
-        )
+        for table in ("clients", "owners"):
+            self._db.execute(
+                f"DELETE FROM {table} WHERE pid = ? AND start = ? AND device = ?",
+                (client.pid, client.start, client.device),
+            )
 
     def _transaction(self) -> _Transaction:
         return _Transaction(self._db)

@@ -88,13 +88,16 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "root_pid": job.root.pid if job.root is not None else None,
         "weight": job.weight,
         "memory": job.memory,
+        "memory_soft": job.soft,
+        "memory_reserve": job.reserve,
+        "queued": host.line.row(job),
         "memory_quota": max(quotas, default=job.memory),
         "charged": sum(client.charged for client in clients),
         "resident": sum(client.resident for client in clients),
         "native": sum(client.native for client in clients),
         "pinned": sum(member.report.pinned_bytes for member in job.members.values()),
         "swapped": sum(client.swapped for client in clients),
-        "arena": sum(member.arena.used for member in job.members.values()),
+        "arena": host.places.arenas.used(job.id),
         "held_s": held / SECOND,
         "alone_s": sum(_alone(contender, now) for _, contender in parts) / SECOND,
         "busy_s": (job.totals["busy_ns"] + sum(member.busy(now) for member in job.members.values())) / SECOND,
@@ -126,6 +129,9 @@ def _alone(contender: Contender, now: int) -> int:
 
 def _state(host: Host, job: Job, parts: list[tuple[Arbiter, Contender]]) -> tuple[str, str]:
     """(state, reason) for people."""
+    place = host.line.place(job)
+    if place is not None:
+        return "queued", f"place {place.position} in line: {place.reason}"
     if host.recovery.waits_for(job):
         return "recovering", "the daemon was restarted; its processes have not attached again yet"
     if not job.members:
@@ -134,7 +140,7 @@ def _state(host: Host, job: Job, parts: list[tuple[Arbiter, Contender]]) -> tupl
         if contender.word is not Word.CLOSED and _busy(job, arbiter):
             return "running", _reason(arbiter, contender)
     for arbiter, contender in parts:
-        if any(client.request is not None for client in contender.clients.values()):
+        if any(client.moving for client in contender.clients.values()):
             return "swapping", _reason(arbiter, contender)
     for arbiter, contender in parts:
         if contender.waiting:
@@ -190,7 +196,7 @@ def _why(host: Host, arbiter: Arbiter, contender: Contender) -> str:
     movers = [
         f"{key}{_which(arbiter, other)}"
         for key, other in gpu.contenders.items()
-        if any(client.request is not None for client in other.clients.values())
+        if any(client.moving for client in other.clients.values())
     ]
     moves = f"; memory moves of {', '.join(movers)}" if movers else ""
     if contender.key == gpu.next:

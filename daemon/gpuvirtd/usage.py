@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpuvirt.arbitration import ledger
 from gpuvirt.control import messages
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import Process
 from gpuvirtd.jobs import Job, Member
-from gpuvirtd.memory.quotas import charged_by_others
+from gpuvirtd.memory import quotas
 from gpuvirtd.namespaces import pid_seen_by
 from gpuvirtd.sessions import INVALID_DEVICE, NOT_PERMITTED, Refusal
 
@@ -54,11 +53,14 @@ def usage_of(host: Host, process: Process, query: messages.Query) -> messages.Us
 
 
 def quota_of(host: Host, job: Job, arbiter: Arbiter) -> int:
-    """Bytes that the job may charge on this GPU: as in its lease page, or as they would be if it attached now."""
+    """Bytes that the job may charge on this GPU: as in its lease page, or as they would be if it attached now.
+
+    Not less than it has: who divides the one by the other means its share of a device.
+    """
+    charged = sum(member.facts.charged for member in job.members.values() if member.arbiter is arbiter)
     if job.id in arbiter.pages:
-        return arbiter.pages[job.id].quota
-    others = charged_by_others(host.jobs, job)
-    return ledger.published_quota(job.memory, arbiter.gpu.capacity, 0, others, host.policy.host_budget)
+        return max(charged, arbiter.pages[job.id].quota)
+    return quotas.quota_of(host.jobs, job, arbiter, host.policy.host_budget).bytes
 
 
 def _entry(member: Member, pid: int, now: int) -> messages.UsageProcess:

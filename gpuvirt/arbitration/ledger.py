@@ -9,6 +9,7 @@ shim cannot move) is reported, lies within the allowance of its client, and is n
 
 from __future__ import annotations
 
+import enum
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -65,17 +66,46 @@ def capacity(total: int, reserve: int, residue: int) -> int:
     return max(0, total - reserve - residue)
 
 
-def published_quota(
-    wanted: int | None, device: int, charged: int, others_charged: int, host_budget: int, native: int = 0
-) -> int:
-    """Bytes that a job may charge in all, as its lease page says.
+class Bound(enum.Enum):
+    """What a quota is bound by."""
 
-    wanted: what --memory said (None: all of the device); device: the capacity. With others on the host the sum of
-    what may have to be swapped stays within the host budget: others_charged is without the fixed memory of the others,
-    and of the job's own bytes `native` are never swapped either. Never below what is charged already: nothing is taken
-    back.
+    LIMIT = "limit"  # --memory
+    DEVICE = "device"  # nobody can have more than the device
+    BUDGET = "budget"  # what the host has room for, if all of it had to be swapped
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """Bytes that a job may charge in all on one GPU, and why not more."""
+
+    bytes: int
+    bound: Bound
+
+
+def quota(
+    wanted: int | None,
+    device: int,
+    charged: int,
+    host_room: int | None = None,
+    here: int = 0,
+    native: int = 0,
+    reserve: int = 0,
+) -> Quota:
+    """What a job may charge on one GPU, as its lease page says.
+
+    wanted: its limit (None: all of the device); device: the capacity; charged: by the job, of that `native` bytes
+    cannot move and need no host memory; host_room: what the budgets leave for it beside what others have and have
+    reserved (None: it is alone, nothing is ever swapped); here: charged by the others on this GPU; reserve: set aside
+    for it.
+
+    What is charged must either fit into the host memory or, with all others of this GPU, on the device. A limit holds
+    as it is, also below what is charged: then nothing new is allocated. The other bounds take nothing back.
     """
-    quota = device if wanted is None else min(wanted, device)
-    if others_charged > 0:
-        quota = min(quota, max(0, host_budget - others_charged) + native)
-    return max(quota, charged)
+    if wanted is not None and wanted <= device:
+        found = Quota(wanted, Bound.LIMIT)
+    else:
+        found = Quota(max(device, charged), Bound.DEVICE)
+    if host_room is None:
+        return found
+    allowed = max(max(0, host_room) + native, device - here, reserve)
+    return found if found.bytes <= max(allowed, charged) else Quota(max(allowed, charged), Bound.BUDGET)

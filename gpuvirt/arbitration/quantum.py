@@ -1,7 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""For how long a lease lasts, and how long an idle holder keeps it."""
+"""For how long a lease lasts, and how long an idle holder keeps it.
+
+A switch costs time in which the GPU computes nothing: from the moment that the last holder has drained until the next
+one may launch. That time, not bytes, is what a lease has to pay for: it lasts so long that what was lost before it is
+at most the configured share of both.
+"""
 
 from __future__ import annotations
+
+FALL = 0.25  # part of the difference by which an expected cost falls towards a smaller one, a switch
+
+
+def expected_cost(expected: int, lost: int) -> int:
+    """What bringing a job in is expected to cost (ns), after it has cost `lost`.
+
+    It rises at once, so that the lease that follows an expensive switch pays for it, and falls step by step: one
+    cheap switch (the others happened to be clean, or idle) does not make the next lease so short that an expensive
+    one cannot be paid.
+    """
+    if lost >= expected:
+        return lost
+    return expected - max(1, int((expected - lost) * FALL))
 
 
 def quantum_ns(base: int, swap_ns: int, swap_share: float, maximum: int) -> int:

@@ -18,6 +18,7 @@ VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphe
     "run": "Start a program that shares the GPUs of this host.",
     "ps": "Which job holds which GPU, who waits and why.",
     "describe": "All that is known of one job, and what of it cannot move.",
+    "limit": "Show or change how much memory a job may have, while it runs.",
     "gpus": "The GPUs of this host, their memory and holders.",
     "metrics": "What the daemon knows, in the text format of Prometheus.",
     "doctor": "Check that gpuvirt works here, with a fix for each fault.",

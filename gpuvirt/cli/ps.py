@@ -15,6 +15,7 @@ _COLOURS = {
     "running": "green",
     "swapping": "cyan",
     "waiting": "yellow",
+    "queued": "yellow",
     "recovering": "yellow",
     "new": "dim",
     "idle": "dim",

@@ -36,6 +36,8 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
 @click.command("run", context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
 @click.option("--name", metavar="NAME", help="Name of the job in `gpuvirt ps`. Default: the program's.")
 @click.option("--memory", metavar="SIZE", help="Device memory that the job may allocate in all, for example 20G.")
+@click.option("--memory-soft", metavar="SIZE", help="What it has on the device beyond this is swapped first.")
+@click.option("--memory-reserve", metavar="SIZE", help="Set aside for it, so that it can always allocate so much.")
 @click.option(
     "--weight",
     metavar="N",
@@ -45,23 +47,36 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
     help="GPU time in proportion to other jobs: 2 gets twice as much as 1.",
 )
 @click.option("--unmanaged-ok", is_flag=True, help="Run the program even if gpuvirt cannot govern it.")
-@click.option("-q", "--quiet", is_flag=True, help="No note when the program made no CUDA call.")
+@click.option("--no-wait", is_flag=True, help="Fail (exit code 75) where the job would have to wait in line.")
+@click.option("-q", "--quiet", is_flag=True, help="No notes: no CUDA call was made, the job waits in line.")
 @click.argument("words", metavar="[--] COMMAND...", nargs=-1, type=click.UNPROCESSED)
 def command(
-    name: str | None, memory: str | None, weight: int, unmanaged_ok: bool, quiet: bool, words: tuple[str, ...]
+    name: str | None,
+    memory: str | None,
+    memory_soft: str | None,
+    memory_reserve: str | None,
+    weight: int,
+    unmanaged_ok: bool,
+    no_wait: bool,
+    quiet: bool,
+    words: tuple[str, ...],
 ) -> int:
     """Start COMMAND as a job that shares the GPUs of this host with the others.
 
     The program is not changed: its CUDA calls meet gpuvirt's shim in place of the driver. Exit code: the program's own;
     126 or 127 when it cannot be executed or found, 2 for wrong usage, 1 when gpuvirt cannot govern it.
+
+    While the host has no memory for what the job declares it waits in line and says so on standard error; Ctrl-C leaves
+    the line.
     """
     if not words:
         raise UsageError("no command given", "write for example 'gpuvirt run -- python train.py'")
-    limit = None if memory is None else parse_size(memory)
+    sizes = {"memory": memory, "soft": memory_soft, "reserve": memory_reserve}
+    given = {key: parse_size(text) for key, text in sizes.items() if text is not None}
     job = _valid_name(name) if name is not None else name_of(words)
     try:
         try:
-            return _run_governed(job, limit, weight, words, quiet)
+            return _run_governed(job, {"memory": None, "weight": weight, **given}, words, not no_wait, quiet)
         except (DaemonUnavailable, AttachError) as error:
             if not unmanaged_ok:
                 raise
@@ -114,13 +129,15 @@ def _run_ungoverned(words: tuple[str, ...], error: GpuvirtError) -> NoReturn:
     replace_by(program, words, environment.inherited())
 
 
-def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, ...], quiet: bool) -> int:
+def _run_governed(name: str, wishes: dict[str, int | None], words: tuple[str, ...], wait: bool, quiet: bool) -> int:
     program = find(words[0], os.environ)
     _check_early(words)
     client = connection.connect()
-    answer = client.call("create_job", name=name, memory=memory, weight=weight, command=_shown(words), pid=os.getpid())
+    answer = client.call("create_job", name=name, command=_shown(words), pid=os.getpid(), wait=True, **wishes)
     job = str(answer.get("job", ""))
     try:
+        if answer.get("queued") is not None:
+            _wait_in_line(client, job, answer["queued"], wait, quiet)
         attachment = attachment_of(answer)
         check(words, os.environ, attachment.preload, Identity.of_this_process())
         _check_links(attachment)
@@ -134,6 +151,15 @@ def _run_governed(name: str, memory: int | None, weight: int, words: tuple[str, 
         sys.stderr.write(f"gpuvirt run: note: '{words[0]}' made no CUDA call\n")
     end_job(client, job, os.waitstatus_to_exitcode(status))
     return end_like(status)
+
+
+def _wait_in_line(client: AdminClient, job: str, queued: dict[str, Any], wait: bool, quiet: bool) -> None:
+    from gpuvirt.cli import line
+
+    if not wait:
+        where = line.place(int(queued.get("position", 1)), queued)
+        raise line.WouldWait(f"the job would have to wait in line, {where}", "leave out --no-wait")
+    line.wait_in_line(client, job, queued, quiet)
 
 
 def _check_early(words: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cffi
 
-HEADERS = ("gpuvirt/control_block.h", "gpuvirt/messages.h")
+HEADERS = ("gpuvirt/control_block.h", "gpuvirt/messages.h", "gpuvirt/store.h")
 OPERATIONS = """
 static inline uint32_t gv_lease_epoch(uint32_t word);
 static inline uint32_t gv_lease_state(uint32_t word);
@@ -25,6 +25,9 @@ static inline void gv_store64(uint64_t *field, uint64_t value);
 static inline int gv_futex_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 static inline int gv_futex_wake_all(uint32_t *word);
 static inline uint64_t gv_now_ns(void);
+static inline int gv_store_layout(uint64_t file_bytes, uint32_t segment_slots, struct gv_store_layout *layout);
+static inline int gv_store_first(uint64_t file_bytes, uint32_t segment_slots, uint32_t flags, const uint8_t *key,
+                                 struct gv_store *header);
 """
 
 
@@ -43,7 +46,7 @@ def main() -> None:
     builder.cdef(definitions(options.include))
     builder.cdef(OPERATIONS.replace("static inline ", ""))
     builder.cdef("#define GV_HEADER_VERSION ...")  # CUDA_VERSION of the headers that the shim was built from
-    headers = '#include "gpuvirt/control_block_ops.h"\n#include "header_version.h"\n'
+    headers = '#include "gpuvirt/control_block_ops.h"\n#include "gpuvirt/store_ops.h"\n#include "header_version.h"\n'
     builder.set_source("gpuvirt.control._control_block", headers)
     builder.emit_c_code(str(options.output))
 

@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "arena.h"
 #include "gate.h"
 #include "real_driver.h"
 #include "settled.h"
 #include "sharing.h"
+#include "swap.h"
 
 static void *names; /* tree of struct gv_block by name */
 
@@ -71,8 +71,9 @@ struct gv_block *gv_block_create(uint64_t bytes, uint64_t grain, const CUmemAllo
     pthread_mutex_lock(&gv_memory.lock);
     int fits = may_charge(bytes);
     if (!fits) {
+        const uint64_t charged = gv_memory_charged() + bytes;
         pthread_mutex_unlock(&gv_memory.lock);
-        const int again = gv_memory_quota_settled();
+        const int again = gv_memory_ask(charged);
         pthread_mutex_lock(&gv_memory.lock);
         fits = again && may_charge(bytes);
     }
@@ -172,8 +173,7 @@ void gv_block_destroy(struct gv_block *block)
     if (kept)
         gv_memory.kept_bytes -= block->bytes;
     pthread_mutex_unlock(&gv_memory.lock);
-    if (block->piece.place != 0)
-        gv_arena_drop(block->piece.place - 1);
+    gv_swap_forget(&block->piece);
     if (kept)
         gv_fixed_uncount(GV_FIXED_EXPORTED, block->bytes);
     if (block->exported >= 0) {

@@ -7,14 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "arena.h"
 #include "capture.h"
-#include "contexts.h"
 #include "fixed.h"
 #include "gate.h"
 #include "memory.h"
 #include "real_driver.h"
 #include "sharing.h"
+#include "swap.h"
 
 /* --- physical handles ----------------------------------------------------------------------------------------------------- */
 
@@ -147,11 +146,7 @@ static int next_unused(uint64_t *next, uint64_t last, enum release how, uint64_t
         struct gv_piece *const extent = &gv_memory.extents[*next];
         if (extent->live != 0 || extent->moving)
             continue;
-        if (extent->place != 0) {
-            gv_arena_drop(extent->place - 1);
-            extent->place = 0;
-            extent->saved = 0;
-        }
+        gv_swap_forget(extent);
         if (!extent->kept && (!extent->mapped || how == KEPT_ONLY))
             continue;
         *index = *next;
@@ -216,13 +211,6 @@ void gv_extents_release_all_unused(void)
     const int saved = errno; /* in a call that gives work to the GPU */
     release_all_unused(FOR_REUSE);
     errno = saved;
-}
-
-void gv_extents_quiet(void)
-{
-    release_all_unused(FOR_REUSE);
-    if (gv_contexts_enter() == CUDA_SUCCESS)
-        gv_arena_sweep();
 }
 
 uint64_t gv_extents_release_cached(uint64_t bytes_wanted)

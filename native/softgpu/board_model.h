@@ -25,7 +25,8 @@ enum { GV_LINK_BUCKETS = 64 };
 /* Traffic of one direction. All (atomic). */
 struct gv_board_link {
     uint64_t bytes;
-    uint64_t busy_ns; /* of the model */
+    uint64_t busy_ns;       /* of the model */
+    uint64_t felt_until_ns; /* the other direction is slower until then */
     struct {
         uint64_t number; /* monotonic time / GV_BOARD_BUCKET_NS */
         uint64_t bytes;

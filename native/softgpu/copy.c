@@ -29,7 +29,7 @@ static void count(int device, enum gv_direction direction, uint64_t bytes)
 
 static const char *const places[] = {"copy.to_device", "copy.from_device", "copy.on_device"}; /* by direction */
 
-/* `arrival`: of the copy's last chunk on the modelled link, 0: none yet. The copy waits when it is well ahead of the link. */
+/* `arrival`: of the last chunk on the modelled link that this one follows, 0: none. The copy waits when it is well ahead. */
 static CUresult move_row(const struct gv_copy *copy, int device, uint8_t *to, const uint8_t *from, size_t bytes,
                          uint64_t *arrival)
 {
@@ -60,7 +60,8 @@ static uint64_t span(const struct gv_copy *copy, size_t pitch, size_t slice)
     return copy->width + (copy->height - 1) * pitch + (copy->depth - 1) * slice;
 }
 
-static CUresult perform(const struct gv_copy *copy, struct gv_context *context)
+/* `after`: when the copy before it arrived, if this one was queued behind it; else 0. */
+static CUresult perform(const struct gv_copy *copy, struct gv_context *context, uint64_t after)
 {
     struct gv_fault_frame frame;
     const uintptr_t to = (uintptr_t)copy->to, from = (uintptr_t)copy->from;
@@ -71,12 +72,14 @@ static CUresult perform(const struct gv_copy *copy, struct gv_context *context)
             frame.also_high = from + span(copy, copy->from_pitch, copy->from_slice);
         }
         CUresult result = CUDA_SUCCESS;
-        uint64_t arrival = 0;
+        uint64_t arrival = after;
         for (size_t z = 0; z < copy->depth && result == CUDA_SUCCESS; z++)
             for (size_t y = 0; y < copy->height && result == CUDA_SUCCESS; y++)
                 result = move_row(copy, context->device, copy->to + z * copy->to_slice + y * copy->to_pitch,
                                   copy->from + z * copy->from_slice + y * copy->from_pitch, copy->width, &arrival);
-        gv_model_sleep_until(arrival);
+        if (arrival != after)
+            gv_model_sleep_until(arrival);
+        gv_model_link_leave(copy->direction <= GV_FROM_DEVICE ? arrival : 0);
         gv_fault_leave(&frame);
         count(context->device, copy->direction, copy->width * copy->height * copy->depth);
         return result;
@@ -132,7 +135,7 @@ struct copy_operation {
 
 static CUresult run_copy(struct gv_operation *operation, struct gv_stream *stream)
 {
-    return perform(&((struct copy_operation *)operation)->copy, stream->context);
+    return perform(&((struct copy_operation *)operation)->copy, stream->context, gv_model_link_last());
 }
 
 static void drop_copy(struct gv_operation *operation) { free(((struct copy_operation *)operation)->copy.staging); }
@@ -214,7 +217,7 @@ static CUresult copy_here(const struct gv_copy *copy, struct gv_stream *stream)
     gv_after_wait();
     GV_TRY(gv_context_state(context));
     GV_TRY(gv_watch(GV_WATCH_RUN));
-    const CUresult result = perform(copy, context);
+    const CUresult result = perform(copy, context, 0);
     if (result != CUDA_SUCCESS)
         gv_context_fail(context, result);
     return result;

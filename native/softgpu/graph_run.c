@@ -6,6 +6,7 @@
  */
 #include "graph_plan.h"
 #include "launch.h"
+#include "model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +73,7 @@ static void run_node(const struct gv_plan_node *node, struct gv_stream *stream, 
     struct gv_context *context = work->context;
     if (work->context_id != context->id || (!work->kind->always && gv_context_state(context) != CUDA_SUCCESS))
         return;
+    gv_model_link_leave(0);
     const CUresult result = work->kind->run(work, context == stream->context ? stream : context->legacy);
     if (result != CUDA_SUCCESS)
         gv_context_fail(context, result);

@@ -35,9 +35,13 @@ bool gv_model_runs(const char *ptx, char *why, size_t room);
 bool gv_model_keep(int device, uint64_t *bytes);
 void gv_model_give_up(int device, uint64_t bytes);
 
-/* The link: takes a place for a chunk behind those of all processes; returns when it will have arrived, 0: no model. When the
- * last one on the link was the copy's own chunk (`own_last`), the next follows it without a gap, however late we woke up. */
-uint64_t gv_model_link(int device, int direction, bool pageable, uint64_t bytes, uint64_t own_last);
+/* The link: takes a place for a chunk behind those of all processes; returns when it will have arrived, 0: no model. A copy
+ * engine starts what is queued at once: a chunk that waited behind another follows the arrival of that one (`after`; 0: it
+ * comes now), however late the thread that plays the engine woke up. */
+uint64_t gv_model_link(int device, int direction, bool pageable, uint64_t bytes, uint64_t after);
+/* The same from one copy of a stream to the next: when the calling thread's last copy arrived, if nothing came between. */
+uint64_t gv_model_link_last(void);
+void gv_model_link_leave(uint64_t arrival); /* 0: something came between */
 void gv_model_sleep_until(uint64_t end_ns);
 
 #endif

@@ -7,6 +7,7 @@
 #include "engine.h"
 #include "launch.h"
 #include "memory.h"
+#include "model.h"
 #include "watch.h"
 
 #include <stdlib.h>
@@ -52,12 +53,17 @@ void gv_operation_release(struct gv_operation *operation)
     free(operation);
 }
 
-static void wait_dependencies(struct gv_operation *operation)
+/* Returns whether there was anything to wait for. */
+static bool wait_dependencies(struct gv_operation *operation)
 {
     const struct gv_dependency *list = operation->dependency_count == 1 ? &operation->first : operation->dependencies;
-    for (uint32_t i = 0; i < operation->dependency_count; i++)
+    bool waited = false;
+    for (uint32_t i = 0; i < operation->dependency_count; i++) {
+        waited |= !gv_gauge_reached(list[i].gauge, list[i].value);
         gv_gauge_wait(list[i].gauge, list[i].value);
+    }
     free(operation->dependencies);
+    return waited;
 }
 
 static void unlink_stream(struct gv_stream *stream)
@@ -72,9 +78,15 @@ static void unlink_stream(struct gv_stream *stream)
     pthread_mutex_unlock(&context->lock);
 }
 
+static uint64_t submitted(const struct gv_stream *stream)
+{
+    return atomic_load_explicit(&stream->submitted.value, memory_order_acquire);
+}
+
 static void *stream_thread(void *argument)
 {
     struct gv_stream *stream = argument;
+    bool queued = false; /* behind the operation before it, when that ended */
     for (uint64_t number = atomic_load(&stream->completed.value) + 1;; number++) {
         gv_gauge_wait(&stream->submitted, number);
         pthread_mutex_lock(&stream->lock);
@@ -83,7 +95,8 @@ static void *stream_thread(void *argument)
         if (stream->head == NULL)
             stream->tail = &stream->head;
         pthread_mutex_unlock(&stream->lock);
-        wait_dependencies(operation);
+        if (wait_dependencies(operation) || !queued)
+            gv_model_link_leave(0);
         const bool closing = operation->kind == &closing_kind;
         struct gv_context *context = stream->context;
         if (operation->kind->always || atomic_load_explicit(&context->error, memory_order_acquire) == CUDA_SUCCESS) {
@@ -95,6 +108,10 @@ static void *stream_thread(void *argument)
         } else {
             gv_engine_abandon(context->device, context); /* kept for the kernel that is skipped */
         }
+        const CUgraphNodeType node = operation->kind->node;
+        if (node != CU_GRAPH_NODE_TYPE_MEMCPY && node != CU_GRAPH_NODE_TYPE_EVENT_RECORD)
+            gv_model_link_leave(0); /* it may have taken time */
+        queued = submitted(stream) > number;
         if (closing)
             unlink_stream(stream); /* before the last number: who waits for all streams need not look again */
         gv_gauge_advance(&stream->completed, number);
@@ -144,11 +161,6 @@ static bool has_streams(const struct gv_context *context)
 }
 
 static bool is_blocking(const struct gv_stream *stream) { return !(stream->flags & CU_STREAM_NON_BLOCKING); }
-
-static uint64_t submitted(const struct gv_stream *stream)
-{
-    return atomic_load_explicit(&stream->submitted.value, memory_order_acquire);
-}
 
 bool gv_stream_idle(struct gv_stream *stream)
 {

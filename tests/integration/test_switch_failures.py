@@ -10,25 +10,26 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.host import MIB, host
+from support.host import MIB, Program, host
 from support.swapping import LIMIT, Rig, Swapper
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = '[time]\nquantum = "5ms"\nswap_share = 1.0\nrecovery_grace = "1s"'
 POINTS = re.findall(r'^    X\([A-Z_]+, "(\w+)"\)', (ROOT / "native/shim/failpoints.h").read_text(), re.M)
 DAEMON_POINTS = re.findall(r'^    [A-Z_]+ = "(\w+)"$', (ROOT / "daemon/gpuvirtd/failpoints.py").read_text(), re.M)
+SIZE = 24  # MiB of each job: each piece of another kind
 ACTIONS = ("fail", "kill", "stall=150", "stop")
 
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    """64 MiB of device memory; nothing may be left of all that failed in this file."""
-    with host(64 * MIB, settings=QUICK) as machine:
+    """32 MiB of device memory; nothing may be left of all that failed in this file."""
+    with host(32 * MIB, settings=QUICK) as machine:
         made = Rig(machine)
         try:
             yield made
@@ -43,9 +44,19 @@ def rig() -> Iterator[Rig]:
 @pytest.fixture(scope="module")
 def healthy(rig: Rig) -> Swapper:
     """A job that runs through all of this file."""
-    job = rig.start("healthy", 40)
+    job = rig.start("healthy", SIZE)
     job.program.wait_for("step 1", LIMIT)
     return job
+
+
+@pytest.fixture
+def start(rig: Rig) -> Iterator[Callable[..., Swapper]]:
+    """Starts jobs of one test: whatever is still running after it is in nobody's way."""
+    before = len(rig.jobs)
+    yield lambda name, **extra: rig.start(name, SIZE, **extra)
+    for job in rig.jobs[before:]:
+        if job.program.running:
+            job.program.stop()
 
 
 def hit(job: Swapper, point: str) -> None:
@@ -54,8 +65,8 @@ def hit(job: Swapper, point: str) -> None:
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("point", POINTS)
-def test_a_client_fails(rig: Rig, healthy: Swapper, point: str, action: str) -> None:
-    victim = rig.start("victim", 40, GPUVIRT_FAILPOINTS=f"{point}:{action}")
+def test_a_client_fails(rig: Rig, healthy: Swapper, start: Callable[..., Swapper], point: str, action: str) -> None:
+    victim = start("victim", GPUVIRT_FAILPOINTS=f"{point}:{action}")
     hit(victim, point)
     if action == "kill":
         assert victim.program.wait(LIMIT) != 0
@@ -68,3 +79,81 @@ def test_a_client_fails(rig: Rig, healthy: Swapper, point: str, action: str) -> 
     rig.accounts()
     if action != "kill":
         victim.finish()
+
+
+# ---- the daemon
+
+
+@pytest.fixture(scope="module")
+def pair(rig: Rig, healthy: Swapper) -> tuple[Swapper, Swapper]:
+    """Two jobs that outlive every daemon of this file."""
+    other = rig.start("other", SIZE)
+    other.program.wait_for("step 1", LIMIT)
+    return healthy, other
+
+
+def restart(rig: Rig, failpoints: str = "") -> Program:
+    """Kills the daemon and starts another, which may fail before it has answered anybody."""
+    daemon = rig.machine.daemon
+    assert daemon is not None
+    daemon.kill()
+    daemon.wait()
+    return rig.machine.start_daemon(wait=not failpoints, GPUVIRT_FAILPOINTS=failpoints)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("point", DAEMON_POINTS)
+def test_the_daemon_fails(rig: Rig, pair: tuple[Swapper, Swapper], point: str, action: str) -> None:
+    # Not at the first time, which is at the moment that both come back; but there is only one WELCOME for each.
+    daemon = restart(rig, f"{point}:{action}:{1 if point == 'welcome_sent' else 3}")
+    daemon.wait_for(f"failpoint {point}", LIMIT)
+    if action == "kill":
+        daemon.wait(LIMIT)
+        restart(rig)
+    elif action == "stop":
+        time.sleep(0.1)
+        daemon.kill(signal.SIGCONT)
+    for job in pair:
+        job.advances()
+    rig.accounts()
+
+
+# ---- the driver
+
+
+@pytest.mark.parametrize(
+    ("rule", "acted"),
+    [
+        ("cuMemCreate:*:OUT_OF_MEMORY", 3),
+        ("cuMemMap:*:OUT_OF_MEMORY", 3),
+        ("cuMemSetAccess:*:OUT_OF_MEMORY", 3),
+        ("cuMemSetAccess:*:INVALID_VALUE", 3),
+        ("cuMemcpyHtoD*Async*:*:UNKNOWN", 3),
+        ("cuMemcpyDtoH*Async*:*:UNKNOWN", 3),
+        ("cuMemHostRegister*:*:OUT_OF_MEMORY", 1),
+        ("cuEventRecord*:*:UNKNOWN", 3),
+        ("cuEventSynchronize:*:UNKNOWN", 3),
+        ("cuStreamSynchronize:*:UNKNOWN", 3),
+        ("copy.to_device:*:rate=100M", 2),
+        ("copy.from_device:*:rate=100M", 2),
+        ("cuMemMap:*:delay=20ms", 5),
+        ("cuMemUnmap:*:delay=20ms", 5),
+    ],
+)
+def test_the_driver_fails_for_a_while(
+    rig: Rig, healthy: Swapper, start: Callable[..., Swapper], rule: str, acted: int
+) -> None:
+    """Again and again, to one of two jobs; whatever it was, afterwards both go on with all their words."""
+    if "HostRegister" in rule:
+        victim = start("victim", GPUVIRT_SOFTGPU_FAULTS=rule)  # the arena is pinned early
+        victim.program.wait_for("step 3", LIMIT)
+    else:
+        victim = start("victim")
+        victim.program.wait_for("step 1", LIMIT)
+        with rig.broken(rule, job=victim, acted=acted):
+            before = victim.steps + healthy.steps
+            rig.machine.until(lambda: victim.steps + healthy.steps > before, "one of both to go on", LIMIT)
+    healthy.advances()
+    victim.advances()
+    rig.accounts()
+    victim.finish()

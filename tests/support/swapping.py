@@ -8,17 +8,32 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gpuvirt import paths
 from support.host import Host, Program
 from support.native import build
 
-USED = """
+# One process that looks at the board and changes its faults, so that a question costs no start of Python.
+BOARD = """
 import sys, pynvml as n
+from pathlib import Path
+from gpuvirt.cli.softgpu_fault import FaultBoard
 n.nvmlInit()
+board = FaultBoard(Path(sys.argv[1]), Path(sys.argv[2]))
 for line in sys.stdin:
-    print(n.nvmlDeviceGetMemoryInfo(n.nvmlDeviceGetHandleByIndex(0)).used, flush=True)
+    verb, _, rest = line.strip().partition(" ")
+    if verb == "used":
+        answer = n.nvmlDeviceGetMemoryInfo(n.nvmlDeviceGetHandleByIndex(0)).used
+    elif verb == "add":
+        answer = board.add(rest)
+    elif verb == "clear":
+        answer = board.clear()
+    else:
+        answer = sum(rule["acted"] for rule in board.rules())
+    print(answer, flush=True)
 """
 LIMIT = 20.0  # seconds in which anything must have happened; a quiet machine needs a tenth
 
@@ -29,13 +44,16 @@ class Swapper:
     def __init__(self, machine: Host, name: str, mebibytes: int, **extra: str) -> None:
         program = build("") / "tests" / "shim" / "swapper"
         self.machine, self.name = machine, name
+        self._pid = 0
         seed = str(sum(name.encode()) % 1000)
         self.program: Program = machine.run(str(program), str(mebibytes), seed, name=name, **extra)
 
     @property
     def pid(self) -> int:
         """Of the process itself, below `gpuvirt run`."""
-        return self.program.child_pid()
+        if self._pid == 0:
+            self._pid = self.program.child_pid()
+        return self._pid
 
     @property
     def steps(self) -> int:
@@ -70,8 +88,9 @@ class Rig:
         self.machine = machine
         self.jobs: list[Swapper] = []
         self._count = 0
-        self._used = subprocess.Popen(
-            [sys.executable, "-c", USED],
+        library = paths.library("softgpu/libnvidia-ml.so.1")
+        self._board = subprocess.Popen(
+            [sys.executable, "-c", BOARD, str(machine.board), str(library)],
             env=machine.environ(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -79,8 +98,8 @@ class Rig:
         )
 
     def close(self) -> None:
-        self._used.kill()
-        self._used.wait()
+        self._board.kill()
+        self._board.wait()
 
     def start(self, name: str, mebibytes: int, **extra: str) -> Swapper:
         """A job under a name of its own."""
@@ -91,9 +110,23 @@ class Rig:
 
     def device_used(self) -> int:
         """Bytes in use on the soft GPU, as its own NVML says now."""
-        assert self._used.stdin is not None and self._used.stdout is not None
-        print(file=self._used.stdin, flush=True)
-        return int(self._used.stdout.readline())
+        return self._ask("used")
+
+    def _ask(self, line: str) -> int:
+        assert self._board.stdin is not None and self._board.stdout is not None
+        print(line, file=self._board.stdin, flush=True)
+        return int(self._board.stdout.readline())
+
+    @contextlib.contextmanager
+    def broken(self, *rules: str, job: Swapper, acted: int = 1) -> Iterator[None]:
+        """The driver does to one job what the rules say (gpuvirt soft-gpu fault), `acted` times at least in all."""
+        for rule in rules:
+            self._ask(f"add {rule}:pid={job.pid}")
+        try:
+            self.machine.until(lambda: self._ask("acted") >= acted, f"{', '.join(rules)} to act {acted} times", LIMIT)
+            yield
+        finally:
+            self._ask("clear")
 
     def arena_bytes(self) -> int:
         """Host memory in the unnamed files that the daemon holds open: arenas."""

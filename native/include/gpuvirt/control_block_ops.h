@@ -24,7 +24,7 @@ _Static_assert(sizeof(struct gv_client) == 464 && offsetof(struct gv_client, dra
 _Static_assert(offsetof(struct gv_client, charged_bytes) == 56 && offsetof(struct gv_client, fixed) == 128,
                "client page layout");
 _Static_assert(sizeof(struct gv_message_header) == 8, "message layout");
-_Static_assert(sizeof(struct gv_hello) == 144 && sizeof(struct gv_welcome) == 48, "message layout");
+_Static_assert(sizeof(struct gv_hello) == 152 && sizeof(struct gv_welcome) == 48, "message layout");
 _Static_assert(sizeof(struct gv_refused) == 208 && sizeof(struct gv_moved) == 112, "message layout");
 _Static_assert(sizeof(struct gv_usage_process) == 56 && sizeof(struct gv_query) == 88, "message layout");
 _Static_assert(sizeof(struct gv_usage) == 40 + 56 * GV_USAGE_PROCESSES, "message layout");

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "peer.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -8,8 +9,9 @@
 #include <sys/un.h>
 
 #include "../check.h"
+#include "gpuvirt/store_ops.h"
 
-enum { ARENA_BYTES = 64 << 20, HEARD_MAX = 128 };
+enum { ARENA_BYTES = 66 << 20, SEGMENT_SLOTS = 2, HEARD_MAX = 128 };
 
 static struct gv_lease *lease;
 static struct gv_client *client;
@@ -50,6 +52,19 @@ static void say(uint16_t type, void *message, uint16_t size, const int *descript
 
 static void remove_socket(void) { unlink(address.sun_path); }
 
+static void give_host_memory(const struct gv_back *asked)
+{
+    struct gv_store_layout layout;
+    CHECK_EQUAL(gv_store_layout(ARENA_BYTES, SEGMENT_SLOTS, &layout), 0);
+    const uint64_t bytes = asked->count * layout.segment_bytes;
+    const int error =
+        posix_fallocate(pages[2], (off_t)(layout.data_at + asked->segment * layout.segment_bytes), (off_t)bytes);
+    struct gv_backed answer = {.request = asked->request,
+                               .status = error == 0 ? 0 : 2, /* CUDA_ERROR_OUT_OF_MEMORY */
+                               .missing = error == 0 ? 0 : bytes};
+    say(GV_BACKED, &answer, sizeof answer, NULL, 0);
+}
+
 static void *serve(void *unused)
 {
     (void)unused;
@@ -61,6 +76,7 @@ static void *serve(void *unused)
         struct gv_message_header header;
         struct gv_hello hello;
         struct gv_drained drained;
+        struct gv_back back;
         uint8_t bytes[1024];
     } packet;
     while (recv(handle, &packet, sizeof packet, 0) > 0) {
@@ -75,6 +91,8 @@ static void *serve(void *unused)
             lease->quota_bytes = packet.hello.device_total;
             say(GV_WELCOME, &welcome, sizeof welcome, pages, 3);
         }
+        if (packet.header.type == GV_BACK)
+            give_host_memory(&packet.back);
         if (packet.header.type == GV_DRAINED) {
             gv_store32(&drained, packet.drained.epoch + 1);
             gv_futex_wake_all(&drained);
@@ -88,7 +106,10 @@ void peer_start(void)
     pthread_t thread;
     lease = new_page("test-lease", &pages[0], GV_PAGE_BYTES);
     client = new_page("test-client", &pages[1], GV_PAGE_BYTES);
-    munmap(new_page("test-arena", &pages[2], ARENA_BYTES), GV_PAGE_BYTES);
+    struct gv_store *const store = new_page("test-arena", &pages[2], ARENA_BYTES);
+    CHECK_EQUAL(gv_store_first(ARENA_BYTES, SEGMENT_SLOTS, 0, (const uint8_t[GV_STORE_KEY_BYTES]){1}, store), 0);
+    store->alive[0] = 1;
+    munmap(store, GV_PAGE_BYTES);
     *lease = (struct gv_lease){
         .magic = GV_LEASE_MAGIC, .version = GV_PAGE_VERSION, .size = sizeof *lease, .generation = 1, .clients = 1};
     *client = (struct gv_client){.magic = GV_CLIENT_MAGIC, .version = GV_PAGE_VERSION, .size = sizeof *client};

@@ -14,7 +14,6 @@ from gpuvirt.errors import ConfigError, DriverUnavailable
 from gpuvirtd.devices import driver
 from gpuvirtd.devices.inventory import Device, select, uuid_bytes
 from gpuvirtd.devices.nvml import NvmlInventory, Worker
-from gpuvirtd.memory.arenas import Arena, arena_size, host_memory
 
 DEVICES = [Device(index, f"GPU-{uuid.UUID(int=index + 5)}", "x", 1 << 30) for index in range(3)]
 
@@ -109,20 +108,3 @@ def test_library_that_is_none(tmp_path):
         inventory.close()
 
     asyncio.run(scene())
-
-
-def test_arena_is_sparse_and_nameless():
-    arena = Arena(1 << 40)
-    assert (arena.used, arena.size) == (0, 1 << 40)
-    moved = arena.moved()
-    arena.close()
-    assert moved.used == 0
-    moved.close()
-    assert moved.used == 0
-
-
-def test_size_of_an_arena():
-    assert arena_size(10 << 30, 1 << 30) == 4 << 30
-    assert arena_size(3 << 30, 1 << 30) == 3 << 30
-    assert arena_size(0, 1 << 30) == 1 << 20
-    assert host_memory() > 0

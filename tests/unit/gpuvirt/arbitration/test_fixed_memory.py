@@ -7,7 +7,7 @@ from scene import Scene, sends
 
 from gpuvirt.arbitration import events
 from gpuvirt.arbitration.facts import Client, Move
-from gpuvirt.arbitration.ledger import published_quota
+from gpuvirt.arbitration.ledger import quota
 
 
 def client_of(scene: Scene, number: int) -> Client:
@@ -27,7 +27,7 @@ def test_only_the_movable_part_is_evicted() -> None:
     b = scene.attach("b")
     scene.want(b, 60)
     scene.later_at_wake()
-    assert sends(scene.drained(a)) == [(a, Move.EVICT, 40)]
+    assert sends(scene.drained(a)) == [(a, Move.EVICT, 40), (b, Move.RESTORE, 60)]
     assert client_of(scene, a).native == 30
     scene.moved(a)
     assert sends(scene.decide()) == []
@@ -96,5 +96,5 @@ def test_nobody_has_more_fixed_memory_than_it_may_have_at_all() -> None:
 
 
 def test_fixed_memory_needs_no_host_memory() -> None:
-    assert published_quota(None, 100, 0, 30, 60) == 30
-    assert published_quota(None, 100, 20, 30, 60, native=20) == 50
+    assert quota(None, 100, 0, host_room=30, here=80).bytes == 30
+    assert quota(None, 100, 20, host_room=30, here=80, native=20).bytes == 50

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuvirt.arbitration.facts import Client, Contender, Gpu
-from gpuvirt.arbitration.ledger import Residue, capacity, fits, free, promised, published_quota
+from gpuvirt.arbitration.ledger import Bound, Quota, Residue, capacity, fits, free, promised, quota
 
 GIB = 1 << 30
 sizes = st.integers(0, 1 << 40)
@@ -54,22 +54,42 @@ def test_residue_without_clients_is_believed_at_once() -> None:
 
 
 def test_quota_is_what_was_asked_for_within_the_device() -> None:
-    assert published_quota(None, 80 * GIB, 0, 0, GIB) == 80 * GIB
-    assert published_quota(20 * GIB, 80 * GIB, 0, 0, GIB) == 20 * GIB
-    assert published_quota(200 * GIB, 80 * GIB, 0, 0, GIB) == 80 * GIB
+    assert quota(None, 80 * GIB, 0) == Quota(80 * GIB, Bound.DEVICE)
+    assert quota(20 * GIB, 80 * GIB, 0) == Quota(20 * GIB, Bound.LIMIT)
+    assert quota(200 * GIB, 80 * GIB, 0) == Quota(80 * GIB, Bound.DEVICE)
 
 
-def test_quota_stays_within_the_host_budget_when_others_are_there() -> None:
-    assert published_quota(None, 80 * GIB, 0, 40 * GIB, 100 * GIB) == 60 * GIB
-    assert published_quota(None, 80 * GIB, 0, 140 * GIB, 100 * GIB) == 0
+def test_quota_stays_within_the_host_memory_when_others_are_there() -> None:
+    assert quota(None, 80 * GIB, 0, host_room=60 * GIB, here=40 * GIB) == Quota(60 * GIB, Bound.BUDGET)
+    assert quota(None, 80 * GIB, 0, host_room=-40 * GIB, here=140 * GIB) == Quota(0, Bound.BUDGET)
+    assert quota(10 * GIB, 80 * GIB, 0, host_room=60 * GIB, here=40 * GIB) == Quota(10 * GIB, Bound.LIMIT)
 
 
-@given(wanted=st.none() | sizes, device=sizes, charged=sizes, others=sizes, budget=sizes)
-def test_quota_never_takes_back_what_is_charged(
-    wanted: int | None, device: int, charged: int, others: int, budget: int
+def test_what_fits_on_the_device_beside_the_others_needs_no_host_memory() -> None:
+    assert quota(None, 80 * GIB, 0, host_room=0, here=30 * GIB) == Quota(50 * GIB, Bound.BUDGET)
+    assert quota(None, 80 * GIB, 0, host_room=60 * GIB, here=0).bound is Bound.DEVICE
+
+
+def test_a_lowered_limit_holds_below_what_is_charged_and_other_bounds_do_not() -> None:
+    assert quota(5 * GIB, 80 * GIB, 9 * GIB) == Quota(5 * GIB, Bound.LIMIT)
+    assert quota(5 * GIB, 80 * GIB, 9 * GIB, host_room=0, here=90 * GIB) == Quota(5 * GIB, Bound.LIMIT)
+    assert quota(None, 80 * GIB, 90 * GIB) == Quota(90 * GIB, Bound.DEVICE)
+    assert quota(None, 80 * GIB, 9 * GIB, host_room=0, here=90 * GIB) == Quota(9 * GIB, Bound.BUDGET)
+
+
+def test_what_is_reserved_can_be_charged_whatever_the_others_have() -> None:
+    assert quota(None, 80 * GIB, 0, host_room=0, here=90 * GIB, reserve=8 * GIB) == Quota(8 * GIB, Bound.BUDGET)
+
+
+@given(wanted=st.none() | sizes, device=sizes, charged=sizes, room=st.none() | st.integers(-1000, 1 << 40), here=sizes)
+def test_quotas_take_nothing_back_and_keep_the_budget(
+    wanted: int | None, device: int, charged: int, room: int | None, here: int
 ) -> None:
-    quota = published_quota(wanted, device, charged, others, budget)
-    assert quota >= charged
-    assert quota <= max(device, charged)
-    if others and quota > charged:
-        assert quota + others <= budget
+    found = quota(wanted, device, charged, room, here)
+    assert found.bytes <= max(device, charged)
+    if found.bound is Bound.LIMIT:
+        assert found.bytes == wanted
+    else:
+        assert found.bytes >= charged
+    if room is not None and found.bytes > charged:
+        assert found.bytes <= max(0, room) or found.bytes + here <= device
