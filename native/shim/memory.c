@@ -156,18 +156,6 @@ static CUresult take(struct gv_ranges *region, uint64_t bytes, void *context, vo
     return result;
 }
 
-static CUresult take_somewhere(uint64_t bytes, void *context, void *pool, CUdeviceptr *address, uint64_t *charged,
-                               int *alone)
-{
-    if (bytes < SMALL_LIMIT)
-        return take(&gv_memory.small, bytes, context, pool, address, charged, alone);
-    if (bytes >= gv_memory.large_limit &&
-        take(&gv_memory.large, bytes, context, pool, address, charged, alone) == CUDA_SUCCESS)
-        return CUDA_SUCCESS;
-    /* Also what is large, if the quota has no room for whole coarse extents. */
-    return take(&gv_memory.middle, bytes, context, pool, address, charged, alone);
-}
-
 /*
  * Another process of the job came while this one charged as if it were alone. The daemon first says so in the lease page, then
  * reads what is charged in the client page; we write that, then look whether somebody has come: one of us notices.
@@ -178,16 +166,27 @@ static int came_meanwhile(int alone)
     return alone && shares_quota();
 }
 
+static CUresult take_or_ask(struct gv_ranges *region, uint64_t bytes, void *context, void *pool, CUdeviceptr *address,
+                            uint64_t *charged, int *alone)
+{
+    CUresult result = take(region, bytes, context, pool, address, charged, alone);
+    for (int tries = 0; tries < TAKE_TRIES && result == CUDA_ERROR_OUT_OF_MEMORY && gv_memory_ask(*charged); tries++)
+        result = take(region, bytes, context, pool, address, charged, alone); /* another thread may have been quicker */
+    return result;
+}
+
 CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address)
 {
     if (bytes == 0)
         return CUDA_ERROR_INVALID_VALUE;
     uint64_t charged;
     int alone;
-    CUresult result = take_somewhere(bytes, context, pool, address, &charged, &alone);
-    for (int tries = 0; tries < TAKE_TRIES && result == CUDA_ERROR_OUT_OF_MEMORY && gv_memory_ask(charged); tries++)
-        result =
-            take_somewhere(bytes, context, pool, address, &charged, &alone); /* another thread may have been quicker */
+    CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
+    if (bytes >= gv_memory.large_limit)
+        result = take_or_ask(&gv_memory.large, bytes, context, pool, address, &charged, &alone);
+    if (result != CUDA_SUCCESS) /* also what is large, if the quota has no room for whole coarse extents */
+        result = take_or_ask(bytes < SMALL_LIMIT ? &gv_memory.small : &gv_memory.middle, bytes, context, pool, address,
+                             &charged, &alone);
     if (result == CUDA_SUCCESS && came_meanwhile(alone) && !gv_memory_ask(charged)) {
         struct gv_range *const range = gv_memory_claim(*address);
         if (range != NULL)
