@@ -13,7 +13,7 @@
 #include "memory.h"
 #include "real_driver.h"
 #include "sharing.h"
-#include "swap.h"
+#include "page_records.h"
 
 /* --- physical handles ----------------------------------------------------------------------------------------------------- */
 
@@ -146,7 +146,7 @@ static int next_unused(uint64_t *next, uint64_t last, enum release how, uint64_t
         struct gv_piece *const extent = &gv_memory.extents[*next];
         if (extent->live != 0 || extent->moving)
             continue;
-        gv_swap_forget(extent);
+        gv_pages_forget(extent);
         if (!extent->kept && (!extent->mapped || how == KEPT_ONLY))
             continue;
         *index = *next;

@@ -208,7 +208,7 @@ static int vacate(struct gv_range *range, uint64_t *first, uint64_t *last)
             gv_memory.live_bytes -= gv_piece_bytes(extent);
             absent += !extent->mapped;
             extent->saved = 0;
-            unused |= extent->kept || extent->slots != NULL;
+            unused |= extent->kept || extent->pages != NULL;
             gv_extent_note_unused(extent, extent->mapped && !extent->kept);
         }
     }
