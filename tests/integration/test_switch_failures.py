@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.host import MIB, Program, host
+from support.host import MIB, Host, Program, host
 from support.swapping import LIMIT, Rig, Swapper
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,3 +158,62 @@ def test_the_driver_fails_for_a_while(
     victim.advances()
     rig.accounts()
     victim.finish()
+
+
+# ---- the host
+
+
+def all_come_to_their_end(rig: Rig, jobs: list[Swapper]) -> None:
+    """Some may have to wait for others, and none may fail: always one at least goes on, and ends when it has."""
+    left = list(jobs)
+    while left:
+        steps = {job: job.steps for job in left}
+
+        def going(steps: dict[Swapper, int] = steps) -> list[Swapper]:
+            assert all(job.program.running for job in steps), rig.machine.report()
+            return [job for job, before in steps.items() if job.steps >= before + 3]
+
+        for job in rig.machine.until(going, "one of them to go on", LIMIT):
+            job.finish()
+            left.remove(job)
+    rig.nothing_is_left()
+
+
+def three(machine: Host, *options: str) -> tuple[Rig, list[Swapper]]:
+    rig = Rig(machine)
+    jobs = [rig.start(name, SIZE, *options) for name in ("first", "second", "third")]
+    jobs[0].program.wait_for("step 1", LIMIT)
+    return rig, jobs
+
+
+@pytest.mark.parametrize("budget", ["8M", "20M", "36M"])
+def test_the_host_budget_is_too_small(budget: str) -> None:
+    """For all three at once: more than it is never taken, whoever waits says why, and all end with what they had."""
+    with host(32 * MIB, settings=f'{QUICK}\n[memory]\nhost_budget = "{budget}"') as machine:
+        rig, jobs = three(machine, "--memory", f"{SIZE}M")
+        for _ in range(20):
+            assert rig.arena_bytes() <= int(budget[:-1]) * MIB + MIB
+            time.sleep(0.02)
+        all_come_to_their_end(rig, jobs)
+        rig.close()
+
+
+MOUNT = 'mount -t tmpfs -o size=$1 none "$2" && shift 2 && exec "$@"'
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("size", ["12M", "28M"])
+def test_the_host_file_is_full(size: str, tmp_path: Path) -> None:
+    """The folder of the arenas has less room than the budget says: found before anything is unmapped, no SIGBUS."""
+    under = ("unshare", "-m", "sh", "-c", MOUNT, "sh", size, str(tmp_path))
+    if subprocess.run([*under, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mounts of its own for a process here")
+    machine = Host(32 * MIB, f'{QUICK}\n[memory]\narena_folder = "{tmp_path}"')
+    machine.under = under
+    try:
+        machine.start_daemon()
+        rig, jobs = three(machine)
+        all_come_to_their_end(rig, jobs)
+        rig.close()
+    finally:
+        machine.close()

@@ -104,7 +104,10 @@ class FakeShim:
         self.welcome = message
         self.lease, self.page = LeaseView(fds[0]), ClientWriter(fds[1])
         if self.arena < 0:
-            self.arena, self.owner = fds[2], message.owner  # a client that comes back keeps the arena that its memory is in
+            self.arena, self.owner = (
+                fds[2],
+                message.owner,
+            )  # a client that comes back keeps the arena that its memory is in
         else:
             os.close(fds[2])
         os.close(fds[1])
