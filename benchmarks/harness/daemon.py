@@ -15,6 +15,7 @@ from harness.processes import Child, Children
 from harness.softgpu import Device
 
 START_LIMIT = 20.0  # seconds
+LOG_LINES = 100_000  # kept of what it says, for those that asked it for its debug log
 
 
 def command(name: str) -> str:
@@ -47,14 +48,24 @@ def value(setting: object) -> str:
 class Daemon:
     """gpuvirtd in a runtime folder of its own, on `device`.
 
-    The quantum is taken as it is: swap_share 1 keeps the daemon from making it longer when a switch is dear.
+    A quantum is taken as it is: swap_share 1 keeps the daemon from making it longer when a switch is dear. None: as the
+    daemon does by itself. `more`: further settings, by section.
     """
 
-    def __init__(self, runtime: Path, device: Device, quantum_ms: int) -> None:
+    def __init__(
+        self,
+        runtime: Path,
+        device: Device,
+        quantum_ms: float | None,
+        more: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self.runtime, self._device = runtime, device
         runtime.mkdir(mode=0o700)
-        time = {"quantum": f"{quantum_ms}ms", "quantum_max": f"{max(quantum_ms, 10_000)}ms", "swap_share": 1.0}
-        settings: dict[str, Any] = {"daemon": {"runtime": str(runtime)}, "time": time}
+        settings: dict[str, Any] = {section: dict(keys) for section, keys in (more or {}).items()}
+        settings.setdefault("daemon", {})["runtime"] = str(runtime)
+        if quantum_ms is not None:
+            fixed = {"quantum": f"{quantum_ms}ms", "quantum_max": f"{max(quantum_ms, 10_000)}ms", "swap_share": 1.0}
+            settings["time"] = {**fixed, **settings.get("time", {})}
         if device.drivers is not None:
             library, nvml = device.drivers / "libcuda.so.1", device.drivers / "libnvidia-ml.so.1"
             settings["driver"] = {"library": str(library), "nvml": str(nvml)}
@@ -68,9 +79,8 @@ class Daemon:
 
     def start(self, children: Children) -> Child:
         """Starts the daemon and returns when it answers. Raises DaemonUnavailable with its last words."""
-        child = children.start(
-            "gpuvirtd", [command("gpuvirtd"), "--config", str(self._config)], self.environ(), quiet=True
-        )
+        daemon = [command("gpuvirtd"), "--config", str(self._config)]
+        child = children.start("gpuvirtd", daemon, self.environ(), quiet=True, keep=LOG_LINES)
         ready = self.runtime / paths.ADMIN_SOCKET
         for _ in range(int(START_LIMIT / 0.05)):
             if child.exit_code is not None or (ready.exists() and self._answers()):

@@ -27,10 +27,15 @@ class Child:
     """
 
     def __init__(
-        self, name: str, command: Sequence[str], environ: Mapping[str, str], show: Callable[[str, str], None] | None
+        self,
+        name: str,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        show: Callable[[str, str], None] | None,
+        keep: int = KEPT_LINES,
     ) -> None:
         self.name = name
-        self.lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self.lines: deque[str] = deque(maxlen=keep)
         self.started = time.monotonic()
         self.ended: float | None = None
         self._show = show
@@ -99,7 +104,7 @@ class Children:
     """Starts children and, as a context manager, stops them in reverse order. Not for use by several threads."""
 
     def __init__(self, interrupts: Interrupts, show: Callable[[str, str], None] | None = None) -> None:
-        self._interrupts = interrupts
+        self.interrupts = interrupts
         self._show = show
         self._all: list[Child] = []
 
@@ -112,10 +117,17 @@ class Children:
         while self._all:
             self._all.pop().stop()
 
-    def start(self, name: str, command: Sequence[str], environ: Mapping[str, str], quiet: bool = False) -> Child:
-        """Starts a process; its lines are shown under `name` unless `quiet`. Raises OSError."""
-        self._interrupts.check()
-        child = Child(name, command, environ, None if quiet else self._show)
+    def start(
+        self,
+        name: str,
+        command: Sequence[str],
+        environ: Mapping[str, str],
+        quiet: bool = False,
+        keep: int = KEPT_LINES,
+    ) -> Child:
+        """Starts a process; its lines are shown under `name` unless `quiet`, the last `keep` kept. Raises OSError."""
+        self.interrupts.check()
+        child = Child(name, command, environ, None if quiet else self._show, keep)
         self._all.append(child)
         return child
 
@@ -130,5 +142,5 @@ class Children:
                 return True
             if child.exit_code is not None:
                 return until is None or child.said(until)
-            self._interrupts.sleep(0.05)
+            self.interrupts.sleep(0.05)
         return False

@@ -84,8 +84,8 @@ class Device:
         return {**clean(os.environ), "PYTHONUNBUFFERED": "1", **self.variables, **(extra or {})}
 
 
-def soft_gpu(scratch: Path, memory: int, options: Mapping[str, str] | None = None) -> Device:
-    """A soft GPU of `memory` bytes that only children with this environment can see.
+def soft_gpu(scratch: Path, memory: int, options: Mapping[str, str] | None = None, board: str = "board") -> Device:
+    """A soft GPU of `memory` bytes that only children with this environment can see. `board`: its file in `scratch`.
 
     Raises FileNotFoundError when gpuvirt is not built.
     """
@@ -96,7 +96,7 @@ def soft_gpu(scratch: Path, memory: int, options: Mapping[str, str] | None = Non
         **{name: os.environ[name] for name in KEPT if os.environ.get(name)},
         **({"GPUVIRT_SOFTGPU_CACHE": str(cache)} if cache is not None else {}),
         "LD_LIBRARY_PATH": f"{folder}:{inherited}" if inherited else str(folder),
-        "GPUVIRT_SOFTGPU_BOARD": str(scratch / "board"),
+        "GPUVIRT_SOFTGPU_BOARD": str(scratch / board),
         "GPUVIRT_SOFTGPU_MEMORY": f"{memory >> 20}M",
         **(options or {}),
     }

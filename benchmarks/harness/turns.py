@@ -17,6 +17,7 @@ class HandOver:
     giver: str
     taker: str
     gap: int
+    at: int  # when the giver completed its last
 
 
 def window(jobs: Mapping[str, Sequence[Span]]) -> Span:
@@ -35,7 +36,7 @@ def hand_overs(jobs: Mapping[str, Sequence[Span]]) -> list[HandOver]:
     limits = window(jobs)
     order = sorted((span, name) for name, spans in jobs.items() for span in within(spans, limits))
     return [
-        HandOver(giver, taker, after[0] - before[1])
+        HandOver(giver, taker, after[0] - before[1], before[1])
         for (before, giver), (after, taker) in itertools.pairwise(order)
         if giver != taker
     ]

@@ -96,6 +96,13 @@ class Report:
             self._json_file.write_text(json.dumps(self._fields, indent=2) + "\n")
 
 
+def wait_for(file: Path, report: Report) -> None:
+    """Says 'ready' and returns when `file` exists."""
+    report.say("ready")
+    while not file.exists():
+        time.sleep(0.005)
+
+
 def run(program: str, body: Callable[[], None]) -> int:
     """Runs `body`; a failure of CUDA becomes one line on standard error and the exit code."""
     try:

@@ -262,6 +262,9 @@ def train(options: argparse.Namespace, report: console.Report) -> None:
 
     every = options.every or max(1, steps // 20)
     figures: np.ndarray = np.zeros(2, dtype=np.float32)
+    if options.wait_for is not None:
+        console.wait_for(options.wait_for, report)
+    report.keep(began_ns=time.monotonic_ns())
     began = time.perf_counter()
     for step in range(1, steps + 1):
         place = (step - 1) % batches * batch
@@ -272,7 +275,7 @@ def train(options: argparse.Namespace, report: console.Report) -> None:
             gpu.read(figures, network.figures)
             pace = (time.perf_counter() - began) / step
             report.say(f"step {step}/{steps} loss {figures[0]:.4f} accuracy {figures[1]:.3f} {pace:.3f} s/step")
-    report.keep(run_s=round(time.perf_counter() - began, 6))
+    report.keep(run_s=round(time.perf_counter() - began, 6), ended_ns=time.monotonic_ns())
     weights = gpu.read(np.zeros(network.count, dtype=np.float32), network.weights)
     digest = hashlib.sha256(weights.tobytes()).hexdigest()
     report.finish(loss=f"{figures[0]:.6f}", accuracy=f"{figures[1]:.4f}", result=digest)
@@ -287,6 +290,7 @@ def main() -> int:
     add("--features", type=console.count, default=1024, metavar="N", help="of a sample (default 1024)")
     add("--hidden", type=console.count, default=192, metavar="N", help="width of the hidden layers (default 192)")
     add("--rate", type=float, default=0.001, help="learning rate (default 0.001)")
+    add("--wait-for", type=Path, metavar="FILE", help="say 'ready' and begin to train when FILE exists")
     add("--every", type=console.count, metavar="N", help="steps between lines (default: 20 lines in all)")
     options = parser.parse_args()
     if options.features % 4:

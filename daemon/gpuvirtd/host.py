@@ -21,6 +21,7 @@ from gpuvirtd.jobs import Job, JobTable, Member, exit_reason
 from gpuvirtd.line import Line
 from gpuvirtd.log import Logger, printable
 from gpuvirtd.memory.backing import Arenas, Budget
+from gpuvirtd.memory.charges import Charges
 from gpuvirtd.memory.folder import Folder
 from gpuvirtd.memory.places import Places
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
@@ -73,6 +74,7 @@ class Host:
         budget = Budget(policy.host_budget, policy.host_budget_per_user)
         self.places = Places(self, Arenas(policy.arena_folder, budget, verify=policy.verify))
         self.line = Line(self)
+        self.charges = Charges(self)
         self._numbers = 0
         self._poll: asyncio.TimerHandle | None = None
         self._polls: set[asyncio.Task[None]] = set()
@@ -175,6 +177,7 @@ class Host:
         job.attached_once = True
         self.watch(process.pidfd, self._died, member)
         quota = publish_quota(self.jobs, job, arbiter, self.policy.host_budget, self.log)
+        arbiter.recount(job)  # again: now each of them knows that it is not alone
         # Before the WELCOME: a daemon that is killed in between must not leave a client that nobody waits for.
         self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid, owner))
         welcome = messages.Welcome(self.generation, member.number, client.allowance, quota, arena.size, owner)
@@ -248,12 +251,17 @@ class Host:
             text = member.job.note(member, printable(message.text))
             self.log.info("client_event", job=member.job.id, client=member.number, text=text)
             return
+        if isinstance(message, messages.Charge):
+            self.charges.ask(member, message)
+            return
         before = (member.facts.charged, member.facts.native)
         member.arbiter.heard(member, message)
         if before != (member.facts.charged, member.facts.native):
             if before[1] != member.facts.native:
                 self.poll_soon()
             self.publish_quotas()
+        if hasattr(message, "charged_bytes"):
+            self.charges.reported(member, member.facts.charged)
 
     def hung_up(self, member: Member, session: Session, reason: str) -> None:
         """A connection broke. Only the pidfd says whether the process is dead."""
@@ -292,6 +300,7 @@ class Host:
     def _forget(self, member: Member, reason: str) -> None:
         """The descriptors of a client and its place in the job; the arbiter is told by the caller."""
         member.job.forget(member, self.clock.now())
+        self.charges.gone(member)
         self.unwatch(member.process.pidfd)
         session, member.session = member.session, None
         if session is not None:

@@ -43,6 +43,7 @@ class Member:
     report: ClientReport = EMPTY_REPORT
     warned: bool = False  # rubbish in its page was logged
     attached: int = 0  # ns
+    granted: int = 0  # what it may charge of the quota while it shares it with others of its job (memory/charges.py)
     peak: int = 0  # the most that was charged to it, bytes
     history: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT))  # (time, busy time), ns
 

@@ -82,10 +82,7 @@ def lost(gpu: Gpu, number: int) -> None:
     """
     contender, client = find(gpu, number)
     client.connected = False
-    request = _answered(gpu, contender, client)
-    if request is not None:
-        # Nobody knows how far it got: it may hold as much as the larger of the two.
-        client.allowance = max(request.before, request.bytes)
+    if _answered(gpu, contender, client) is not None:  # nobody knows how far it got: it may hold all that it may
         client.restored = False
 
 
@@ -118,6 +115,8 @@ def memory(gpu: Gpu, number: int, charged: int, resident: int, native: int) -> N
     _figures(client, charged, resident, native)
     if charged > resident:
         client.restored = False
+    if client.restoring and client.request is not None:
+        client.request.waits = client.shortfall > 0
 
 
 def _figures(client: Client, charged: int, resident: int, native: int) -> None:
@@ -155,6 +154,24 @@ def stuck(gpu: Gpu, number: int, epoch: int, waits: bool = False) -> None:
         client.waits = waits
 
 
+def progress(gpu: Gpu, number: int, resident: int, now: int) -> None:
+    """PROGRESS: an EVICT has come so far, and no more than this will be resident again. What has left is free.
+
+    Raises UnexpectedAnswer if no EVICT is open.
+    """
+    _, client = find(gpu, number)
+    request = client.request
+    if request is None or request.move is not Move.EVICT:
+        raise UnexpectedAnswer("PROGRESS was told, but no EVICT is under way")
+    allowance = max(request.bytes, min(resident, client.allowance))
+    if client.allowance - allowance >= client.granularity or allowance == request.bytes:
+        request.sent_ns = now  # it is not silent
+    if request.late and allowance < client.allowance:
+        room_changed(gpu)
+    client.allowance = allowance
+    client.resident = min(client.resident, allowance)
+
+
 def moved(
     gpu: Gpu,
     number: int,
@@ -180,7 +197,8 @@ def moved(
     _answered(gpu, contender, client)
     _figures(client, charged, resident, native)
     if status == 0:
-        gpu.link_rate = learned_rate(gpu.link_rate, moved_bytes, duration_ns)
+        if not request.by_credit:
+            gpu.link_rate = learned_rate(gpu.link_rate, moved_bytes, duration_ns)
         gpu.switch_moved += max(1, moved_bytes)  # hashing and mapping take time, too
         if move is Move.RESTORE:
             client.restored = True
@@ -195,11 +213,15 @@ def moved(
                 # It said done and is not (its fixed memory grew meanwhile, or it lies): do not ask it in a circle.
                 client.evict_not_before = now + gpu.rules.stall
         return
-    client.allowance = request.before
+    # What has been moved stays moved: what an EVICT had told by PROGRESS, what a RESTORE has brought in.
+    client.restored = client.restored and resident >= charged
     if move is Move.EVICT:
         client.evict_not_before = now + gpu.rules.stall
         return
+    client.allowance = min(client.allowance, max(request.before, client.resident))
     client.restored = False
+    if request.cancelled:
+        return
     contender.tries += 1
     if status == CUDA_ERROR_OUT_OF_MEMORY and charged > request.bytes:
         # It charged more meanwhile than it was allowed: that says nothing about the device.

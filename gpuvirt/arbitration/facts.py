@@ -35,10 +35,13 @@ class Request:
     """An EVICT or RESTORE that was sent and is not answered."""
 
     move: Move
-    bytes: int  # the target or the new allowance
-    before: int  # the allowance before it: what holds again if the client reports a failure
-    sent_ns: int
+    bytes: int  # the target, or the allowance when it is done
+    before: int  # the allowance before it
+    sent_ns: int  # when the client was last told something, or told something, about it
     late: bool = False  # not answered in time: nobody waits for it any longer, see lease._notice_silence
+    by_credit: bool = False  # RESTORE: began with less credit than it needs, so how long it took says nothing
+    waits: bool = False  # RESTORE: it said that all its credit is used: nothing moves
+    cancelled: bool = False  # RESTORE: the client was told to give it up
 
 
 @dataclass(slots=True)
@@ -50,7 +53,7 @@ class Client:
     resident: int = 0
     native: int = 0  # fixed memory: part of both others, and never evicted
     fixed_kinds: tuple[str, ...] = ()  # what that is, in words, the largest first
-    allowance: int = 0
+    allowance: int = 0  # bytes that it may have resident now: what the ledger counts; the credit of a RESTORE
     granularity: int = 1
     restored: bool = True  # everything charged is resident
     drained: bool = True  # none of its work can be on the GPU
@@ -66,6 +69,16 @@ class Client:
     stays_until: int = 0  # it was brought in at a price: before this it is not the first to leave
 
     @property
+    def moving(self) -> bool:
+        """It was asked to move memory, and does not wait for room."""
+        return self.request is not None and not self.request.waits
+
+    @property
+    def restoring(self) -> bool:
+        """A RESTORE is under way that may still be done."""
+        return self.request is not None and self.request.move is Move.RESTORE and not self.request.cancelled
+
+    @property
     def evictable(self) -> int:
         """Bytes of its allowance that an EVICT can take back."""
         return max(0, self.allowance - self.native)
@@ -77,8 +90,9 @@ class Client:
 
     @property
     def shortfall(self) -> int:
-        """Allowance that it lacks to have everything resident."""
-        return max(0, self.charged - self.allowance)
+        """Allowance that it lacks to have everything resident, or credit for its RESTORE to be done."""
+        need = self.request.bytes if self.restoring and self.request is not None else self.charged
+        return max(0, need - self.allowance)
 
 
 @dataclass(slots=True)
@@ -196,6 +210,16 @@ class Send:
     client: int
     move: Move
     bytes: int
+    credit: int = 0  # RESTORE: of the bytes, what may be resident now
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Send CREDIT to a client whose RESTORE is under way."""
+
+    client: int
+    bytes: int  # that may be resident from now on
+    cancelled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +239,7 @@ class Note:
     details: tuple[tuple[str, int | str], ...] = ()
 
 
-Action = Store | Send | WakeUp | Note
+Action = Store | Send | Credit | WakeUp | Note
 
 
 @dataclass(slots=True)

@@ -26,7 +26,17 @@ from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, WakeUp, Word
 from gpuvirt.arbitration.fairshare import charge, choose
 from gpuvirt.arbitration.quantum import expected_cost, idle_hold_ns, quantum_ns
-from gpuvirt.arbitration.room import Room, deficit, make_room, needs, send_restore, unavailable
+from gpuvirt.arbitration.room import (
+    Room,
+    cancel_restores,
+    deficit,
+    give_credit,
+    make_room,
+    needs,
+    restore_ahead,
+    send_restore,
+    unavailable,
+)
 
 EPOCH_LIMIT = 1 << 29
 BACKOFF_LIMIT = 5
@@ -54,8 +64,8 @@ def _notice_silence(gpu: Gpu, now: int, out: Decision) -> None:
     for contender in gpu.contenders.values():
         for client in contender.clients.values():
             request = client.request
-            if request is None or request.late:
-                continue
+            if request is None or request.late or (client.restoring and client.shortfall > 0):
+                continue  # who waits for credit has nothing to answer
             due = (
                 request.sent_ns + gpu.rules.answer_budget + int(2e9 * client.charged / max(gpu.link_rate, SLOWEST_LINK))
             )
@@ -184,6 +194,7 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     idle_end = holder.deadline if gpu.idle_since is None else gpu.idle_since + hold
     end = min(holder.deadline, idle_end)
     if now < end:
+        restore_ahead(gpu, best, now, out)
         out.wake(end)
         return False
     if not holder.idle and choose([holder, *waiters]) is holder:
@@ -304,30 +315,35 @@ def _switching(gpu: Gpu, now: int, out: Decision) -> bool:
         chosen.reason = "a process that attached again has not drained yet"
         return False
     clients = list(chosen.clients.values())
-    if any(client.request is not None for client in clients):
+    if any(client.request is not None and not client.restoring for client in clients):
         return False
     if chosen.tries >= gpu.rules.restore_tries:
-        _stall(gpu, chosen, now, out)
-        gpu.next = None
+        _give_way(gpu, chosen, now, out)
         return True
-    lacking = [client for client in clients if needs(client)]
+    lacking = [client for client in clients if client.request is None and needs(client)]
     if any(not client.connected for client in lacking):
-        _stall(gpu, chosen, now, out, "a process whose memory must be restored lost its connection")
-        gpu.next = None
+        _give_way(gpu, chosen, now, out, "a process whose memory must be restored lost its connection")
         return True
-    room = make_room(gpu, chosen, lacking, now, out)
+    restoring = [client for client in clients if client.restoring]
+    room = make_room(gpu, chosen, [*lacking, *restoring], now, out)
     if room is Room.NONE:
-        _stall(gpu, chosen, now, out, unavailable(gpu, chosen))
-        gpu.next = None
+        _give_way(gpu, chosen, now, out, unavailable(gpu, chosen))
         return True
-    if room is Room.COMING:
-        return False
-    if lacking:
-        for client in lacking:
+    give_credit(gpu, chosen, now, out)
+    for client in lacking:
+        if client.request is None:  # else its own unused promises go first
             send_restore(gpu, chosen, client, now, out)
+    if lacking or restoring or room is Room.COMING:
         return False
     _grant(gpu, chosen, now, out)
-    return False
+    return True
+
+
+def _give_way(gpu: Gpu, chosen: Contender, now: int, out: Decision, reason: str = "") -> None:
+    """Who was to be next cannot have its memory: what it waits for is called off, and another may be chosen."""
+    cancel_restores(chosen, now, out)
+    _stall(gpu, chosen, now, out, reason)
+    gpu.next = None
 
 
 def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:

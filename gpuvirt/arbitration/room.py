@@ -7,7 +7,7 @@ import enum
 from collections.abc import Iterable
 
 from gpuvirt.arbitration import ledger
-from gpuvirt.arbitration.facts import Client, Contender, Decision, Gpu, Move, Request, Send
+from gpuvirt.arbitration.facts import Client, Contender, Credit, Decision, Gpu, Move, Request, Send
 from gpuvirt.arbitration.victims import candidates, choose_victims
 
 
@@ -24,17 +24,22 @@ def needs(client: Client) -> bool:
     return not client.restored or client.shortfall > 0
 
 
-def deficit(gpu: Gpu, contender: Contender, clients: Iterable[Client]) -> int:
-    """Bytes that must be freed before these clients of the contender can have everything resident (0: there is room).
+def available(gpu: Gpu, contender: Contender) -> int:
+    """Bytes that may be promised to this contender now; negative when too much is promised already.
 
     A job that fills the capacity as it was, before a new context took room, may use the reserve: else it would never
     run again.
     """
+    beyond = sum(client.charged for client in contender.clients.values()) - gpu.capacity
+    return ledger.free(gpu) + max(0, min(gpu.reserve, beyond))
+
+
+def deficit(gpu: Gpu, contender: Contender, clients: Iterable[Client]) -> int:
+    """Bytes that must be freed before these clients can have everything resident (0: there is room)."""
     shortfall = sum(client.shortfall for client in clients)
     if shortfall == 0 and gpu.penalty == 0:
         return 0
-    beyond = sum(client.charged for client in contender.clients.values()) - gpu.capacity
-    return max(0, shortfall - ledger.free(gpu) - max(0, min(gpu.reserve, beyond)))
+    return max(0, shortfall - available(gpu, contender))
 
 
 def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, out: Decision) -> Room:
@@ -52,8 +57,10 @@ def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, o
     if missing == 0:
         missing = min(excess, sum(client.evictable for other, client in able if other is not contender))
     plan = choose_victims(able, contender.key, missing, gpu.host_room, real=gpu.penalty > 0)
+    if plan is None and excess > 0:
+        return Room.THERE
     if plan is None:
-        return Room.NONE if excess <= 0 else Room.THERE
+        return Room.COMING if _others_restore(gpu, contender, now, out) else Room.NONE
     if not plan:
         return Room.THERE
     for eviction in plan:
@@ -64,18 +71,82 @@ def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, o
     return Room.COMING
 
 
-def send_restore(gpu: Gpu, contender: Contender, client: Client, now: int, out: Decision) -> None:
-    """RESTORE with what is needed and some slack, if there is plenty. The promise counts from now on."""
+def _others_restore(gpu: Gpu, contender: Contender, now: int, out: Decision) -> bool:
+    """True if somebody else is about to be restored: it cannot be evicted before it has answered.
+
+    One that waits for credit would wait for ever: it is told to give up.
+    """
+    any_open = False
+    for other in gpu.contenders.values():
+        if other is not contender:
+            for client in other.clients.values():
+                if client.restoring and client.shortfall > 0:
+                    _cancel(client, now, out)
+                any_open = any_open or (client.request is not None and not client.request.late)
+    return any_open
+
+
+def cancel_restores(contender: Contender, now: int, out: Decision) -> None:
+    """It cannot have its memory now: its processes stop waiting for it."""
+    for client in contender.clients.values():
+        if client.restoring and client.shortfall > 0:
+            _cancel(client, now, out)
+
+
+def _cancel(client: Client, now: int, out: Decision) -> None:
+    assert client.request is not None
+    client.request.cancelled = True
+    client.request.sent_ns = now
+    out.actions.append(Credit(client.number, client.allowance, cancelled=True))
+
+
+def send_restore(gpu: Gpu, contender: Contender, client: Client, now: int, out: Decision, ahead: bool = False) -> None:
+    """RESTORE with what is needed and some slack, if there is plenty. What there is now is promised from now on.
+
+    ahead: of its turn, so without slack.
+    """
     need = max(client.charged, client.allowance)
     spare = max(0, ledger.free(gpu) - client.shortfall - _owed(contender, client))
-    if gpu.penalty:
+    if gpu.penalty or ahead:
         spare = 0  # the ledger was wrong a moment ago: nothing beyond the need
     alone = len(gpu.clients()) == 1
     extra = spare if alone else min(spare, int(client.charged * gpu.rules.slack))
     allowance = need + extra
-    client.request = Request(Move.RESTORE, allowance, client.allowance, now)
-    client.allowance = allowance
-    out.actions.append(Send(client.number, Move.RESTORE, allowance))
+    credit = min(allowance, client.allowance + max(0, available(gpu, contender)))
+    client.request = Request(Move.RESTORE, allowance, client.allowance, now, by_credit=credit < allowance)
+    client.allowance = credit
+    out.actions.append(Send(client.number, Move.RESTORE, allowance, credit))
+
+
+def give_credit(gpu: Gpu, contender: Contender, now: int, out: Decision) -> None:
+    """What others have left since goes to those of its clients that are being restored."""
+    for client in contender.clients.values():
+        if not client.restoring or client.request is None:
+            continue
+        more = min(client.shortfall, available(gpu, contender))
+        if more <= 0 or (more < client.granularity and more < client.shortfall):
+            continue  # less than an extent would bring nothing in
+        client.allowance += more
+        client.request.sent_ns = now
+        client.request.waits = False
+        out.actions.append(Credit(client.number, client.allowance))
+
+
+def restore_ahead(gpu: Gpu, contender: Contender, now: int, out: Decision) -> None:
+    """It is next, and somebody else still runs: room that nobody has is filled meanwhile."""
+    clients = contender.clients.values()
+    give_credit(gpu, contender, now, out)
+    lacking = [client for client in clients if needs(client)]
+    if (
+        gpu.penalty
+        or contender.tries
+        or any(client.request is not None or not client.connected or not client.drained for client in clients)
+    ):
+        return
+    for client in lacking:
+        room = available(gpu, contender)
+        if room >= min(client.shortfall, client.granularity):
+            send_restore(gpu, contender, client, now, out, ahead=True)
 
 
 def _owed(contender: Contender, client: Client) -> int:

@@ -37,6 +37,7 @@ class MessageType(enum.IntEnum):
     STUCK = lib.GV_STUCK
     BACK = lib.GV_BACK
     PROGRESS = lib.GV_PROGRESS
+    CHARGE = lib.GV_CHARGE
     QUERY = lib.GV_QUERY
     SHARE = lib.GV_SHARE
     FETCH = lib.GV_FETCH
@@ -240,6 +241,14 @@ class Fetch(Message):
     nonce: int
     first: int
     count: int
+
+
+@_message(MessageType.CHARGE, "gv_charge")
+@dataclass(frozen=True, slots=True)
+class Charge(Message):
+    request: int
+    charged_bytes: int
+    asked_bytes: int
 
 
 @_message(MessageType.SHARED, "gv_shared")

@@ -212,7 +212,7 @@ class Shapes:
         """Shape of what an instruction writes."""
         if i.base not in _PURE or "cc" in i.mods or (i.guard and not self._guarded(i, varying)):
             return None
-        if i.base == "ld" and (i.operands[1].items[0].kind != "sym" or not ("param" in i.mods or "const" in i.mods)):
+        if i.base == "ld" and not ("param" in i.mods or "const" in i.mods):
             return None
         sources = [self.of(operand, varying) for operand in i.operands[1:]]
         if all(s is not None and s.uniform for s in sources):

@@ -37,6 +37,8 @@ static CUresult allocate(CUdeviceptr *dptr, uint64_t bytes)
     /* Memory that was freed in stream order may only wait for its stream. */
     if (result == CUDA_ERROR_OUT_OF_MEMORY && gv_pool_reclaim(1))
         result = gv_memory_take(bytes, context, NULL, dptr);
+    if (result == CUDA_ERROR_OUT_OF_MEMORY)
+        gv_memory_refused(bytes);
     return result;
 }
 

@@ -71,8 +71,9 @@ struct gv_block *gv_block_create(uint64_t bytes, uint64_t grain, const CUmemAllo
     pthread_mutex_lock(&gv_memory.lock);
     int fits = may_charge(bytes);
     if (!fits) {
+        const uint64_t charged = gv_memory_charged() + bytes;
         pthread_mutex_unlock(&gv_memory.lock);
-        const int again = gv_memory_quota_settled();
+        const int again = gv_memory_ask(charged);
         pthread_mutex_lock(&gv_memory.lock);
         fits = again && may_charge(bytes);
     }

@@ -17,6 +17,7 @@ union gv_packet {
     struct gv_welcome welcome;
     struct gv_refused refused;
     struct gv_restore restore;
+    struct gv_credit credit;
     struct gv_evict evict;
     struct gv_shared shared;
     struct gv_backed backed;

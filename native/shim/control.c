@@ -16,15 +16,16 @@
 #include "contexts.h"
 #include "drain.h"
 #include "environment.h"
-#include "failpoints.h"
-#include "graph_memory.h"
 #include "log.h"
 #include "memory.h"
+#include "moves.h"
 #include "pages.h"
 #include "real_driver.h"
+#include "restore.h"
 #include "room.h"
 #include "session.h"
 #include "sharing.h"
+#include "swap.h"
 #include "tables.h"
 #include "unknown.h"
 
@@ -48,6 +49,7 @@ void gv_control_forget(void)
         close(connection);
     connection = -1;
     was_attached = 0;
+    gv_moves_forget();
 }
 
 static void disconnect(int error)
@@ -69,41 +71,26 @@ static void tell_with(uint16_t type, void *message, size_t size, const int *desc
         disconnect(error);
 }
 
-static void tell(uint16_t type, void *message, size_t size) { tell_with(type, message, size, NULL, 0); }
+void gv_control_tell(uint16_t type, void *message, size_t size) { tell_with(type, message, size, NULL, 0); }
+int gv_control_connected(void) { return connection >= 0; }
+void gv_control_served(void) { wanted_at = 0; }
 
 /* What the daemon is about to hear. */
-static struct gv_memory_report report_memory(void)
+struct gv_memory_report gv_control_report(void)
 {
     struct gv_memory_report report;
-    gv_extents_report(&report);
+    gv_extents_report(&report, 1);
     gv_memory.reported = report.charged;
     gv_memory.reported_fixed = report.fixed;
     return report;
 }
 
-static void tell_memory(void)
+void gv_control_tell_memory(void)
 {
-    const struct gv_memory_report report = report_memory();
+    const struct gv_memory_report report = gv_control_report();
     struct gv_memory message = {
         .charged_bytes = report.charged, .resident_bytes = report.resident, .native_bytes = report.fixed};
-    tell(GV_MEMORY, &message, sizeof message);
-}
-
-static void tell_moved(uint16_t type, const struct gv_move *move, uint64_t began)
-{
-    const struct gv_memory_report report = report_memory();
-    struct gv_client *const page = gv_session.client;
-    uint64_t *const total = type == GV_EVICTED ? &page->out_bytes : &page->in_bytes;
-    gv_store64(total, *total + move->bytes_moved);
-    struct gv_moved message = {.status = move->status,
-                               .charged_bytes = report.charged,
-                               .resident_bytes = report.resident,
-                               .moved_bytes = move->bytes_moved,
-                               .short_bytes = move->bytes_short,
-                               .duration_ns = gv_now_ns() - began,
-                               .native_bytes = report.fixed};
-    const int lost = gv_failpoint(type == GV_EVICTED ? GV_FAIL_EVICT_END : GV_FAIL_RESTORE_END);
-    tell(lost ? 0 : type, &message, sizeof message); /* no type at all: the daemon hangs up */
+    gv_control_tell(GV_MEMORY, &message, sizeof message);
 }
 
 /* --- attach ------------------------------------------------------------------------------------------------------------- */
@@ -116,7 +103,7 @@ static void set_state(enum gv_session_state state)
 
 static int send_hello(int handle)
 {
-    const struct gv_memory_report report = report_memory();
+    const struct gv_memory_report report = gv_control_report();
     struct gv_hello hello = {.minimum_version = GV_PROTOCOL_VERSION,
                              .claimed_pid = (uint32_t)getpid(),
                              .device = (uint32_t)gv_session.device,
@@ -155,8 +142,8 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
         gv_drain_now(); /* the new page says CLOSED; under the old one work may have been given */
     }
     struct gv_drained drained = {.epoch = 0};
-    tell(GV_DRAINED, &drained, sizeof drained);
-    tell_memory();
+    gv_control_tell(GV_DRAINED, &drained, sizeof drained);
+    gv_control_tell_memory();
     if (!was_attached) {
         was_attached = 1;
         __atomic_store_n(&gv_gate.lease, gv_session.lease, __ATOMIC_RELEASE);
@@ -245,53 +232,23 @@ static void follow_lease(void)
     switch (gv_drain_follow(epoch)) {
     case GV_DRAIN_ENDED:
         gv_store32(&gv_session.client->drained_epoch, epoch);
-        tell(GV_DRAINED, &drained, sizeof drained);
+        gv_control_tell(GV_DRAINED, &drained, sizeof drained);
         break;
     case GV_DRAIN_STUCK:
-        tell(GV_STUCK, &stuck, sizeof stuck);
+        gv_control_tell(GV_STUCK, &stuck, sizeof stuck);
         break;
     case GV_DRAIN_NOTHING:
         break;
     }
 }
 
-static void restore(uint64_t allowance)
-{
-    const uint64_t began = gv_now_ns();
-    /* Fixed memory that the driver refused is told first, by the answer that says so: the daemon makes room and asks again. */
-    struct gv_move move = {CUDA_ERROR_OUT_OF_MEMORY, 0, gv_room_missing()};
-    if (move.bytes_short == 0)
-        move = gv_extents_restore(allowance);
-    wanted_at = 0; /* answered: the next want is a new one */
-    gv_extents_publish();
-    tell_moved(GV_RESTORED, &move, began);
-    gv_gate_notify();
-    gv_room_answered(move.status == CUDA_SUCCESS);
-}
-
-static void evict(uint64_t target)
-{
-    const uint64_t began = gv_now_ns();
-    struct gv_move move = {CUDA_ERROR_ILLEGAL_STATE, 0, 0};
-    /* Never unmap under a lease: the daemon may be wrong, the data must not be. */
-    if (!gv_holds_lease(gv_load32(&gv_session.lease->word))) {
-        gv_graph_memory_trim();
-        move = gv_extents_evict(target);
-    }
-    gv_extents_publish();
-    tell_moved(GV_EVICTED, &move, began);
-}
-
 static void handle(const union gv_packet *packet, int *descriptors)
 {
     switch (packet->header.type) {
     case GV_RESTORE:
-        if (packet->header.size >= sizeof packet->restore)
-            restore(packet->restore.allowance);
-        break;
+    case GV_CREDIT:
     case GV_EVICT:
-        if (packet->header.size >= sizeof packet->evict)
-            evict(packet->evict.target);
+        gv_moves_take(packet);
         break;
     case GV_WAKE: /* the lease word changed: follow_lease was here before us, or it says that somebody waits */
         gv_extents_publish(); /* or that we are not alone any more: what we charge counts for the others */
@@ -310,31 +267,17 @@ static void handle(const union gv_packet *packet, int *descriptors)
 static void want(void)
 {
     const uint32_t word = gv_load32(&gv_session.lease->word);
-    if (gv_holds_lease(word)) {
-        const int room_wanted = gv_room_wanted();
-        if ((gv_gate.obstacles & GV_ABSENT_MASK) == 0 && !room_wanted)
-            return;
-        /* New memory within what the daemon already allows: no need to ask. */
-        const struct gv_move move = gv_extents_restore(gv_memory.allowance);
-        gv_extents_publish();
-        if (move.status == CUDA_SUCCESS) /* else who waits would ask again at once, and so would we */
-            gv_gate_notify();
-        if (move.status == CUDA_SUCCESS && (gv_gate.obstacles & GV_ABSENT_MASK) == 0 && !room_wanted) {
-            struct gv_client *const page = gv_session.client;
-            gv_store64(&page->in_bytes, page->in_bytes + move.bytes_moved);
-            tell_memory();
-            return;
-        }
-    }
+    if (gv_holds_lease(word) && gv_moves_grow())
+        return; /* within what the daemon already allows: no need to ask */
     const uint64_t now = gv_now_ns();
     if (wanted_at != 0 && wanted_word == word && now - wanted_at < WANT_AGAIN_MS * 1000000ull)
         return;
     wanted_word = word;
     wanted_at = now;
-    const struct gv_memory_report report = report_memory();
+    const struct gv_memory_report report = gv_control_report();
     struct gv_want message = {
         .charged_bytes = report.charged, .resident_bytes = report.resident, .native_bytes = report.fixed};
-    tell(GV_WANT, &message, sizeof message);
+    gv_control_tell(GV_WANT, &message, sizeof message);
 }
 
 /* A program that waits for each launch is idle thousands of times a second, for some microseconds each. Only idleness that
@@ -345,7 +288,7 @@ static void tell_idle(void)
     if (gv_load32(&gv_session.client->state) != GV_CLIENT_IDLE)
         return; /* at work again */
     struct gv_idle message = {.since_ns = gv_session.client->ready_since_ns};
-    tell(GV_IDLE, &message, sizeof message);
+    gv_control_tell(GV_IDLE, &message, sizeof message);
 }
 
 static void take_pokes(void)
@@ -361,7 +304,7 @@ static void take_pokes(void)
     if (pokes & GV_POKE_IDLE)
         tell_idle();
     if (pokes & GV_POKE_MEMORY)
-        tell_memory();
+        gv_control_tell_memory();
     if (pokes & GV_POKE_SHARE)
         gv_sharing_send(tell_with);
 }
@@ -371,21 +314,23 @@ static void tell_tables(void)
 {
     struct gv_event message = {0};
     while (connection >= 0 && gv_table_next(message.text, sizeof message.text))
-        tell(GV_EVENT, &message, sizeof message);
+        gv_control_tell(GV_EVENT, &message, sizeof message);
 }
 
 void *gv_control_thread(__attribute__((unused)) void *unused)
 {
     for (;;) {
-        if (connection < 0)
+        if (connection < 0) {
+            gv_moves_lost();
             attach();
+        }
         if (connection < 0 && gv_session_refused() && !was_attached)
             return NULL;
         gv_activity_publish();
         gv_unknown_tell(connection, gv_session.client);
         tell_tables();
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
-        const int ready = poll(events, 2, gv_backing_any() ? 0 : gv_drain_due_ms(TICK_MS));
+        const int ready = poll(events, 2, gv_moves_go_on() || gv_backing_any() ? 0 : gv_drain_due_ms(TICK_MS));
         follow_lease();
         if (connection >= 0 && (events[0].revents != 0 || gv_backing_any())) {
             union gv_packet packet;
@@ -399,8 +344,9 @@ void *gv_control_thread(__attribute__((unused)) void *unused)
             gv_close_descriptors(descriptors); /* whoever wanted one has taken it */
         }
         take_pokes();
-        if (ready == 0 && gv_contexts_enter() == CUDA_SUCCESS)
+        if (ready == 0 && !gv_restore_under_way() && gv_contexts_enter() == CUDA_SUCCESS)
             gv_arena_sweep();
-        gv_contexts_leave(); /* whatever of this turn entered one */
+        if (!gv_swap_holds_context())
+            gv_contexts_leave(); /* whatever of this turn entered one */
     }
 }

@@ -14,7 +14,7 @@
 #include "session.h"
 #include "sharing.h"
 
-enum { WINDOW_TIMES_DEVICE = 4, EXTENTS_PER_DEVICE = 64 };
+enum { WINDOW_TIMES_DEVICE = 4, EXTENTS_PER_DEVICE = 64, TAKE_TRIES = 3, REFUSED_AGAIN_NS = 20 * 1000 * 1000 };
 #define SMALL_LIMIT (1ull << 20) /* requests below share extents in units of 512 bytes */
 #define SMALL_UNIT 512ull        /* cuMemAlloc promises 256 */
 #define LARGE_UNIT (2ull << 20)  /* the page: atom of hashing later */
@@ -111,29 +111,53 @@ uint64_t gv_memory_charged(void)
 
 uint64_t gv_memory_resident(void) { return gv_memory.held_bytes + gv_memory.held_block_bytes + gv_memory.fixed_bytes; }
 
-/*
- * What this process may charge: the job's quota without what its other processes have, in whole extents. Those are as they last
- * reported, so two processes that grow at the same moment can pass the quota by what is under way.
- */
-uint64_t gv_memory_quota(void)
+static uint64_t whole(uint64_t bytes) { return bytes / gv_memory_granule() * gv_memory_granule(); }
+
+/* Charged with so much more; an allocation may ask for any number. */
+static uint64_t in_all(uint64_t bytes)
 {
-    const struct gv_lease *const lease = gv_gate.lease;
-    uint64_t quota = gv_load64(&lease->quota_bytes);
-    if (gv_load32(&lease->clients) > 1) {
-        const uint64_t all = gv_load64(&lease->charged_bytes), own = gv_memory.reported;
-        const uint64_t others = all > own ? all - own : 0;
-        quota = quota > others ? quota - others : 0;
-    }
-    return quota / gv_memory_granule() * gv_memory_granule();
+    const uint64_t charged = gv_memory_charged();
+    return bytes > UINT64_MAX - charged ? UINT64_MAX : charged + bytes;
 }
 
-/* What the others have is wrong from the moment that we report less until the daemon counts it. */
-int gv_memory_quota_settled(void)
+static int shares_quota(void) { return gv_load32(&gv_gate.lease->clients) > 1; }
+
+/* Alone: the job's quota. Else what the daemon has granted to this process of it: only the daemon knows what all have. */
+uint64_t gv_memory_quota(void)
 {
-    if (gv_load32(&gv_gate.lease->clients) <= 1)
-        return 0;
-    gv_session_poke(GV_POKE_MEMORY);
-    return gv_sharing_charges_heard();
+    const uint64_t quota = gv_load64(&gv_gate.lease->quota_bytes);
+    return whole(shares_quota() && gv_memory.granted < quota ? gv_memory.granted : quota);
+}
+
+uint64_t gv_memory_left(void)
+{
+    const struct gv_lease *const lease = gv_gate.lease;
+    const uint64_t quota = whole(gv_load64(&lease->quota_bytes));
+    uint64_t charged = gv_memory_charged();
+    if (shares_quota()) {
+        const uint64_t all = gv_load64(&lease->charged_bytes), own = gv_memory.reported;
+        charged += all > own ? all - own : 0; /* the others, as they last reported */
+    }
+    return quota > charged ? quota - charged : 0;
+}
+
+int gv_memory_ask(uint64_t charged) { return shares_quota() && gv_sharing_charge(charged, 0, 1); }
+
+void gv_memory_refused(uint64_t bytes)
+{
+    static uint64_t last_bytes, last_ns; /* a program that tries the same again and again need not wait each time */
+    const uint64_t now = gv_now_ns(), before = __atomic_exchange_n(&last_ns, now, __ATOMIC_RELAXED);
+    if (__atomic_exchange_n(&last_bytes, bytes, __ATOMIC_RELAXED) == bytes && now - before < REFUSED_AGAIN_NS)
+        return;
+    gv_sharing_charge(in_all(bytes), bytes, 0);
+}
+
+void gv_memory_granted(uint64_t charged)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    if (gv_memory.granted < charged)
+        gv_memory.granted = charged;
+    pthread_mutex_unlock(&gv_memory.lock);
 }
 
 static struct gv_ranges *region_of(uint64_t address)
@@ -175,17 +199,18 @@ static uint64_t new_bytes(const struct gv_range *range)
     return fresh;
 }
 
-static CUresult take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address)
+/* *charged: what would be charged in all. *alone: nobody else shared the quota when it was looked at. */
+static CUresult take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address, uint64_t *charged, int *alone)
 {
-    if (bytes > gv_memory_quota())
-        return CUDA_ERROR_OUT_OF_MEMORY;
     pthread_mutex_lock(&gv_memory.lock);
     struct gv_ranges *const region = bytes < SMALL_LIMIT ? &gv_memory.small : &gv_memory.large;
     struct gv_range *const range = gv_ranges_take(region, bytes);
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
+    *charged = in_all(bytes);
+    *alone = !shares_quota();
     if (range != NULL) {
-        const uint64_t charged = gv_memory_charged() + new_bytes(range);
-        if (charged <= gv_memory_quota()) {
+        *charged = gv_memory_charged() + new_bytes(range);
+        if (*charged <= gv_memory_quota()) {
             range->asked_bytes = bytes;
             range->serial = ++gv_memory.serial;
             range->context = context;
@@ -204,13 +229,31 @@ static CUresult take(uint64_t bytes, void *context, void *pool, CUdeviceptr *add
     return result;
 }
 
+/*
+ * Another process of the job came while this one charged as if it were alone. The daemon first says so in the lease page, then
+ * reads what is charged in the client page; we write that, then look whether somebody has come: one of us notices.
+ */
+static int came_meanwhile(int alone)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return alone && shares_quota();
+}
+
 CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address)
 {
     if (bytes == 0)
         return CUDA_ERROR_INVALID_VALUE;
-    CUresult result = take(bytes, context, pool, address);
-    if (result == CUDA_ERROR_OUT_OF_MEMORY && gv_memory_quota_settled())
-        result = take(bytes, context, pool, address);
+    uint64_t charged;
+    int alone;
+    CUresult result = take(bytes, context, pool, address, &charged, &alone);
+    for (int tries = 0; tries < TAKE_TRIES && result == CUDA_ERROR_OUT_OF_MEMORY && gv_memory_ask(charged); tries++)
+        result = take(bytes, context, pool, address, &charged, &alone); /* another thread may have been quicker */
+    if (result == CUDA_SUCCESS && came_meanwhile(alone) && !gv_memory_ask(charged)) {
+        struct gv_range *const range = gv_memory_claim(*address);
+        if (range != NULL)
+            gv_memory_give(range);
+        result = CUDA_ERROR_OUT_OF_MEMORY;
+    }
     return result;
 }
 

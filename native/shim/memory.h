@@ -67,6 +67,8 @@ struct gv_memory_state {
     uint64_t allowance;      /* bytes that may be resident: the daemon's promise; written by the control thread */
     uint64_t reported;       /* charged bytes as the daemon last heard; written by the control thread */
     uint64_t reported_fixed; /* likewise */
+    uint64_t granted;        /* what this process may charge while others share its job's quota; under the lock */
+    uint32_t reports;        /* how often the daemon was told what is charged; control thread */
     uint8_t restoring;       /* the control thread is filling the allowance: nobody else takes of it */
     uint64_t serial;
     uint32_t any_sync_memops; /* some range has it, or had: look */
@@ -90,9 +92,13 @@ uint64_t gv_memory_granule(void);
 
 uint64_t gv_memory_charged(void);  /* bytes of extents in use, of blocks and of fixed memory */
 uint64_t gv_memory_resident(void); /* bytes of physical memory, cached handles and fixed memory included */
-uint64_t gv_memory_quota(void);
-/* After the quota was too small: 1 if it may be larger now, since the daemon had not yet heard what was given back here. */
-int gv_memory_quota_settled(void);
+uint64_t gv_memory_quota(void);    /* what this process may charge without asking. Under the lock, or as a hint */
+uint64_t gv_memory_left(void);     /* what it could charge besides, as far as is known */
+/* After that was too little, and others share it: asks the daemon for `charged` bytes in all. 1: try again. */
+int gv_memory_ask(uint64_t charged);
+void gv_memory_granted(uint64_t charged); /* the answer; control thread */
+/* The program is about to be told that it cannot have so much: the daemon keeps that and the reason among the job's events. */
+void gv_memory_refused(uint64_t bytes);
 
 /* A new range, charged to the quota. CUDA_ERROR_OUT_OF_MEMORY when the quota or the addresses are used up. */
 CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address);
@@ -111,13 +117,13 @@ int gv_memory_set_sync_memops(CUdeviceptr address, int wanted);
 void gv_memory_unclaim(struct gv_range *range);
 void gv_memory_readmit(struct gv_range *range, void *context, void *pool);
 
-/* residency.c: the two transactions. Control thread only. */
+/* What a transaction of the control thread came to (restore.h, evict.h). */
 struct gv_move {
     CUresult status;
-    uint64_t bytes_moved, bytes_short;
+    uint64_t bytes_moved, bytes_short;                 /* copied over the link; room that was missing */
+    uint64_t zero_bytes, clean_bytes, duplicate_bytes; /* that left or came without being copied */
+    uint64_t copy_ns, hash_ns, map_ns;
 };
-struct gv_move gv_extents_restore(uint64_t allowance);
-struct gv_move gv_extents_evict(uint64_t target); /* fixed memory stays, also above the target */
 
 /* extents.c: physical memory for extents. Control thread only, but for gv_extents_release_unused. */
 CUresult gv_extent_bring(struct gv_piece *extent);       /* create and map */
@@ -131,7 +137,8 @@ void gv_extents_release_unused(uint64_t first,
 struct gv_memory_report {
     uint64_t charged, resident, fixed; /* bytes; fixed is part of both others */
 };
-void gv_extents_report(struct gv_memory_report *report);
+/* `told`: the daemon hears it, and with it that what was granted beyond it is given back. */
+void gv_extents_report(struct gv_memory_report *report, int told);
 void gv_extents_publish(void); /* charged and resident bytes to the client page */
 
 #endif

@@ -139,6 +139,8 @@ static CUresult allocate(CUdeviceptr *dptr, uint64_t bytes, CUmemoryPool pool, C
     }
     if (result == CUDA_ERROR_OUT_OF_MEMORY && gv_pool_reclaim(1))
         result = gv_memory_take(bytes, context, pool, dptr);
+    if (result == CUDA_ERROR_OUT_OF_MEMORY)
+        gv_memory_refused(bytes);
     if (result != CUDA_SUCCESS)
         count_given(pool, bytes);
     return result;

@@ -28,9 +28,8 @@ static CUresult memory_info(uint64_t *free, uint64_t *total)
     gv_graph_memory_look();
     gv_pool_natives_look();
     pthread_mutex_lock(&gv_memory.lock);
-    const uint64_t charged = gv_memory_charged(), quota = gv_memory_quota();
+    *free = gv_memory_left();
     pthread_mutex_unlock(&gv_memory.lock);
-    *free = quota > charged ? quota - charged : 0;
     *total = gv_load64(&gv_gate.lease->quota_bytes) / gv_memory_granule() * gv_memory_granule();
     return CUDA_SUCCESS;
 }

@@ -110,17 +110,20 @@ CUresult gv_room_take(uint64_t bytes)
     pthread_mutex_lock(&gv_memory.lock);
     int charged = charge(bytes);
     const int settled = charged && settle(bytes, 0);
+    const uint64_t in_all = gv_memory_charged() + bytes;
     pthread_mutex_unlock(&gv_memory.lock);
     if (settled)
         return CUDA_SUCCESS;
     /* Memory that was freed may wait for its stream, and the daemon may not have heard of it yet. */
-    if (!charged && (gv_pool_reclaim(1) | gv_memory_quota_settled())) {
+    if (!charged && (gv_pool_reclaim(1) | gv_memory_ask(in_all))) {
         pthread_mutex_lock(&gv_memory.lock);
         charged = charge(bytes);
         pthread_mutex_unlock(&gv_memory.lock);
     }
-    if (!charged)
+    if (!charged) {
+        gv_memory_refused(bytes);
         return CUDA_ERROR_OUT_OF_MEMORY;
+    }
     result = wait_for_room(bytes, NULL, 0);
     if (result != CUDA_SUCCESS)
         gv_room_give(bytes);

@@ -35,11 +35,13 @@ struct request {
         struct gv_message_header header;
         struct gv_share share;
         struct gv_fetch fetch;
+        struct gv_charge charge;
     } message;
     uint16_t type, size;
     int descriptors[GV_SHARE_MAX], count; /* to send */
     int received[GV_SHARE_MAX];
     CUresult status;
+    uint32_t reports; /* gv_memory.reports when it was sent */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -181,11 +183,18 @@ int gv_sharing_is_ours(int descriptor)
     return ask(&request, &request.message.fetch.request) == CUDA_SUCCESS;
 }
 
-/* A question about no descriptor: the control thread tells what is charged first, and the daemon keeps the order. */
-int gv_sharing_charges_heard(void)
+int gv_sharing_charge(uint64_t charged, uint64_t asked, int can_wait)
 {
-    struct request request = {.type = GV_FETCH, .size = sizeof request.message.fetch};
-    return is_answered(&request, &request.message.fetch.request, STEPS_HEARD);
+    struct request request = {.type = GV_CHARGE, .size = sizeof request.message.charge};
+    request.message.charge = (struct gv_charge){.charged_bytes = charged, .asked_bytes = asked};
+    return is_answered(&request, &request.message.charge.request, can_wait ? STEPS : STEPS_HEARD) &&
+           request.status == CUDA_SUCCESS;
+}
+
+/* A report that was sent after the question may have given back what the answer grants: ask again. */
+static int is_void(const struct request *request)
+{
+    return request->type == GV_CHARGE && request->reports != gv_memory.reports;
 }
 
 /* --- control thread ------------------------------------------------------------------------------------------------------- */
@@ -200,6 +209,7 @@ void gv_sharing_send(gv_sharing_sender *send)
             ;
         if (found != NULL) {
             __atomic_store_n(&found->state, SENT, __ATOMIC_RELEASE);
+            found->reports = gv_memory.reports;
             copy = *found;
             if (!found->waited_for) {
                 take_out(found);
@@ -226,7 +236,14 @@ void gv_sharing_answered(const struct gv_shared *answer, int *descriptors)
     for (struct request *request = requests; request != NULL; request = request->next) {
         if (request->number != answer->request || request->state != SENT)
             continue;
+        if (is_void(request)) {
+            __atomic_store_n(&request->state, QUEUED, __ATOMIC_RELEASE);
+            gv_session_poke(GV_POKE_SHARE);
+            break;
+        }
         request->status = (CUresult)answer->status;
+        if (request->type == GV_CHARGE && answer->status == CUDA_SUCCESS)
+            gv_memory_granted(request->message.charge.charged_bytes);
         for (int i = 0; i < GV_SHARE_MAX; i++) {
             request->received[i] = descriptors[i];
             descriptors[i] = -1;

@@ -26,8 +26,8 @@ CUresult gv_sharing_offer_handle(uint64_t number, int descriptor);
 void gv_sharing_withdraw_handle(uint64_t number);
 /* Is this descriptor one that a process of the job offered so? */
 int gv_sharing_is_ours(int descriptor);
-/* Waits until the daemon has heard all that was charged and given back here before; 0 when it does not answer soon. */
-int gv_sharing_charges_heard(void);
+/* CHARGE: may this process charge so much in all? 0: no, or no answer, for which an allocation that can wait waits longer. */
+int gv_sharing_charge(uint64_t charged, uint64_t asked, int can_wait);
 
 /* --- control thread --- */
 

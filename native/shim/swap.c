@@ -2,6 +2,7 @@
 #include "swap.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "arena.h"
 #include "blocks.h"
@@ -10,6 +11,7 @@
 #include "gate.h"
 #include "log.h"
 #include "real_driver.h"
+#include "session.h"
 
 /* Where the copy engine reaches the piece; what had to be mapped for that is unmapped by close_window. */
 static CUresult open_window(struct gv_piece *piece, CUdeviceptr *address)
@@ -55,37 +57,97 @@ static CUresult copy(const struct gv_piece *piece, CUdeviceptr address, int out,
     return result;
 }
 
-CUresult gv_swap_copy_in(struct gv_piece *const *pieces, uint64_t count, uint64_t *bytes)
+/* --- in ------------------------------------------------------------------------------------------------------------------- */
+
+static struct {
+    CUstream stream;    /* NULL: no group since the last finish */
+    uint32_t submitted; /* groups */
+    uint32_t ended;     /* of them; written by the driver's thread */
+    uint64_t since;
+    struct gv_piece **blocks; /* with a window that is open */
+    uint64_t count, room;
+} in;
+
+void gv_swap_reset(void) { memset(&in, 0, sizeof in); }
+
+/* A thread of the driver's. */
+static void CUDA_CB group_ended(__attribute__((unused)) void *unused)
+{
+    __atomic_add_fetch(&in.ended, 1, __ATOMIC_RELEASE);
+    gv_session_ring();
+}
+
+static CUresult note_window(struct gv_piece *piece)
+{
+    if (in.count == in.room) {
+        const uint64_t room = in.room == 0 ? 16 : in.room * 2;
+        struct gv_piece **const grown = realloc(in.blocks, room * sizeof *grown);
+        if (grown == NULL)
+            return CUDA_ERROR_OUT_OF_MEMORY;
+        in.blocks = grown;
+        in.room = room;
+    }
+    in.blocks[in.count++] = piece;
+    return CUDA_SUCCESS;
+}
+
+static CUresult submit_in(struct gv_piece *piece)
+{
+    CUdeviceptr address = 0;
+    CUresult result = piece->is_block ? note_window(piece) : CUDA_SUCCESS;
+    if (result == CUDA_SUCCESS)
+        result = open_window(piece, &address);
+    return result == CUDA_SUCCESS ? copy(piece, address, 0, in.stream) : result;
+}
+
+CUresult gv_swap_submit_in(struct gv_piece *const *pieces, uint64_t count, struct gv_swap_counts *counts)
 {
     CUresult result = CUDA_SUCCESS;
-    CUstream stream = NULL;
-    uint64_t opened = 0;
-    *bytes = 0;
-    for (; opened < count && result == CUDA_SUCCESS; opened++) {
-        struct gv_piece *const piece = pieces[opened];
-        if (!piece->saved)
+    for (uint64_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
+        if (!pieces[i]->saved)
             continue;
-        if (stream == NULL) {
+        if (in.stream == NULL) {
+            in.since = gv_now_ns();
             result = gv_contexts_enter();
-            if (result == CUDA_SUCCESS && (stream = gv_contexts_stream()) == NULL)
+            if (result == CUDA_SUCCESS && (in.stream = gv_contexts_stream()) == NULL)
                 result = CUDA_ERROR_INVALID_HANDLE;
-            if (result != CUDA_SUCCESS)
-                break;
         }
-        CUdeviceptr address = 0;
-        result = open_window(piece, &address);
         if (result == CUDA_SUCCESS)
-            result = copy(piece, address, 0, stream);
-        *bytes += gv_piece_bytes(piece);
+            result = submit_in(pieces[i]);
+        counts->copied += gv_piece_bytes(pieces[i]);
     }
-    if (stream != NULL) {
-        const CUresult finished = REAL(cuStreamSynchronize)(stream);
-        result = result == CUDA_SUCCESS ? finished : result;
-    }
-    while (opened-- > 0)
-        close_window(pieces[opened]);
+    /* Without the call at its end a group counts as ended: who waits then waits in gv_swap_finish_in. */
+    if (in.stream != NULL && REAL(cuLaunchHostFunc)(in.stream, group_ended, NULL) == CUDA_SUCCESS)
+        in.submitted++;
     return result;
 }
+
+uint32_t gv_swap_under_way(void)
+{
+    const uint32_t open = in.submitted - __atomic_load_n(&in.ended, __ATOMIC_ACQUIRE);
+    /* A context that was lost calls nobody. */
+    return open != 0 && REAL(cuStreamQuery)(in.stream) == CUDA_ERROR_NOT_READY ? open : 0;
+}
+
+int gv_swap_holds_context(void) { return in.stream != NULL; }
+
+CUresult gv_swap_finish_in(struct gv_swap_counts *counts)
+{
+    if (in.stream == NULL)
+        return CUDA_SUCCESS;
+    const CUresult result = REAL(cuStreamSynchronize)(in.stream);
+    while (in.count-- > 0)
+        close_window(in.blocks[in.count]);
+    counts->copy_ns += gv_now_ns() - in.since;
+    free(in.blocks);
+    in.blocks = NULL;
+    in.stream = NULL;
+    in.count = in.room = 0;
+    in.submitted = __atomic_load_n(&in.ended, __ATOMIC_ACQUIRE);
+    return result;
+}
+
+/* --- out ------------------------------------------------------------------------------------------------------------------ */
 
 void gv_swap_forget(struct gv_piece *piece)
 {
@@ -132,9 +194,11 @@ static CUresult submit_out(struct gv_piece *piece, CUevent *event, CUstream stre
     return result;
 }
 
-CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count, void (*release)(struct gv_piece *piece),
-                          uint64_t *done)
+CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count,
+                          void (*release)(struct gv_piece *piece, void *context), void *context,
+                          struct gv_swap_counts *counts, uint64_t *done)
 {
+    const uint64_t began = gv_now_ns();
     *done = 0;
     CUresult result = gv_contexts_enter();
     if (result != CUDA_SUCCESS)
@@ -142,7 +206,7 @@ CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count, void (
     if (gv_gate_lost_context() !=
         CUDA_SUCCESS) { /* no copy is possible, and every byte is lost to the program anyway */
         for (; *done < count; (*done)++)
-            release(pieces[*done]);
+            release(pieces[*done], context);
         return CUDA_SUCCESS;
     }
     CUstream const stream = gv_contexts_stream();
@@ -168,7 +232,8 @@ CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count, void (
         }
         pieces[*done]->saved = 1;
         close_window(pieces[*done]);
-        release(pieces[(*done)++]);
+        counts->copied += gv_piece_bytes(pieces[*done]);
+        release(pieces[(*done)++], context);
     }
     REAL(cuStreamSynchronize)(stream);
     for (uint64_t i = *done; i < opened; i++)
@@ -177,5 +242,6 @@ CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count, void (
         if (events[i] != NULL)
             REAL(cuEventDestroy_v2)(events[i]);
     free(events);
+    counts->copy_ns += gv_now_ns() - began;
     return result;
 }

@@ -89,6 +89,8 @@ GV_EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size
         block = gv_block_create(size, grain, prop, &result);
     if (block != NULL)
         *handle = block->name;
+    if (result == CUDA_ERROR_OUT_OF_MEMORY)
+        gv_memory_refused(size);
     return result;
 }
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import re
 import shutil
 import subprocess
@@ -174,3 +175,23 @@ def test_nothing_else_is_exported(whole: Any, library: str) -> None:
     """A library in somebody else's process: any other name could shadow one of the program's."""
     extra = elf.exported_symbols(built(library)) - {symbol.name for symbol in whole.symbols}
     assert extra - {"_init", "_fini"} == ({"gvSoftWatch"} if library.startswith("softgpu/") else set())  # watch.h
+
+
+def test_the_kernels_are_of_their_sources(tmp_path: Path) -> None:
+    """`make generate` has been run since they were changed, by the version of NVRTC that all use."""
+    try:
+        release = importlib.metadata.version("nvidia-cuda-nvrtc")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("no NVRTC (wheel nvidia-cuda-nvrtc)")
+    if not release.startswith("13.0."):
+        pytest.skip(f"NVRTC {release} writes other PTX than 13.0")
+    subprocess.run([sys.executable, GENERATE / "kernels.py", tmp_path], check=True, timeout=120)
+    written = {path.name: path.read_text() for path in tmp_path.glob("*.ptx")}
+    assert written
+    for name, text in written.items():
+        assert (ROOT / "native" / "kernels" / name).read_text() == text, f"make generate ({name})"
+
+
+def test_the_shim_has_the_kernel() -> None:
+    kernel = (ROOT / "native" / "kernels" / "page_hash.ptx").read_bytes()
+    assert kernel + b"\0" in built("libgpuvirt-shim.so").read_bytes()

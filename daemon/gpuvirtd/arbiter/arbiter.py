@@ -121,6 +121,8 @@ class Arbiter:
             case messages.Memory():
                 charged, resident = self._bytes(message.charged_bytes), self._bytes(message.resident_bytes)
                 events.memory(gpu, number, charged, resident, self._native(member, message.native_bytes))
+            case messages.Progress():
+                events.progress(gpu, number, self._bytes(message.resident_bytes), now)
             case messages.Restored() | messages.Evicted():
                 move = Move.RESTORE if isinstance(message, messages.Restored) else Move.EVICT
                 events.moved(
@@ -183,7 +185,7 @@ class Arbiter:
         if usage is None:
             return
         clients = self.gpu.clients()
-        if any(client.request is not None for client in clients):
+        if any(client.moving for client in clients):
             return  # bytes are moving: the two figures do not belong together
         if self.recovering():
             return  # what is used belongs to clients that have not come back yet
@@ -271,9 +273,11 @@ class Arbiter:
                     if failpoints.lease(WORDS[word]):
                         self._hang_up(self.jobs[contender])
                 self.log.debug("lease", job=contender, word=word.value, epoch=epoch)
-            case facts.Send(number, move, size):
-                message = messages.Restore(size, size) if move is Move.RESTORE else messages.Evict(size)
+            case facts.Send(number, move, size, credit):
+                message = messages.Restore(size, credit) if move is Move.RESTORE else messages.Evict(size)
                 self._send(number, message)
+            case facts.Credit(number, size, cancelled):
+                self._send(number, messages.Credit(size, int(cancelled)))
             case facts.WakeUp(number):
                 self._send(number, messages.Wake())
             case facts.Note(level, event, contender, details):

@@ -11,7 +11,7 @@
  *     WANT(need)                       ->     a thread waits at the gate, or needs more memory while it holds the lease
  *                                      <-     RESTORE(allowance, credit): bring everything in, at most `allowance` resident; of
  *                                             it, `credit` now
- *                                      <-     CREDIT(credit): so much by now, as the others leave; or cancelled: undo it
+ *                                      <-     CREDIT(credit): so much by now, as the others leave; or cancelled: give it up
  *     RESTORED(status, resident)       ->     then the daemon stores GRANTED or OPEN into the lease word
  *     IDLE                             ->     only while the word is GRANTED
  *                                             the daemon stores DRAIN(epoch) and wakes the futex; the control thread of the
@@ -26,6 +26,8 @@
  *     BACK(segments)                   ->     these segments of the arena need host memory
  *                                      <-     BACKED(status)
  *     MEMORY                           ->     charged bytes changed by much (or the job asks for more than its allowance)
+ *     CHARGE(bytes)                    ->     may I charge so much in all? Where the quota is used up, or shared with others
+ *                                      <-     SHARED(status): no; or yes, until the sender reports less in another message
  *     SHARE(extents) + descriptors     ->     other processes of this job may have these extents of mine; or not any more
  *     FETCH(pid, extents)              ->     give me those of that process
  *                                      <-     SHARED(status) + descriptors: the answer to either
@@ -39,8 +41,9 @@
  *  - `allowance` is a promise of the daemon: a client never has more than that resident on the device. EVICT lowers it to its
  *    target at once; RESTORE and CREDIT raise it, to the credit; PROGRESS is a promise of the client in return: it will not have
  *    more than that resident again before the next RESTORE. A client below its allowance may create extents without asking.
- *  - EVICT and RESTORE are transactions. status 0: done. Otherwise a CUresult: everything is as before, `resident` says what
- *    is there, `short_bytes` how much room was missing.
+ *  - EVICT and RESTORE go window by window. status 0: done. Otherwise a CUresult: the windows that were done stay done, the rest
+ *    is as before; `resident` says what is there, `short_bytes` how much room was missing.
+ *  - A RESTORE that has used up its credit says MEMORY once and waits. Nothing of it moves then; the lease may be far off.
  *  - After a WELCOME the lease word is CLOSED whatever it was before (a restarted daemon knows nothing): the client drains and
  *    sends DRAINED(0) before anything else, then MEMORY with what it has resident.
  *  - Unknown types are ignored by the shim and answered with a closed connection by the daemon. A message whose size, magic or
@@ -80,6 +83,7 @@ enum gv_message_type {
     GV_STUCK = 12,
     GV_BACK = 13,
     GV_PROGRESS = 14,
+    GV_CHARGE = 15,
     /* daemon -> shim */
     GV_WELCOME = 65,
     GV_REFUSED = 66,
@@ -165,9 +169,8 @@ struct gv_restore {
 
 struct gv_credit {
     struct gv_message_header header;
-    uint64_t credit; /* bytes that may be resident from now on */
-    uint32_t
-        cancelled; /* 1: give up the RESTORE that is under way, and be as before it: RESTORED(CUDA_ERROR_NOT_READY) */
+    uint64_t credit;    /* bytes that may be resident from now on */
+    uint32_t cancelled; /* 1: give up the RESTORE that is under way, keep what is in: RESTORED(CUDA_ERROR_NOT_READY) */
     uint32_t reserved;
 };
 
@@ -200,6 +203,17 @@ struct gv_moved {
 struct gv_memory {
     struct gv_message_header header;
     uint64_t charged_bytes, resident_bytes, native_bytes;
+};
+
+/* The answer is a SHARED: 0, or CUDA_ERROR_OUT_OF_MEMORY, whose reason the daemon keeps among the events of the job. A process
+ * that has the GPU's quota for itself asks only before it fails. One that shares it with others of its job charges nothing that
+ * it was not granted: what it reports in any other message is what it keeps of that. */
+struct gv_charge {
+    struct gv_message_header header;
+    uint32_t request; /* of the sender, for the answer */
+    uint32_t reserved;
+    uint64_t charged_bytes; /* in all, with what is asked for */
+    uint64_t asked_bytes;   /* by the program, in this allocation */
 };
 
 struct gv_event {

@@ -11,7 +11,7 @@ JOBS = {"a": [(0, 100), (210, 300)], "b": [(110, 200), (320, 400)]}
 
 
 def test_gaps_between_turns_of_different_jobs() -> None:
-    assert turns.hand_overs(JOBS) == [turns.HandOver("b", "a", 10)]  # only while both were there: 110 to 300
+    assert turns.hand_overs(JOBS) == [turns.HandOver("b", "a", 10, 200)]  # only while both were there: 110 to 300
 
 
 def test_overlap_is_a_negative_gap() -> None:

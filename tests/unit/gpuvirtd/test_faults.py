@@ -51,6 +51,25 @@ def test_killed_waiter_leaves_the_queue(daemon, attach):
     assert daemon.gpu()["holder"] == a
 
 
+def test_an_eviction_that_fails_half_way_leaves_out_what_is_out(daemon, attach):
+    """Who waits for its room is told that it will not come; the half that left is not taken twice."""
+    first, _, second, b = holder_and_waiter(daemon, attach, 400 * MIB)
+    first.configure(evict="half")
+    first.finish()  # it does not want it back
+    second.want(400 * MIB)
+    until(lambda: "Credit" in second.view()["received"], what="credit")
+    until(lambda: daemon.job(b)["reason"], what="the reason")
+    half = (400 - 112) // 2 * MIB
+    assert first.view()["resident"] == 400 * MIB - half
+    gpu = daemon.gpu()
+    assert gpu["promised"] <= gpu["capacity"]
+    assert second.view()["resident"] == 112 * MIB + half  # what came in stays
+    first.configure(evict="ok")
+    until(lambda: second.view()["word"] in ("OPEN", "GRANTED"), 10, "its turn, later")
+    assert first.view()["out"] == 2 * half
+    until(lambda: second.view()["resident"] == 400 * MIB, what="all its memory")
+
+
 @pytest.mark.parametrize("victim", ["evicting", "restoring"])
 def test_killed_while_memory_moves(daemon, attach, victim):
     first, a, second, b = holder_and_waiter(daemon, attach, 400 * MIB)

@@ -36,6 +36,9 @@ def test_two_jobs_that_do_not_fit_take_turns(daemon, attach):
         assert view["out"] > 0
         assert view["in"] > 0
         assert view["out"] <= len(view["intervals"]) * 208 * MIB
+        # It comes in while the other leaves: credit grew in steps, not all at once.
+        assert len(view["credits"]) > 2 * view["received"].count("Restore")
+        assert view["largest_resident"] <= 512 * MIB
     gpu = daemon.gpu()
     assert gpu["promised"] <= gpu["capacity"]
     assert daemon.job(a)["switches"] >= 4

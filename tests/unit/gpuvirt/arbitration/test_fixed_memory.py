@@ -27,7 +27,7 @@ def test_only_the_movable_part_is_evicted() -> None:
     b = scene.attach("b")
     scene.want(b, 60)
     scene.later_at_wake()
-    assert sends(scene.drained(a)) == [(a, Move.EVICT, 40)]
+    assert sends(scene.drained(a)) == [(a, Move.EVICT, 40), (b, Move.RESTORE, 60)]
     assert client_of(scene, a).native == 30
     scene.moved(a)
     assert sends(scene.decide()) == []

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from scene import MS, START, Scene, sends, words
+from scene import MS, START, Scene, credits, sends, words
 
 from gpuvirt.arbitration import events
 from gpuvirt.arbitration.facts import Move, Store, WakeUp, Word
@@ -110,8 +110,10 @@ def test_only_the_deficit_is_evicted_then_the_next_is_restored() -> None:
     b = scene.attach("b")
     scene.want(b, 70)
     scene.later_at_wake()
-    assert sends(scene.drained(a)) == [(a, Move.EVICT, 30)]  # 70 + 70 - 100 leave, after 30 unused promises
-    assert sends(scene.moved(a)) == [(b, Move.RESTORE, 70)]
+    # 70 + 70 - 100 leave, after 30 unused promises; the next job begins to come in meanwhile, as room is there.
+    assert sends(scene.drained(a)) == [(a, Move.EVICT, 30), (b, Move.RESTORE, 70)]
+    assert credits(scene.progress(a, 60)) == [(b, 40)]
+    assert credits(scene.moved(a)) == [(b, 70)]
     assert words(scene.moved(b)) == [("b", Word.OPEN)]
 
 
@@ -124,8 +126,8 @@ def test_failed_restore_evicts_what_was_short() -> None:
     scene.drained(a)  # its unused promises go
     scene.moved(a)
     assert events.find(scene.gpu, b)[1].request is not None
-    assert sends(scene.moved(b, status=2, short=15)) == [(a, Move.EVICT, 25)]
-    assert sends(scene.moved(a)) == [(b, Move.RESTORE, 40)]
+    assert sends(scene.moved(b, status=2, short=15)) == [(a, Move.EVICT, 25), (b, Move.RESTORE, 40)]
+    assert credits(scene.moved(a)) == [(b, 40)]
     assert words(scene.moved(b)) == [("b", Word.OPEN)]
     assert scene.gpu.penalty == 0
 
@@ -173,8 +175,8 @@ def test_growth_beyond_the_siblings_promises_drains_the_job_once() -> None:
     b = scene.attach("job")
     assert words(scene.want(b, 20)) == [("job", Word.DRAIN)]  # EVICT is only for drained processes
     scene.drained(a)
-    assert sends(scene.drained(b)) == [(a, Move.EVICT, 80)]
-    assert sends(scene.moved(a)) == [(b, Move.RESTORE, 20)]
+    assert sends(scene.drained(b)) == [(a, Move.EVICT, 80), (b, Move.RESTORE, 20)]
+    assert credits(scene.moved(a)) == [(b, 20)]
     assert words(scene.moved(b)) == [("job", Word.OPEN)]
 
 
@@ -243,7 +245,7 @@ def test_host_budget_makes_the_next_one_wait_and_says_so() -> None:
     assert "host memory budget" in scene.gpu.contenders["b"].reason
     scene.gpu.host_room = 1000
     events.room_changed(scene.gpu)
-    assert sends(scene.decide()) == [(a, Move.EVICT, 30)]
+    assert sends(scene.decide()) == [(a, Move.EVICT, 30), (b, Move.RESTORE, 70)]
 
 
 def test_epochs_wrap_without_zero() -> None:
@@ -304,14 +306,14 @@ def test_a_job_that_filled_the_device_before_a_context_came_may_use_the_reserve(
     scene.want(b, 50)
     scene.later_at_wake()
     scene.want(a, 100)
-    assert sends(scene.drained(a)) == [(a, Move.EVICT, 42)]
+    assert sends(scene.drained(a)) == [(a, Move.EVICT, 42), (b, Move.RESTORE, 50)]
     scene.moved(a)
     scene.moved(b)
     assert scene.gpu.holder == "b"
     while scene.gpu.contenders["b"].word is not Word.DRAIN:
         scene.later_at_wake()
-    assert sends(scene.drained(b)) == [(b, Move.EVICT, 0)]
-    assert sends(scene.moved(b)) == [(a, Move.RESTORE, 100)]
+    assert sends(scene.drained(b)) == [(b, Move.EVICT, 0)]  # a began to come in while b still ran
+    assert credits(scene.moved(b)) == [(a, 100)]
     assert words(scene.moved(a)) == [("a", Word.OPEN)]
     scene.gpu.reserve = 7
     scene.want(b, 50)

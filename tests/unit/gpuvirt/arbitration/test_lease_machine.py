@@ -6,6 +6,7 @@ Clients that die, fail, come back or fall silent between any two steps.
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from gpuvirt.arbitration import events, ledger
-from gpuvirt.arbitration.facts import Client, Gpu, Move, Rules, Send, Store, Word
+from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Store, Word
 from gpuvirt.arbitration.lease import decide
 
 CAPACITY = 100
@@ -31,8 +32,10 @@ class Process:
     charged: int = 0
     resident: int = 0
     native: int = 0  # of it, what cannot be moved
-    allowance: int = 0  # as it knows it: from the last request that it answered
+    allowance: int = 0  # what it may have resident, as it was last told, or has told
+    before: int = 0  # the same before the RESTORE that is under way
     asked: Send | None = None
+    cancelled: bool = False
     on_gpu: bool = False
     connected: bool = True
     zero_sent: bool = True
@@ -58,7 +61,9 @@ class Leases(RuleBasedStateMachine):
 
     def act(self) -> None:
         """Decide, carry out, and check each action against the truth at its moment."""
+        twin = copy.deepcopy(self.gpu)
         decision = decide(self.gpu, self.now)
+        assert decision == decide(twin, self.now), "equal facts, equal decisions"
         self.wake = decision.wake_at
         assert self.wake is None or self.wake > self.now - 1, "a wake-up in the past would spin"
         for action in decision.actions:
@@ -66,7 +71,11 @@ class Leases(RuleBasedStateMachine):
                 self.check_store(action)
             elif isinstance(action, Send):
                 self.check_send(action)
-        assert not any(isinstance(a, Store | Send) for a in decide(self.gpu, self.now).actions), "decide must settle"
+            elif isinstance(action, Credit):
+                self.check_credit(action)
+        assert not any(isinstance(a, Store | Send | Credit) for a in decide(self.gpu, self.now).actions), (
+            "decide must settle"
+        )
 
     def check_store(self, action: Store) -> None:
         mine = [process for process in self.alive.values() if process.job == action.contender]
@@ -99,9 +108,24 @@ class Leases(RuleBasedStateMachine):
         else:
             assert action.bytes >= process.charged
             _, client = events.find(self.gpu, action.client)
-            raised = client.request is not None and action.bytes > client.request.before
+            assert action.credit <= action.bytes
+            raised = client.request is not None and action.credit > client.request.before
             assert not raised or ledger.promised(self.gpu.clients()) <= self.gpu.capacity, "promised more than there is"
-        process.asked = action
+            assert action.credit >= process.allowance, "a promise was taken back without EVICT"
+            process.before, process.allowance = process.allowance, action.credit
+        process.asked, process.cancelled = action, False
+
+    def check_credit(self, action: Credit) -> None:
+        process = self.alive[action.client]
+        assert process.connected, "credit for nobody"
+        assert process.asked is not None, "credit for nothing"
+        assert process.asked.move is Move.RESTORE, "credit for an EVICT"
+        assert not process.cancelled, "credit after it was called off"
+        process.cancelled = action.cancelled
+        if not action.cancelled:
+            assert process.allowance < action.bytes <= process.asked.bytes
+            assert ledger.promised(self.gpu.clients()) <= self.gpu.capacity, "promised more than there is"
+            process.allowance = action.bytes
 
     # ---- events
 
@@ -180,18 +204,47 @@ class Leases(RuleBasedStateMachine):
             events.stuck(self.gpu, process.number, self.epochs[process.job])
             self.act()
 
+    @rule(process=processes, amount=st.integers(1, 40), told=st.booleans())
+    def come_in(self, process: Process, amount: int, told: bool) -> None:
+        """A RESTORE brings in what its credit allows; when that is used up, it may say so."""
+        if self.here(process) and process.asked is not None and process.asked.move is Move.RESTORE:
+            most = max(process.resident, min(process.charged, process.allowance))
+            process.resident = min(most, process.resident + amount)
+            if told and process.zero_sent:
+                events.memory(self.gpu, process.number, process.charged, process.resident, process.native)
+                self.act()
+
+    @rule(process=processes, amount=st.integers(1, 40))
+    def go_out(self, process: Process, amount: int) -> None:
+        """A window of an EVICT has left."""
+        if self.here(process) and process.asked is not None and process.asked.move is Move.EVICT:
+            least = max(process.asked.bytes, process.native)
+            process.resident = max(min(least, process.resident), process.resident - amount)
+            process.allowance = min(process.allowance, max(process.resident, process.asked.bytes))
+            events.progress(self.gpu, process.number, process.resident, self.now)
+            self.act()
+
     @rule(process=processes, outcome=st.sampled_from(["ok", "ok", "ok", "oom", "error"]), short=st.integers(0, 50))
     def answer(self, process: Process, outcome: str, short: int) -> None:
         if not self.here(process) or process.asked is None:
             return
-        asked, process.asked = process.asked, None
+        asked = process.asked
         if asked.move is Move.RESTORE and process.charged > asked.bytes:
             outcome, short = "oom", process.charged - asked.bytes  # it grew while the RESTORE was on its way
-        before, status = process.resident, {"ok": 0, "oom": 2, "error": 999}[outcome]
-        if status == 0:
+        if asked.move is Move.RESTORE and outcome == "ok" and process.charged > process.allowance:
+            if not process.cancelled:
+                return  # it waits for credit
+            outcome = "cancelled"
+        process.asked = None
+        before, status = process.resident, {"ok": 0, "oom": 2, "error": 999, "cancelled": 600}[outcome]
+        if status == 0 and asked.move is Move.EVICT:
             left = max(asked.bytes, process.native)  # fixed memory stays, whatever was asked
-            process.resident = min(before, left) if asked.move is Move.EVICT else process.charged
+            process.resident = min(before, left)
             process.allowance = left
+        elif status == 0:
+            process.resident = process.charged
+        elif asked.move is Move.RESTORE:
+            process.allowance = max(process.before, process.resident)
         events.moved(
             self.gpu, process.number, asked.move, status, process.charged, process.resident,
             abs(process.resident - before), short if outcome == "oom" else 0, 1000, self.now, process.native,
@@ -261,7 +314,9 @@ class Leases(RuleBasedStateMachine):
             return
         assert {client.number for client in self.gpu.clients()} == set(self.alive)
         for process in self.alive.values():
-            assert process.resident <= max(self.client(process).allowance, 0), "more resident than promised"
+            client = self.client(process)
+            assert process.resident <= max(client.allowance, 0), "more resident than promised"
+            assert process.allowance <= client.allowance, "it may have more than the ledger knows"
         if not self.alive:
             assert ledger.promised(self.gpu.clients()) == 0
             assert all(word is Word.CLOSED for word in self.words.values())

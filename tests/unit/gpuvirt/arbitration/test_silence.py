@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from scene import MS, Scene, sends, words
+from scene import MS, Scene, cancelled, credits, sends, words
 
 from gpuvirt.arbitration import events, ledger
 from gpuvirt.arbitration.facts import Move, Word
@@ -19,8 +19,8 @@ def stuck_restore() -> tuple[Scene, int, int, int]:
     scene.want(b, 60)
     scene.later_at_wake()
     scene.want(c, 10)
-    assert sends(scene.drained(a)) == [(a, Move.EVICT, 40)]
-    assert sends(scene.moved(a)) == [(b, Move.RESTORE, 60)]
+    assert sends(scene.drained(a)) == [(a, Move.EVICT, 40), (b, Move.RESTORE, 60)]
+    assert credits(scene.moved(a)) == [(b, 60)]
     return scene, a, b, c
 
 
@@ -30,8 +30,9 @@ def test_a_restore_that_is_not_answered_lets_the_others_go_on() -> None:
     assert scene.wake is not None  # somebody will look again
     actions = scene.later(LONG)
     assert scene.gpu.contenders["b"].reason == f"does not answer RESTORE: client {b}"
-    while sends(actions):
-        actions = scene.moved(sends(actions)[0][0])
+    assert sends(actions)
+    while open_ := [client for client in scene.gpu.clients() if client.request and not client.request.late]:
+        scene.moved(open_[0].number)
     assert scene.gpu.holder in ("a", "c")
     assert ledger.promised(scene.gpu.clients()) <= scene.gpu.capacity
     scene.moved(b)  # the answer, late
@@ -56,14 +57,18 @@ def test_an_evict_that_is_not_answered_lets_go_on_who_needs_no_room() -> None:
     scene.want(b, 60)
     scene.later_at_wake()
     scene.want(c)
-    assert sends(scene.drained(a)) == [(a, Move.EVICT, 40)]
-    assert words(scene.later(LONG)) == [("c", Word.OPEN)]
+    assert sends(scene.drained(a)) == [(a, Move.EVICT, 40), (b, Move.RESTORE, 60)]
+    actions = scene.later(LONG)
+    assert cancelled(actions) == [b]  # what it waits for will not come
+    assert words(actions) == [("c", Word.OPEN)]
+    scene.moved(b, status=600)
     assert scene.gpu.contenders["a"].reason == f"does not answer EVICT: client {a}"
     assert "do not answer" in scene.gpu.contenders["b"].reason
     scene.moved(a)
     scene.later(30 * MS)
     assert scene.gpu.contenders["c"].word is Word.DRAIN  # b can have its room now
-    assert sends(scene.drained(c)) == [(b, Move.RESTORE, 60)]
+    scene.drained(c)
+    assert words(scene.moved(b)) == [("b", Word.OPEN)]  # it had its RESTORE ahead
 
 
 def test_a_silent_process_that_dies_frees_everything() -> None:

@@ -36,10 +36,13 @@ class FakeShim:
         self.refused: messages.Refused | None = None
         self.closed = False
         self.charged = self.resident = self.allowance = 0
-        self.out = self.inward = 0
+        self.out = self.inward = self.brought = 0
+        self.window = 16 * MIB  # of an EVICT
+        self.restoring: messages.Restore | None = None
+        self.credits: list[int] = []  # of all RESTOREs, as they came
         self.busy = False  # always has work: wants the GPU whenever it has not got it
         self.drain = True
-        self.evict = "ok"  # ok, fail, silent
+        self.evict = "ok"  # ok, fail, half (of it leaves, then it fails), silent
         self.restore = "ok"  # ok, oom, silent
         self.oom_short = 0
         self.intervals: list[list[float]] = []  # [from, to] in which it could have work on the GPU
@@ -197,6 +200,7 @@ class FakeShim:
             "in": self.inward,
             "intervals": self.intervals,
             "received": self.received,
+            "credits": self.credits,
             "closed": self.closed,
             "welcome": None if self.welcome is None else (self.welcome.generation, self.welcome.arena_bytes),
             "arena": os.fstat(self.arena).st_size if self.arena >= 0 else None,
@@ -263,6 +267,8 @@ class FakeShim:
             self._evict(message)
         elif isinstance(message, messages.Restore):
             self._restore(message)
+        elif isinstance(message, messages.Credit):
+            self._credit(message)
 
     def _evict(self, message: messages.Evict) -> None:
         if self.evict == "silent":
@@ -271,9 +277,18 @@ class FakeShim:
             self.send(messages.Evicted(2, self.charged, self.resident, 0, 0, 1000))
             return
         moved = max(0, self.resident - message.target)
-        self.resident -= moved
-        self.out += moved
         self.allowance = message.target
+        if self.evict == "half":
+            self.resident -= moved // 2
+            self.out += moved // 2
+            self.send(messages.Progress(self.resident))
+            self.send(messages.Evicted(999, self.charged, self.resident, moved // 2, 0, 1000))
+            return
+        for left in range(moved, 0, -self.window):  # a window at a time
+            self.resident -= min(self.window, left)
+            self.out += min(self.window, left)
+            if self.resident > message.target:
+                self.send(messages.Progress(self.resident))
         self._publish(ClientState.WAITING if self.busy else ClientState.IDLE)
         self.send(messages.Evicted(0, self.charged, self.resident, moved, 0, 1000 + moved))
 
@@ -283,13 +298,38 @@ class FakeShim:
         if self.restore == "oom":
             self.send(messages.Restored(2, self.charged, self.resident, 0, self.oom_short, 1000))
             return
-        moved = max(0, self.charged - self.resident)
-        self.resident = min(self.charged, message.allowance)
+        self.restoring = message
+        self.credits.append(message.credit)
+        self.brought = 0
+        self._bring(message.credit)
+
+    def _credit(self, message: messages.Credit) -> None:
+        if self.restoring is None or self.restore == "silent":
+            return
+        if message.cancelled:
+            self._restored(600)
+        else:
+            self.credits.append(message.credit)
+            self._bring(message.credit)
+
+    def _bring(self, credit: int) -> None:
+        """What the credit allows comes in; it is done when that is all."""
+        assert self.restoring is not None
+        self.allowance = credit
+        moved = max(0, min(self.charged, credit) - self.resident)
+        self.resident += moved
         self.inward += moved
-        self.allowance = message.allowance
+        self.brought += moved
         self.largest_resident = max(self.largest_resident, self.resident)
+        if self.resident >= self.charged or credit >= self.restoring.allowance:
+            self._restored(0)
+        else:
+            self.send(messages.Memory(self.charged, self.resident, 0))
+
+    def _restored(self, status: int) -> None:
+        self.restoring = None
         self._publish(ClientState.WAITING if self.busy else ClientState.IDLE)
-        self.send(messages.Restored(0, self.charged, self.resident, moved, 0, 1000 + moved))
+        self.send(messages.Restored(status, self.charged, self.resident, self.brought, 0, 1000 + self.brought))
 
 
 def _child(pipe: Connection) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from gpuvirt.arbitration import events
-from gpuvirt.arbitration.facts import Action, Client, Gpu, Move, Rules, Send, Store, WakeUp, Word
+from gpuvirt.arbitration.facts import Action, Client, Credit, Gpu, Move, Rules, Send, Store, WakeUp, Word
 from gpuvirt.arbitration.lease import decide
 
 MS = 1_000_000
@@ -29,7 +29,7 @@ class Scene:
     def decide(self) -> list[Action]:
         decision = decide(self.gpu, self.now)
         self.wake = decision.wake_at
-        return [action for action in decision.actions if isinstance(action, Store | Send | WakeUp)]
+        return [action for action in decision.actions if isinstance(action, Store | Send | Credit | WakeUp)]
 
     def want(self, number: int, charged: int = 0, native: int = 0) -> list[Action]:
         client = events.find(self.gpu, number)[1]
@@ -66,6 +66,10 @@ class Scene:
         )
         return self.decide()
 
+    def progress(self, number: int, resident: int) -> list[Action]:
+        events.progress(self.gpu, number, resident, self.now)
+        return self.decide()
+
     def later(self, nanoseconds: int) -> list[Action]:
         self.now += nanoseconds
         return self.decide()
@@ -91,3 +95,11 @@ def words(actions: list[Action]) -> list[tuple[str, Word]]:
 
 def sends(actions: list[Action]) -> list[tuple[int, Move, int]]:
     return [(action.client, action.move, action.bytes) for action in actions if isinstance(action, Send)]
+
+
+def credits(actions: list[Action]) -> list[tuple[int, int]]:
+    return [(action.client, action.bytes) for action in actions if isinstance(action, Credit) and not action.cancelled]
+
+
+def cancelled(actions: list[Action]) -> list[int]:
+    return [action.client for action in actions if isinstance(action, Credit) and action.cancelled]
