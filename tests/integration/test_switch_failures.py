@@ -181,9 +181,9 @@ def all_come_to_their_end(rig: Rig, jobs: list[Swapper]) -> None:
 
 def three(machine: Host, *options: str) -> tuple[Rig, list[Swapper]]:
     rig = Rig(machine)
-    jobs = [rig.start(name, SIZE, *options) for name in ("first", "second", "third")]
-    jobs[0].program.wait_for("step 1", LIMIT)
-    return rig, jobs
+    first = rig.start("first", SIZE, *options)
+    first.program.wait_for("step 1", LIMIT)
+    return rig, [first, *(rig.start(name, SIZE, *options) for name in ("second", "third"))]
 
 
 @pytest.mark.parametrize("budget", ["8M", "20M", "36M"])
