@@ -75,9 +75,8 @@ class FakeShim:
             "token": job_token,
         }
         fields |= changes
-        handed = [self.arena] if fields["reattach"] and self.arena >= 0 else []
-        if handed:
-            fields.setdefault("owner", self.owner)  # with the arena that its memory is in
+        handed = [self.arena] if fields["reattach"] and self.arena >= 0 else []  # what its memory is in
+        fields.setdefault("owner", self.owner)
         socket.send_fds(self.socket, [messages.encode(messages.Hello(**fields), version)], handed)
         return self._answer()
 
@@ -106,14 +105,11 @@ class FakeShim:
         assert isinstance(message, messages.Welcome)
         self.welcome = message
         self.lease, self.page = LeaseView(fds[0]), ClientWriter(fds[1])
-        if self.arena < 0:
-            self.arena, self.owner = (
-                fds[2],
-                message.owner,
-            )  # a client that comes back keeps the arena that its memory is in
-        else:
-            os.close(fds[2])
-        os.close(fds[1])
+        if self.arena < 0:  # else it keeps the arena that its memory is in
+            self.arena, self.owner = fds[2], message.owner
+            fds.pop()
+        for fd in fds[1:]:
+            os.close(fd)
         self.allowance = message.allowance
         self.drained_epoch = 0
         if self.intervals and len(self.intervals[-1]) == 1:
@@ -191,7 +187,6 @@ class FakeShim:
             "epoch": word[0],
             "quota": self.lease.quota if self.lease is not None else None,
             "fits": self.lease.fits if self.lease is not None else None,
-            "deadline": self.lease.deadline_ns if self.lease is not None else None,
             "charged": self.charged,
             "resident": self.resident,
             "allowance": self.allowance,
@@ -203,10 +198,8 @@ class FakeShim:
             "credits": self.credits,
             "closed": self.closed,
             "welcome": None if self.welcome is None else (self.welcome.generation, self.welcome.arena_bytes),
-            "arena": os.fstat(self.arena).st_size if self.arena >= 0 else None,
             "arena_file": os.fstat(self.arena).st_ino if self.arena >= 0 else None,
             "owner": self.owner,
-            "arena_links": os.fstat(self.arena).st_nlink if self.arena >= 0 else None,
         }
 
     # ---- the shim's own work
