@@ -48,9 +48,7 @@ class Swapper:
         self.machine, self.name = machine, name
         self._pid = 0
         seed = str(sum(name.encode()) % 1000)
-        self.program: Program = machine.run(
-            str(program), str(mebibytes), seed, name=name, options=options, **extra
-        )
+        self.program: Program = machine.run(str(program), str(mebibytes), seed, name=name, options=options, **extra)
 
     @property
     def pid(self) -> int:
