@@ -105,9 +105,15 @@ def restart(rig: Rig, failpoints: str = "") -> Program:
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("point", DAEMON_POINTS)
-def test_the_daemon_fails(rig: Rig, pair: tuple[Swapper, Swapper], point: str, action: str) -> None:
+def test_the_daemon_fails(
+    rig: Rig, pair: tuple[Swapper, Swapper], start: Callable[..., Swapper], point: str, action: str
+) -> None:
+    jobs = list(pair)
     # Not at the first time, which is at the moment that both come back; but there is only one WELCOME for each.
-    daemon = restart(rig, f"{point}:{action}:{1 if point == 'welcome_sent' else 3}")
+    first = point == "welcome_sent" or point.startswith("back")
+    daemon = restart(rig, f"{point}:{action}:{1 if first else 3}")
+    if point.startswith("back"):  # the others have all the host memory that they need
+        jobs.append(start("newcomer"))
     daemon.wait_for(f"failpoint {point}", LIMIT)
     if action == "kill":
         daemon.wait(LIMIT)
@@ -115,7 +121,7 @@ def test_the_daemon_fails(rig: Rig, pair: tuple[Swapper, Swapper], point: str, a
     elif action == "stop":
         time.sleep(0.1)
         daemon.kill(signal.SIGCONT)
-    for job in pair:
+    for job in jobs:
         job.advances()
     rig.accounts()
 
