@@ -49,7 +49,7 @@ def test_what_is_unchanged_is_copied_once(machine: Host) -> None:
     assert weights["all"] >= 3 * 64 * MIB, weights
     assert weights["copied"] <= (EACH + 4) * MIB, weights  # each page the first time; it shares its extent with nothing
     assert weights["clean"] >= weights["all"] // 2, weights
-    assert dirty["copied"] == dirty["all"] >= 3 * 64 * MIB, dirty
+    assert dirty["copied"] >= 2 * dirty["clean"], dirty  # clean: taken out again before its next turn
 
 
 def test_zeros_are_never_copied(machine: Host) -> None:
@@ -58,9 +58,9 @@ def test_zeros_are_never_copied(machine: Host) -> None:
 
 
 def test_equal_pages_of_a_process_are_copied_once(machine: Host) -> None:
-    """In every switch anew: all of it changes in between."""
+    """As far as both leave: of a job that is evicted in part, some pages have their equals on the device."""
     replicas, _ = (left(account) for account in finished(machine, "replicas", "dirty"))
-    assert replicas["duplicate"] >= replicas["all"] // 4 > 0, replicas
+    assert replicas["duplicate"] >= 32 * MIB, replicas
     assert replicas["copied"] + replicas["duplicate"] + replicas["clean"] == replicas["all"], replicas
 
 
