@@ -254,6 +254,8 @@ static void handle(const union gv_packet *packet, int *descriptors)
         gv_extents_publish(); /* or that we are not alone any more: what we charge counts for the others */
         if (gv_lease_state(gv_load32(&gv_session.lease->word)) == GV_LEASE_GRANTED)
             gv_activity_look();
+        if (!(gv_load32(&gv_session.lease->flags) & GV_LEASE_FITS) && !gv_swap_holds_context())
+            gv_swap_prepare();
         break;
     case GV_SHARED:
         if (packet->header.size >= sizeof packet->shared)

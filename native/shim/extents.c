@@ -11,7 +11,7 @@
 #include "memory.h"
 #include "real_driver.h"
 #include "sharing.h"
-#include "swap.h"
+#include "page_records.h"
 
 /* --- physical handles ----------------------------------------------------------------------------------------------------- */
 
@@ -108,7 +108,7 @@ static int next_unused(uint64_t *next, uint64_t last, uint64_t *index, struct gv
         struct gv_piece *const extent = &gv_memory.extents[*next];
         if (extent->live != 0 || extent->moving)
             continue;
-        gv_swap_forget(extent);
+        gv_pages_forget(extent);
         if (!extent->mapped && !extent->kept)
             continue;
         *index = *next;

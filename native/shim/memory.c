@@ -269,7 +269,7 @@ static int vacate(struct gv_range *range, uint64_t *first, uint64_t *last)
             gv_memory.live_bytes -= gv_piece_bytes(extent);
             absent += !extent->mapped;
             extent->saved = 0;
-            unused |= extent->mapped || extent->slots != NULL;
+            unused |= extent->mapped || extent->pages != NULL;
         }
     }
     if (absent != 0)

@@ -25,16 +25,16 @@
 
 #include "cuda_api.h"
 #include "ranges.h"
-#include "slots.h"
 
+struct gv_page;
 struct gv_piece {
     CUmemGenericAllocationHandle handle; /* valid while mapped */
-    uint32_t live;  /* ranges that lie in an extent; mappings of a block, and one while it is kept */
-    gv_slot *slots; /* of the arena, one for each of its pages; NULL = none */
-    uint8_t mapped; /* kernels may touch it */
-    uint8_t moving; /* somebody calls the driver for it; `mapped` of an extent is 0 meanwhile */
-    uint8_t saved;  /* the arena holds its content */
-    uint8_t kept;   /* never evicted: somebody else may have it mapped */
+    uint32_t live;         /* ranges that lie in an extent; mappings of a block, and one while it is kept */
+    struct gv_page *pages; /* what is known of each (page_records.h); NULL = nothing */
+    uint8_t mapped;        /* kernels may touch it */
+    uint8_t moving;        /* somebody calls the driver for it; `mapped` of an extent is 0 meanwhile */
+    uint8_t saved;         /* the arena holds its content */
+    uint8_t kept;          /* never evicted: somebody else may have it mapped */
     uint8_t is_block;
     uint8_t reserved[3];
 };

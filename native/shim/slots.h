@@ -62,7 +62,4 @@ void gv_slots_gone(struct gv_slots *slots, uint32_t segment);
 /* Free slots of backed segments. */
 uint32_t gv_slots_free(const struct gv_slots *slots);
 
-/* Whether the table agrees with itself: NULL, or what is wrong. For tests. */
-const char *gv_slots_wrong(const struct gv_slots *slots);
-
 #endif

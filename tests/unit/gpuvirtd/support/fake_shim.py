@@ -40,6 +40,8 @@ class FakeShim:
         self.window = 16 * MIB  # of an EVICT
         self.restoring: messages.Restore | None = None
         self.credits: list[int] = []  # of all RESTOREs, as they came
+        self.counts: dict[str, int] = {}  # what EVICTED says of bytes and times besides
+        self.delay_s = 0.0  # before RESTORED
         self.busy = False  # always has work: wants the GPU whenever it has not got it
         self.drain = True
         self.evict = "ok"  # ok, fail, half (of it leaves, then it fails), silent
@@ -75,9 +77,8 @@ class FakeShim:
             "token": job_token,
         }
         fields |= changes
-        handed = [self.arena] if fields["reattach"] and self.arena >= 0 else []
-        if handed:
-            fields.setdefault("owner", self.owner)  # with the arena that its memory is in
+        handed = [self.arena] if fields["reattach"] and self.arena >= 0 else []  # what its memory is in
+        fields.setdefault("owner", self.owner)
         socket.send_fds(self.socket, [messages.encode(messages.Hello(**fields), version)], handed)
         return self._answer()
 
@@ -106,11 +107,11 @@ class FakeShim:
         assert isinstance(message, messages.Welcome)
         self.welcome = message
         self.lease, self.page = LeaseView(fds[0]), ClientWriter(fds[1])
-        if self.arena < 0:
-            self.arena, self.owner = fds[2], message.owner  # a client that comes back keeps the arena that its memory is in
-        else:
-            os.close(fds[2])
-        os.close(fds[1])
+        if self.arena < 0:  # else it keeps the arena that its memory is in
+            self.arena, self.owner = fds[2], message.owner
+            fds.pop()
+        for fd in fds[1:]:
+            os.close(fd)
         self.allowance = message.allowance
         self.drained_epoch = 0
         if self.intervals and len(self.intervals[-1]) == 1:
@@ -188,7 +189,6 @@ class FakeShim:
             "epoch": word[0],
             "quota": self.lease.quota if self.lease is not None else None,
             "fits": self.lease.fits if self.lease is not None else None,
-            "deadline": self.lease.deadline_ns if self.lease is not None else None,
             "charged": self.charged,
             "resident": self.resident,
             "allowance": self.allowance,
@@ -200,10 +200,8 @@ class FakeShim:
             "credits": self.credits,
             "closed": self.closed,
             "welcome": None if self.welcome is None else (self.welcome.generation, self.welcome.arena_bytes),
-            "arena": os.fstat(self.arena).st_size if self.arena >= 0 else None,
             "arena_file": os.fstat(self.arena).st_ino if self.arena >= 0 else None,
             "owner": self.owner,
-            "arena_links": os.fstat(self.arena).st_nlink if self.arena >= 0 else None,
         }
 
     # ---- the shim's own work
@@ -287,7 +285,7 @@ class FakeShim:
             if self.resident > message.target:
                 self.send(messages.Progress(self.resident))
         self._publish(ClientState.WAITING if self.busy else ClientState.IDLE)
-        self.send(messages.Evicted(0, self.charged, self.resident, moved, 0, 1000 + moved))
+        self.send(messages.Evicted(0, self.charged, self.resident, moved, 0, 1000 + moved, **self.counts))
 
     def _restore(self, message: messages.Restore) -> None:
         if self.restore == "silent":
@@ -325,6 +323,7 @@ class FakeShim:
 
     def _restored(self, status: int) -> None:
         self.restoring = None
+        time.sleep(self.delay_s)
         self._publish(ClientState.WAITING if self.busy else ClientState.IDLE)
         self.send(messages.Restored(status, self.charged, self.resident, self.brought, 0, 1000 + self.brought))
 
