@@ -12,7 +12,7 @@
 #include "real_driver.h"
 #include "settled.h"
 #include "sharing.h"
-#include "swap.h"
+#include "page_records.h"
 
 static void *names; /* tree of struct gv_block by name */
 
@@ -173,7 +173,7 @@ void gv_block_destroy(struct gv_block *block)
     if (kept)
         gv_memory.kept_bytes -= block->bytes;
     pthread_mutex_unlock(&gv_memory.lock);
-    gv_swap_forget(&block->piece);
+    gv_pages_forget(&block->piece);
     if (kept)
         gv_fixed_uncount(GV_FIXED_EXPORTED, block->bytes);
     if (block->exported >= 0) {

@@ -13,6 +13,7 @@
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
+#include "page_hash.h"
 #include "pool.h"
 #include "pool_native.h"
 #include "real_driver.h"
@@ -260,6 +261,7 @@ static void end_end(CUcontext context, struct waiting *waiting, int gone, int li
     if (gone) {
         gv_streams_context_ended(context);
         gv_marks_context_ended(context);
+        gv_page_hash_context_ended(context);
         gv_capture_context_ended(context);
         gv_memory_give_context(context);
         gv_imports_context_ended(context);
