@@ -245,7 +245,7 @@ def test_a_refusal_says_why_and_is_an_event_of_the_job(new_daemon, shims):
     status, missing, reason = shim.arena_view()["answers"][0]
     assert (status, missing) == (2, size)
     assert "host_budget_per_user" in reason
-    assert any(reason in str(event) for event in daemon.admin.call("describe", job=job["job"])["events"])
+    assert any(reason in str(event) for event in daemon.admin.call("describe", job=job["job"]).items())
     assert daemon.job(job["job"])["arena"] == 0
 
 
