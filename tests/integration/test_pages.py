@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from support.host import MIB, PROGRAMS, Host, host
 
 SETTINGS = "[memory]\nverify = true\n"
