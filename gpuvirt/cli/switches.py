@@ -72,8 +72,9 @@ RATES = Column("GB/s", _rates, right=True)
 NOTE = Column("NOTE", _note, shrink=4, colour=lambda row: "red" if "failed" in _note(row) else None)
 WIDE = (
     Column("TIME", _day), GPU, FROM, TO, DELAY, DRAIN,
-    *(_mib("out", kind, f"OUT {kind.upper()}") for kind in ("copied", *_SAVED)),
-    *(_mib("in", kind, f"IN {kind.upper()}") for kind in ("copied", *_SAVED)),
+    _mib("out", "copied", "OUT MiB"), _mib("out", "zero", "ZERO"), _mib("out", "clean", "CLEAN"),
+    _mib("out", "duplicate", "DUP"),
+    _mib("in", "copied", "IN MiB"), _mib("in", "zero", "ZERO"), _mib("in", "duplicate", "DUP"),
     Column("STAYED", lambda row: mebibytes(row["stayed"]), right=True),
     Column("HASH", _sum("hash_s"), right=True),
     Column("MAP", _sum("map_s"), right=True),
@@ -107,8 +108,9 @@ def command(job: str | None, gpu: int | None, count: int, everything: bool, outp
     already, what another page of the job had. GB/s are those of the copies, out and in. "made room": the job held the
     GPU and needed more memory.
 
-    -w shows each kind by itself (in MiB), what the job before kept on the device (STAYED), and the time spent on
-    hashing, in calls that map memory, and on copies, of all processes together. The daemon keeps the last 128 that
+    -w shows each kind by itself (in MiB): ZERO, CLEAN (unchanged) and DUP (there twice) beside what was copied that
+    way; what the job before kept on the device (STAYED), and the time spent on hashing, in calls that map memory, and
+    on copies, of all processes together. The daemon keeps the last 128 that
     moved memory and the last 32 others of each GPU, as long as it runs.
     """
     arguments: dict[str, Any] = {"count": count, "all": everything, "gpu": gpu, "job": job}

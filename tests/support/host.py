@@ -128,6 +128,7 @@ class Host:
         self._options = dict(options or {})
         self._programs: list[Program] = []
         self.daemon: Program | None = None
+        self.under: tuple[str, ...] = ()  # a command that starts the daemon
         self.admin = AdminClient(self.runtime / paths.ADMIN_SOCKET)
 
     def environ(self, **extra: str) -> dict[str, str]:
@@ -153,7 +154,7 @@ class Host:
             f'[daemon]\nruntime = "{self.runtime}"\n'
             f'[driver]\nlibrary = "{drivers}/libcuda.so.1"\nnvml = "{drivers}/libnvidia-ml.so.1"\n{self._settings}\n'
         )
-        self.daemon = self.start([str(BIN / "gpuvirtd"), "--config", str(config)], **extra)
+        self.daemon = self.start([*self.under, str(BIN / "gpuvirtd"), "--config", str(config)], **extra)
         if wait:
             self.until(self._answers, "gpuvirtd to answer", 20.0)
         return self.daemon

@@ -115,6 +115,9 @@ class Arbiter:
     def heard(self, member: Member, message: messages.Message) -> None:
         """A message of an attached client. Raises UnexpectedAnswer for an answer that nobody asked for."""
         gpu, number, now = self.gpu, member.number, self.clock.now()
+        if not self.link.knows(number):  # it came back, and has put its counters into the new page before it speaks
+            report = member.refresh(now)
+            self.link.begin(number, (report.out_bytes, report.in_bytes))
         match message:
             case messages.Want():
                 charged, resident = self._bytes(message.charged_bytes), self._bytes(message.resident_bytes)

@@ -23,16 +23,20 @@ class LinkMeter:
     def sample(self, now: int, counters: Mapping[int, tuple[int, int]]) -> None:
         """The counters (out, in) of all clients by their number. Those of one that ended stay in the sums."""
         for number, (out, inward) in counters.items():
-            before = self._known.get(number, (out, inward))  # one that came back brings counters of before
-            self.out += max(0, out - before[0])
-            self.inward += max(0, inward - before[1])
-        self._known = dict(counters)
+            if number in self._known:
+                self.out += max(0, out - self._known[number][0])
+                self.inward += max(0, inward - self._known[number][1])
+        self._known = {number: both for number, both in counters.items() if number in self._known}
         if not self._samples or now - self._samples[-1][0] >= APART_NS:
             self._samples.append((now, self.out, self.inward))
 
-    def begin(self, number: int) -> None:
-        """A new client, which has moved nothing yet."""
-        self._known[number] = (0, 0)
+    def begin(self, number: int, counters: tuple[int, int] = (0, 0)) -> None:
+        """A new client counts from now on; one that came back brings counters of before."""
+        self._known.setdefault(number, counters)
+
+    def knows(self, number: int) -> bool:
+        """Does it count?"""
+        return number in self._known
 
     def rates(self, now: int) -> tuple[float, float]:
         """(out, in), bytes/s over the last WINDOW_NS, or since the first sample if that is later."""

@@ -6,7 +6,8 @@ Pure. At each instant a job loses time when it waits, and
  - nobody holds the lease, and an EVICT or RESTORE of one of its processes, or one that makes room for it (it is next),
    is not answered.
 While somebody else holds the lease a job waits for its turn, whatever moves meanwhile: that is sharing, not switching.
-Requests that are overdue (their process is stopped, or hangs) count for nobody.
+Requests that are overdue (their process is stopped, or hangs) count for nobody, nor do RESTOREs that wait for credit:
+what they wait for does.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from gpuvirt.arbitration.facts import Contender, Gpu
 
 
 def moving(contender: Contender) -> bool:
-    """An EVICT or RESTORE of one of its processes is not answered, nor overdue."""
-    return any(client.request is not None and not client.request.late for client in contender.clients.values())
+    """An EVICT or RESTORE of one of its processes is not answered, nor overdue, nor waiting for credit."""
+    requests = [client.request for client in contender.clients.values() if client.request is not None]
+    return any(not request.late and not request.waits for request in requests)
 
 
 def loses(gpu: Gpu, contender: Contender) -> bool:

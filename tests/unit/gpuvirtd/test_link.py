@@ -22,8 +22,13 @@ def test_clients_come_and_go() -> None:
     meter = LinkMeter()
     meter.begin(1)
     meter.sample(0, {1: (0, 0)})
-    meter.sample(SECOND, {1: (100, 10), 2: (5000, 5000)})
-    assert (meter.out, meter.inward) == (100, 10), "2 was attached before the daemon was: not counted twice"
+    meter.sample(SECOND, {1: (100, 10), 2: (0, 0)})
+    meter.sample(SECOND + 1, {1: (100, 10), 2: (5000, 5000)})
+    assert (meter.out, meter.inward) == (100, 10) and not meter.knows(2), "it has not said that it is back"
+    meter.begin(2, (5000, 5000))
+    meter.begin(2)
+    meter.sample(SECOND + 2, {1: (100, 10), 2: (5000, 5000)})
+    assert (meter.out, meter.inward) == (100, 10), "what it moved under the daemon of before is not counted twice"
     meter.sample(2 * SECOND, {2: (5001, 5002)})
     assert (meter.out, meter.inward) == (101, 12), "what the dead have moved was moved"
     meter.sample(3 * SECOND, {2: (0, 0)})

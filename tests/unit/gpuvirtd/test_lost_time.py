@@ -67,6 +67,17 @@ def test_a_process_that_does_not_answer_counts_for_nobody() -> None:
     assert losers(gpu) == set() and not stands_still(gpu)
 
 
+def test_a_restore_that_waits_for_credit_counts_while_somebody_makes_room() -> None:
+    out, comes = Client(1), Client(2, waiting=True, request=request(Move.RESTORE))
+    gpu = machine(a=out, b=comes)
+    gpu.next = "b"
+    assert comes.request is not None
+    comes.request.waits = True
+    assert losers(gpu) == set() and not stands_still(gpu)
+    out.request = request(Move.EVICT)
+    assert losers(gpu) == {"b"} and stands_still(gpu)
+
+
 def test_it_adds_up() -> None:
     comes = Client(2, waiting=True)
     gpu = machine(a=Client(1), b=comes)
