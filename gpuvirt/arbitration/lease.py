@@ -37,6 +37,7 @@ from gpuvirt.arbitration.room import (
     send_restore,
     unavailable,
 )
+from gpuvirt.units import format_size
 
 EPOCH_LIMIT = 1 << 29
 BACKOFF_LIMIT = 5
@@ -103,7 +104,7 @@ def rivals(gpu: Gpu, now: int, out: Decision, without: str | None = None) -> lis
             continue
         need = sum(client.charged for client in contender.clients.values())
         if need > gpu.capacity + gpu.reserve:
-            contender.reason = f"needs {need} bytes, the GPU has {gpu.capacity} for jobs"
+            contender.reason = f"needs {format_size(need)}, the GPU has {format_size(gpu.capacity)} for jobs"
             continue
         if contender.silent:
             continue

@@ -227,7 +227,7 @@ def test_what_cannot_fit_is_not_offered_the_gpu() -> None:
     scene.run("a")
     b = scene.attach("b")
     assert scene.want(b, 101) == []
-    assert "needs 101 bytes, the GPU has 100" in scene.gpu.contenders["b"].reason
+    assert "needs 101 B, the GPU has 100 B" in scene.gpu.contenders["b"].reason
     assert scene.gpu.contenders["a"].word is Word.OPEN
     scene.gpu.capacity = 120
     events.room_changed(scene.gpu)
@@ -321,7 +321,7 @@ def test_a_job_that_filled_the_device_before_a_context_came_may_use_the_reserve(
         scene.later_at_wake()
     scene.want(a, 100)
     scene.drained(a)
-    assert "needs 100 bytes" in scene.gpu.contenders["a"].reason
+    assert "needs 100 B" in scene.gpu.contenders["a"].reason
 
 
 def test_a_drain_that_waits_for_its_own_threads_gets_the_lease_back() -> None:
