@@ -23,10 +23,11 @@ from gpuvirtd.config import Config, duration_of, share_of, size_of
 from gpuvirtd.devices.driver import find_driver, find_nvml
 from gpuvirtd.devices.inventory import Inventory, select
 from gpuvirtd.devices.nvml import NvmlInventory
-from gpuvirtd.host import Host, Policy
+from gpuvirtd.host import Host
 from gpuvirtd.log import Logger
 from gpuvirtd.memory.arenas import host_memory
 from gpuvirtd.memory.folder import Folder
+from gpuvirtd.policy import Policy
 from gpuvirtd.runtime import Runtime
 from gpuvirtd.sessions import Sessions
 from gpuvirtd.state import State
@@ -134,6 +135,18 @@ class App:
         config = self.config
 
         host_budget = share_of("host_budget", config.memory.host_budget, host_memory())
+        folder = Folder.open(Path(config.memory.arena_folder))
+        room = folder.room()
+        if room is not None and room < host_budget:
+            # What is promised beyond it would be missed when everything waits for it. (Containers have 64 MiB here.)
+            self.log.warning(
+                "host_budget_cut",
+                wanted=host_budget,
+                budget=room,
+                reason=f"{folder.path} has no more",
+                fix="enlarge it",
+            )
+            host_budget = room
 
         def time(key: str) -> int:
             return duration_of(config, "time", key)
@@ -154,7 +167,7 @@ class App:
             recovery_grace=time("recovery_grace"),
             poll=duration_of(config, "gpus", "poll"),
             jobs_per_user=config.limits.jobs_per_user,
-            arena_folder=Folder.open(Path(config.memory.arena_folder)),
+            arena_folder=folder,
             host_budget_per_user=share_of("host_budget_per_user", config.memory.host_budget_per_user, host_budget),
             verify=config.memory.verify,
         )

@@ -196,6 +196,8 @@ def moved(
         raise UnexpectedAnswer(f"{move.value.upper()} was answered, but not asked")
     _answered(gpu, contender, client)
     _figures(client, charged, resident, native)
+    if move is Move.EVICT:
+        client.evict_status = status
     if status == 0:
         if not request.by_credit:
             gpu.link_rate = learned_rate(gpu.link_rate, moved_bytes, duration_ns)

@@ -65,6 +65,7 @@ class Client:
     connected: bool = True
     request: Request | None = None
     evict_not_before: int = 0  # after a failed EVICT: leave it alone until then
+    evict_status: int = 0  # CUresult of the last EVICT
     copies: float = 1.0  # part of its bytes that must be copied when it leaves, learned (victims.learned_copies)
     stays_until: int = 0  # it was brought in at a price: before this it is not the first to leave
 

@@ -7,6 +7,7 @@ import enum
 from collections.abc import Iterable
 
 from gpuvirt.arbitration import ledger
+from gpuvirt.arbitration.events import CUDA_ERROR_OUT_OF_MEMORY
 from gpuvirt.arbitration.facts import Client, Contender, Credit, Decision, Gpu, Move, Request, Send
 from gpuvirt.arbitration.victims import candidates, choose_victims
 
@@ -179,6 +180,8 @@ def unavailable(gpu: Gpu, contender: Contender) -> str:
         return f"needs {need} of {gpu.capacity - gpu.penalty} bytes; {holders}"
     if able > gpu.host_room:
         return f"needs {need} bytes; the host memory budget has room for {gpu.host_room} more swapped bytes"
+    if not silent and any(client.evict_status == CUDA_ERROR_OUT_OF_MEMORY for client in gpu.clients()):
+        return f"needs {need} bytes; the host has no memory left for what others would have to swap out"
     return f"needs {need} of {gpu.capacity - gpu.penalty} bytes; {silent} are held by processes that do not answer"
 
 

@@ -79,7 +79,7 @@ void gv_control_served(void) { wanted_at = 0; }
 struct gv_memory_report gv_control_report(void)
 {
     struct gv_memory_report report;
-    gv_extents_report(&report, 1);
+    gv_extents_tell(&report);
     gv_memory.reported = report.charged;
     gv_memory.reported_fixed = report.fixed;
     gv_memory.reported_resident = report.resident;

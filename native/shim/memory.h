@@ -154,8 +154,9 @@ void gv_extents_forget(void); /* in the child of a fork */
 struct gv_memory_report {
     uint64_t charged, resident, fixed; /* bytes; fixed is part of both others */
 };
-/* `told`: the daemon hears it, and with it that what was granted beyond it is given back. */
-void gv_extents_report(struct gv_memory_report *report, int told);
+void gv_extents_report(struct gv_memory_report *report);
+/* The same for the daemon, which hears with it that what was granted beyond the charge is given back. Control thread. */
+void gv_extents_tell(struct gv_memory_report *report);
 void gv_extents_publish(void); /* charged and resident bytes to the client page */
 
 #endif

@@ -7,15 +7,17 @@ at a named step (native/shim/failpoints.h, daemon/gpuvirtd/failpoints.py) in one
 
 from __future__ import annotations
 
+import contextlib
 import re
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from support.host import MIB, Program, host
+from support.host import MIB, Host, Program, host
 from support.swapping import LIMIT, Rig, Swapper
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,9 +105,15 @@ def restart(rig: Rig, failpoints: str = "") -> Program:
 
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("point", DAEMON_POINTS)
-def test_the_daemon_fails(rig: Rig, pair: tuple[Swapper, Swapper], point: str, action: str) -> None:
+def test_the_daemon_fails(
+    rig: Rig, pair: tuple[Swapper, Swapper], start: Callable[..., Swapper], point: str, action: str
+) -> None:
+    jobs = list(pair)
     # Not at the first time, which is at the moment that both come back; but there is only one WELCOME for each.
-    daemon = restart(rig, f"{point}:{action}:{1 if point == 'welcome_sent' else 3}")
+    first = point == "welcome_sent" or point.startswith("back")
+    daemon = restart(rig, f"{point}:{action}:{1 if first else 3}")
+    if point.startswith("back"):  # the others have all the host memory that they need
+        jobs.append(start("newcomer"))
     daemon.wait_for(f"failpoint {point}", LIMIT)
     if action == "kill":
         daemon.wait(LIMIT)
@@ -113,7 +121,7 @@ def test_the_daemon_fails(rig: Rig, pair: tuple[Swapper, Swapper], point: str, a
     elif action == "stop":
         time.sleep(0.1)
         daemon.kill(signal.SIGCONT)
-    for job in pair:
+    for job in jobs:
         job.advances()
     rig.accounts()
 
@@ -157,3 +165,98 @@ def test_the_driver_fails_for_a_while(
     victim.advances()
     rig.accounts()
     victim.finish()
+
+
+# ---- the host
+
+
+def all_come_to_their_end(rig: Rig, jobs: list[Swapper]) -> None:
+    """Some may have to wait for others, and none may fail: always one at least goes on, and ends when it has."""
+    left = list(jobs)
+    while left:
+        steps = {job: job.steps for job in left}
+
+        def going(steps: dict[Swapper, int] = steps) -> list[Swapper]:
+            assert all(job.program.running for job in steps), rig.machine.report()
+            return [job for job, before in steps.items() if job.steps >= before + 3]
+
+        for job in rig.machine.until(going, "one of them to go on", LIMIT):
+            job.finish()
+            left.remove(job)
+    rig.nothing_is_left()
+
+
+def three(machine: Host, *options: str) -> tuple[Rig, list[Swapper]]:
+    rig = Rig(machine)
+    first = rig.start("first", SIZE, *options)
+    first.program.wait_for("step 1", LIMIT)
+    return rig, [first, *(rig.start(name, SIZE, *options) for name in ("second", "third"))]
+
+
+@pytest.mark.parametrize("budget", ["8M", "20M", "36M"])
+def test_the_host_budget_is_too_small(budget: str) -> None:
+    """For all three at once: more than it is never taken, whoever waits says why, and all end with what they had."""
+    with host(32 * MIB, settings=f'{QUICK}\n[memory]\nhost_budget = "{budget}"') as machine:
+        rig, jobs = three(machine, "--memory", f"{SIZE}M")
+        for _ in range(20):
+            assert rig.arena_bytes() <= int(budget[:-1]) * MIB + MIB
+            time.sleep(0.02)
+        all_come_to_their_end(rig, jobs)
+        rig.close()
+
+
+MOUNT = 'mount -t tmpfs -o size=$1 none "$2" && shift 2 && exec "$@"'
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[Host]:
+    """A host whose arenas lie on a file system of 40 MiB that nobody else sees."""
+    under = ("unshare", "-m", "sh", "-c", MOUNT, "sh", "40M", str(tmp_path))
+    if subprocess.run([*under, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mounts of its own for a process here")
+    machine = Host(32 * MIB, f'{QUICK}\n[memory]\narena_folder = "{tmp_path}"')
+    machine.under = under
+    try:
+        machine.start_daemon()
+        yield machine
+    finally:
+        machine.close()
+
+
+@pytest.mark.root
+def test_the_host_file_is_full(narrow: Host, tmp_path: Path) -> None:
+    """Somebody else fills the folder of the arenas: found before anything is unmapped, never a SIGBUS; all wait."""
+    rig = Rig(narrow)
+    jobs = [rig.start(name, SIZE, "--memory", f"{SIZE}M") for name in ("first", "second")]
+    for job in jobs:
+        job.advances()
+    assert narrow.daemon is not None
+    budget = narrow.status()["daemon"]["host_budget"]
+    assert budget <= 40 * MIB, "no more is promised than there is"
+    # The file system as the daemon sees it.
+    filler = Path(f"/proc/{narrow.daemon.pid}/root{tmp_path}/filler")
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
+
+    def reasons() -> list[str]:
+        return [narrow.job_named(job.name)["reason"] for job in jobs]
+
+    # They may have had all that they need; else they wait, and say for what.
+    before = [job.steps for job in jobs]
+    narrow.until(
+        lambda: (
+            all(job.steps > count + 4 for job, count in zip(jobs, before, strict=True))
+            or any("the host has no memory left" in reason for reason in reasons())
+        ),
+        "both to go on, or the reason why not",
+        LIMIT,
+    )
+    filler.unlink()
+    for job in jobs:
+        job.advances()
+    rig.accounts()
+    for job in jobs:
+        job.finish()
+    rig.nothing_is_left()
+    rig.close()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuvirt import paths
+from gpuvirt.errors import DaemonUnavailable
 from support.host import Host, Program
 from support.native import build
 
@@ -41,12 +43,12 @@ LIMIT = 20.0  # seconds in which anything must have happened; a quiet machine ne
 class Swapper:
     """One running job. Its memory is checked by itself, every word in every step."""
 
-    def __init__(self, machine: Host, name: str, mebibytes: int, **extra: str) -> None:
+    def __init__(self, machine: Host, name: str, mebibytes: int, *options: str, **extra: str) -> None:
         program = build("") / "tests" / "shim" / "swapper"
         self.machine, self.name = machine, name
         self._pid = 0
         seed = str(sum(name.encode()) % 1000)
-        self.program: Program = machine.run(str(program), str(mebibytes), seed, name=name, **extra)
+        self.program: Program = machine.run(str(program), str(mebibytes), seed, name=name, options=options, **extra)
 
     @property
     def pid(self) -> int:
@@ -101,10 +103,10 @@ class Rig:
         self._board.kill()
         self._board.wait()
 
-    def start(self, name: str, mebibytes: int, **extra: str) -> Swapper:
+    def start(self, name: str, mebibytes: int, *options: str, **extra: str) -> Swapper:
         """A job under a name of its own."""
         self._count += 1
-        job = Swapper(self.machine, f"{name}-{self._count}", mebibytes, **extra)
+        job = Swapper(self.machine, f"{name}-{self._count}", mebibytes, *options, **extra)
         self.jobs.append(job)
         return job
 
@@ -137,7 +139,7 @@ class Rig:
             with contextlib.suppress(OSError):
                 target = os.readlink(entry)
                 facts = entry.stat()
-                if target.startswith("/dev/shm/") and facts.st_nlink == 0:
+                if facts.st_nlink == 0 and stat.S_ISREG(facts.st_mode) and not target.startswith("/memfd:"):
                     used[(facts.st_dev, facts.st_ino)] = facts.st_blocks * 512
         return sum(used.values())
 
@@ -163,6 +165,12 @@ class Rig:
 
     def disagreement(self) -> str:
         """What is wrong now; empty: nothing."""
+        try:
+            return self._compare()
+        except DaemonUnavailable as error:  # a daemon that was replaced closes the connection to the one before
+            return str(error)
+
+    def _compare(self) -> str:
         status = self.machine.status()
         gpu = status["gpus"][0]
         resident = 0

@@ -77,6 +77,17 @@ class Folder:
             raise GpuvirtError(f"no arena in {self.path}: {error.strerror}", "mount a tmpfs there") from None
         return fd
 
+    def room(self) -> int | None:
+        """Bytes that arenas may have of this file system, however little of it is in use now; None: no limit.
+
+        A little less than it has: tables, and segments that are backed as a whole.
+        """
+        try:
+            found = os.statvfs(self.path)
+        except OSError:
+            return None
+        return found.f_blocks * found.f_frsize // 16 * 15 or None
+
     def rounded(self, size: int) -> int:
         """Bytes, up to whole pages of this file system."""
         page = self.huge or 4096
