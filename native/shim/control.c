@@ -325,10 +325,10 @@ static void settle_accounts(void)
 {
     struct gv_memory_report report;
     gv_extents_release_all_unused();
-    gv_extents_report(&report, 0);
+    gv_extents_report(&report);
     if (connection >= 0 && !gv_restore_under_way() &&
         (report.charged != gv_memory.reported || report.resident != gv_memory.reported_resident))
-        tell_memory();
+        gv_control_tell_memory();
 }
 
 void *gv_control_thread(__attribute__((unused)) void *unused)
