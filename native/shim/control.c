@@ -82,6 +82,7 @@ struct gv_memory_report gv_control_report(void)
     gv_extents_tell(&report);
     gv_memory.reported = report.charged;
     gv_memory.reported_fixed = report.fixed;
+    gv_memory.reported_resident = report.resident;
     return report;
 }
 
@@ -319,6 +320,17 @@ static void tell_remarks(void)
         gv_control_tell(GV_EVENT, &line, sizeof line);
 }
 
+/* Nothing has happened for a while. What the program has taken and given back meanwhile was not worth a message each time. */
+static void settle_accounts(void)
+{
+    struct gv_memory_report report;
+    gv_extents_release_all_unused();
+    gv_extents_report(&report);
+    if (connection >= 0 && !gv_restore_under_way() &&
+        (report.charged != gv_memory.reported || report.resident != gv_memory.reported_resident))
+        gv_control_tell_memory();
+}
+
 void *gv_control_thread(__attribute__((unused)) void *unused)
 {
     for (;;) {
@@ -347,7 +359,7 @@ void *gv_control_thread(__attribute__((unused)) void *unused)
         }
         take_pokes();
         if (ready == 0)
-            gv_extents_release_all_unused();
+            settle_accounts();
         if (ready == 0 && !gv_restore_under_way() && gv_contexts_enter() == CUDA_SUCCESS)
             gv_arena_sweep();
         if (!gv_swap_holds_context())

@@ -72,12 +72,12 @@ struct gv_memory_state {
     uint64_t cached_bytes;     /* of handles without an address, ready for reuse (extents.c); part of held_bytes */
     uint64_t unused_bytes;     /* of extents out of use that are still mapped; part of held_bytes */
     uint64_t unused_first, unused_last; /* between them they all are */
-    uint64_t allowance;      /* bytes that may be resident: the daemon's promise; written by the control thread */
-    uint64_t reported;       /* charged bytes as the daemon last heard; written by the control thread */
-    uint64_t reported_fixed; /* likewise */
-    uint64_t granted;        /* what this process may charge while others share its job's quota; under the lock */
-    uint32_t reports;        /* how often the daemon was told what is charged; control thread */
-    uint8_t restoring;       /* the control thread is filling the allowance: nobody else takes of it */
+    uint64_t allowance; /* bytes that may be resident: the daemon's promise; written by the control thread */
+    uint64_t reported;  /* charged bytes as the daemon last heard; written by the control thread */
+    uint64_t reported_fixed, reported_resident; /* likewise */
+    uint64_t granted;  /* what this process may charge while others share its job's quota; under the lock */
+    uint32_t reports;  /* how often the daemon was told what is charged; control thread */
+    uint8_t restoring; /* the control thread is filling the allowance: nobody else takes of it */
     uint64_t serial;
     uint32_t any_sync_memops; /* some range has it, or had: look */
 };

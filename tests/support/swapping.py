@@ -156,14 +156,14 @@ class Rig:
                 self.machine.until(
                     lambda job=job, before=before: job.program.lines.count("paused") > before, "a pause", LIMIT
                 )
-            self.machine.until(lambda: self._disagreement() == "", "the accounts to agree", 5.0)
+            self.machine.until(lambda: self.disagreement() == "", "the accounts to agree", 5.0)
         except AssertionError as error:
-            raise AssertionError(f"{self._disagreement()}\n{error}") from None
+            raise AssertionError(f"{self.disagreement()}\n{error}") from None
         finally:
             for job in living:
                 job.signal(signal.SIGUSR2)
 
-    def _disagreement(self) -> str:
+    def disagreement(self) -> str:
         """What is wrong now; empty: nothing."""
         try:
             return self._compare()
@@ -198,7 +198,7 @@ class Rig:
         machine = self.machine
         machine.until(lambda: self.device_used() == 0, "the soft GPU to be empty")
         machine.until(lambda: all(job["state"] == "ended" for job in machine.status()["jobs"]), "all jobs to be ended")
-        machine.until(lambda: self._disagreement() == "", "the accounts to be closed")
+        machine.until(lambda: self.disagreement() == "", "the accounts to be closed")
         machine.until(lambda: self.arena_bytes() == 0, "the arenas to be gone")
         gpu = machine.gpu()
         assert (gpu["promised"], gpu["charged"], gpu["holder"]) == (0, 0, None), gpu
