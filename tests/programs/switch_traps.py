@@ -98,7 +98,7 @@ def quota_arithmetic() -> Iterator[None]:
     content = fill(kept, 4 * MIB)
     before = call(cu.cuMemGetInfo)
     stream = call(cu.cuStreamCreate, 0)
-    for size in ((1 << 64) - 1, (1 << 64) - 2 * MIB, (1 << 64) - 4 * MIB + 1, 1 << 63, (1 << 63) - 1, 13 * MIB):
+    for size in ((1 << 64) - 1, (1 << 64) - 2 * MIB, (1 << 64) - 4 * MIB + 1, 1 << 63, (1 << 63) - 1, 14 * MIB):
         for name, error in (
             ("cuMemAlloc", result(cu.cuMemAlloc, size)),
             ("cuMemAllocAsync", result(cu.cuMemAllocAsync, size, stream)),
