@@ -36,7 +36,7 @@ SECONDS, QUICK_SECONDS = 4.0, 1.0  # for which a job trains alone
 SWEEP_DEVICE, SWEEP_PART, SWEEP_SECONDS = 64 << 20, 0.84, 5.0
 SWEEP, QUICK_SWEEP = (60, 30, 10, 5, 2, 1), (30,)  # nvshare's quanta, seconds
 BATCH = 32
-LINK = Link(1e9, 0.71)
+LINK = Link.even(1e9, 0.71)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Oversubscription:
         jobs = self.jobs(SWEEP_DEVICE, 2, each, seconds)
         found = []
         for nvshare in quanta:
-            quantum = nvshare * LINK.one_way(each) / curve.NVSHARE_MOVE
+            quantum = nvshare * LINK.best(each, 0) / curve.NVSHARE_MOVE
             cell = self.cell(SWEEP_DEVICE, jobs, 200, round(quantum * 1e3, 1))
             self.work.say(f"quantum {quantum:.2f} s (nvshare's {nvshare} s): {cell.total_over_serial:.3f} of serial")
             found.append({"nvshare_quantum_s": nvshare, "quantum": quantum, **asdict(cell)})
@@ -173,7 +173,7 @@ def measure(work: bench.Bench) -> dict[str, Any]:
         )
         for cell in cells
     ]
-    print(f"Training jobs on a soft GPU of {format_size(DEVICE)}, link {LINK.rate / 1e9:g} GB/s, default settings.")
+    print(f"Training jobs on a soft GPU of {format_size(DEVICE)}, link {LINK.out / 1e9:g} GB/s, default settings.")
     header = ("", "each", "one by one", "together", "ratio", "switches", "quantum", "results")
     print(record.table(header, rows))
     print(f"{IMPOSSIBLE[0]} jobs, {IMPOSSIBLE[1]} %: each is larger than the device: {refused}\n")
@@ -192,7 +192,7 @@ def measure(work: bench.Bench) -> dict[str, Any]:
     print(record.table(("quantum", "together / serial", "nvshare's", "switches"), by_quantum))
     if work.options.plot is not None:
         points = [(row["quantum"], row["total_over_serial"]) for row in swept]
-        curve.draw(work.options.plot, points, LINK.one_way(int(swept[0]["job_bytes"])))
+        curve.draw(work.options.plot, points, LINK.best(int(swept[0]["job_bytes"]), 0))
     return {
         "worst_total_over_serial": max(cell.total_over_serial for cell in cells),
         "results_equal": all(cell.equal for cell in cells) and all(row["equal"] for row in swept),

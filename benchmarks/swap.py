@@ -6,7 +6,8 @@ Two jobs of the same size take turns (probes/pages.c). A switch is timed from th
 the moment at which the daemon took the GPU from it if that is later (an idle giver), to the first launch of the taker
 that completed; so quanta and idle times are not in it, all else is. What had to move is what the daemon's ledger lacks:
 both jobs less what the device has for jobs. First on the soft GPU's modelled link (--link), then without one, against
-memcpy on one core. Every word is compared on the device in every turn.
+memcpy on one core. Every word is compared on the device in every turn. On a real GPU (--real) the link is what plain
+pinned copies reach in the same run.
 """
 
 from __future__ import annotations
@@ -24,16 +25,19 @@ from harness import bench, probes, record, switches, turns
 from harness.daemon import Daemon
 from harness.link import Link
 from harness.processes import Children
+from harness.real import real_gpu
 from harness.softgpu import Device, soft_gpu
 
 DEVICE, EACH_MIB = 512 << 20, 448
+REAL_SWITCHED = 40_000_000_000  # bytes out and as many in on a real GPU, as far as host memory has room for both jobs
+REAL_HOST_PART = 0.75  # of the host's memory, for what both have swapped
 QUANTUM_MS, GAP_US = 400, 20000
-SWITCHES, QUICK_SWITCHES = 10, 3  # of each kind and direction, at least
+QUICK_SWITCHES = 2  # of each kind and direction, at least
 COLD = 2  # switches at the start that are left out: nothing had ever been copied before them
 LIMIT = 120.0  # seconds for the switches of one kind
 COPY_BYTES = 4 << 24  # of one repetition of loops memcpy
 PLAIN_MIB, PIECE_KIB = 256, 2048  # of probes/link.c
-KINDS = ("dirty", "clean", "zero", "same")
+KINDS, QUICK_KINDS = ("dirty", "clean", "zero", "same"), ("dirty",)
 HEADLINE = (
     "out_share_of_link",
     "in_share_of_link",
@@ -106,14 +110,22 @@ def match(overs: list[turns.HandOver], log: list[switches.Switch], names: dict[s
     return found
 
 
-def watch(work: bench.Bench, device: Device, kinds: tuple[str, str], verify: bool = False) -> Seen:
+@dataclass(frozen=True)
+class Setting:
+    """The device, the memory of each of the two jobs on it, and settings of the daemon."""
+
+    device: Device
+    each_mib: int
+    daemon: dict[str, dict[str, Any]]
+
+
+def watch(work: bench.Bench, setting: Setting, kinds: tuple[str, str]) -> Seen:
     """Two jobs with memory of these kinds on a daemon of their own. Raises ProbeFailed or GpuvirtError."""
+    device, each_mib = setting.device, setting.each_mib
     probe = work.scratch / "pages"
-    wanted = COLD + 3 + (QUICK_SWITCHES if work.options.quick else SWITCHES) * (2 if "fresh" in kinds else 1)
-    settings: dict[str, dict[str, Any]] = {"daemon": {"log_level": "debug", "log_format": "json"}}
-    if verify:
-        settings["memory"] = {"verify": True}
-    runtime = Path(str(device.variables["GPUVIRT_SOFTGPU_BOARD"]) + f"-{'-'.join(kinds)}{'-verify' * verify}")
+    wanted = COLD + 3 + (QUICK_SWITCHES if work.options.quick else work.options.switches) * (1 + ("fresh" in kinds))
+    settings = {**setting.daemon, "daemon": {"log_level": "debug", "log_format": "json"}}
+    runtime = work.scratch / f"{Path(device.variables.get('GPUVIRT_SOFTGPU_BOARD', 'real')).name}-{'-'.join(kinds)}"
     daemon = Daemon(runtime, device, QUANTUM_MS, settings)
     stop = runtime.with_suffix(".stop")
     offset = time.time_ns() - time.monotonic_ns()
@@ -121,7 +133,7 @@ def watch(work: bench.Bench, device: Device, kinds: tuple[str, str], verify: boo
         server = daemon.start(children)
         jobs = {}
         for name, kind in zip("ab", kinds, strict=True):
-            program = [str(probe), str(EACH_MIB), str(LIMIT), str(GAP_US), kind]
+            program = [str(probe), str(each_mib), str(LIMIT), str(GAP_US), kind]
             environ = {**daemon.environ(), "PAGES_STOP": str(stop)}
             jobs[name] = children.start(name, daemon.run_command(name, program), environ)
         status = daemon.status()
@@ -137,7 +149,7 @@ def watch(work: bench.Bench, device: Device, kinds: tuple[str, str], verify: boo
         names = {str(row["job"]): str(row["name"]) for row in rows}
         lines = list(server.lines)
     charged = {str(row["name"]): int(row["charged"]) for row in status["jobs"]}
-    deficit = charged.get("a", 0) + (EACH_MIB << 20) - capacity
+    deficit = charged.get("a", 0) + (each_mib << 20) - capacity
     seen = {name: [(int(a), int(b)) for a, b in answer["turns"]] for name, answer in answers.items()}
     log = switches.switches(switches.read(lines, offset))
     overs = turns.hand_overs(seen)
@@ -183,20 +195,20 @@ def plain(work: bench.Bench, device: Device) -> dict[str, float]:
     return {**found, **{f"{way}_beside_the_other": rate(child, way) for child, way in both}}
 
 
-def measure_on(work: bench.Bench, device: Device, label: str) -> dict[str, Any]:
+def measure_on(work: bench.Bench, setting: Setting, label: str) -> dict[str, Any]:
     """All kinds of switches on one soft GPU."""
     found: dict[str, Any] = {}
     work.say(f"{label}: one way")
-    one_way = watch(work, device, ("dirty", "fresh"))
+    one_way = watch(work, setting, ("dirty", "fresh"))
     for name, giver in (("out", "a"), ("in", "b")):
         some = [s for s in one_way.switches if s.giver == giver]
         if not some:
             raise probes.ProbeFailed("the job with fresh memory never came to the GPU")
         found[name] = {**summary(some), "had_to_move": one_way.deficit}
     seen = {"one way": one_way}
-    for kind in KINDS:
+    for kind in QUICK_KINDS if work.options.quick else KINDS:
         work.say(f"{label}: two jobs, memory {kind}")
-        seen[kind] = watch(work, device, (kind, kind))
+        seen[kind] = watch(work, setting, (kind, kind))
         found[kind] = {**summary(seen[kind].switches), "had_to_move": seen[kind].deficit}
     found["checked"] = all(one.checked for one in seen.values())
     for key in ("hash_errors", "verify_errors"):
@@ -205,8 +217,8 @@ def measure_on(work: bench.Bench, device: Device, label: str) -> dict[str, Any]:
     return found
 
 
-def ratios(found: dict[str, Any], link: Link) -> dict[str, float]:
-    """Times over the best possible on `link`, and shares of its rate."""
+def ratios(found: dict[str, Any], link: Link) -> dict[str, float | None]:
+    """Times over the best possible on `link`, and shares of its rate. None: not measured."""
 
     def median(name: str) -> float:
         return float(found[name]["seconds"]["median"])
@@ -214,71 +226,104 @@ def ratios(found: dict[str, Any], link: Link) -> dict[str, float]:
     def needed(name: str) -> int:
         return int(found[name]["had_to_move"])
 
-    copying = {kind: link.best(needed(kind), needed(kind)) for kind in KINDS}
+    def over_copying(kind: str) -> float | None:
+        return median(kind) / link.best(needed(kind), needed(kind)) if kind in found else None
+
     return {
-        "out_share_of_link": link.one_way(needed("out")) / median("out"),
-        "in_share_of_link": link.one_way(needed("in")) / median("in"),
-        "switch_dirty_ratio": median("dirty") / copying["dirty"],
-        "switch_clean_ratio": median("clean") / link.one_way(needed("clean")),
-        "zero_over_copying": median("zero") / copying["zero"],
-        "duplicate_over_copying": median("same") / copying["same"],
+        "out_share_of_link": link.best(needed("out"), 0) / median("out"),
+        "in_share_of_link": link.best(0, needed("in")) / median("in"),
+        "switch_dirty_ratio": over_copying("dirty"),
+        "switch_clean_ratio": median("clean") / link.best(0, needed("clean")) if "clean" in found else None,
+        "zero_over_copying": over_copying("zero"),
+        "duplicate_over_copying": over_copying("same"),
     }
 
 
-def table(found: dict[str, Any], link: Link, rates: dict[str, float], title: str) -> str:
+def table(found: dict[str, Any], link: Link, title: str) -> str:
     """What was measured beside what it is compared with."""
     rows = []
-    both = "both ways at once" if link.both != 0.5 else "out, then in"
+    both = "both ways at once" if link.out_both > link.out / 2 else "out, then in"
     against = {
-        "out": ("out only (the taker's memory is new)", "one way", link.one_way(found["out"]["had_to_move"])),
-        "in": ("in only (the giver's memory is gone)", "one way", link.one_way(found["in"]["had_to_move"])),
-        "dirty": ("all pages written", both, link.best(*[found["dirty"]["had_to_move"]] * 2)),
-        "clean": ("nothing written: out is free", "in alone", link.one_way(found["clean"]["had_to_move"])),
-        "zero": ("all pages zero", both, link.best(*[found["zero"]["had_to_move"]] * 2)),
-        "same": ("all pages of a job equal", both, link.best(*[found["same"]["had_to_move"]] * 2)),
+        "out": ("out only (the taker's memory is new)", "out", 1, 0),
+        "in": ("in only (the giver's memory is gone)", "in", 0, 1),
+        "dirty": ("all pages written", both, 1, 1),
+        "clean": ("nothing written: out is free", "in", 0, 1),
+        "zero": ("all pages zero", both, 1, 1),
+        "same": ("all pages of a job equal", both, 1, 1),
     }
-    for name, (what, how, best) in against.items():
-        spread = found[name]["seconds"]
+    for name, (what, how, out, back) in against.items():
+        if name not in found:
+            continue
+        spread, needed = found[name]["seconds"], int(found[name]["had_to_move"])
+        best = link.best(out * needed, back * needed)
         rows.append(
             (
                 what,
                 f"{spread['median'] * 1e3:.0f} ms",
                 f"{spread['p5'] * 1e3:.0f}-{spread['p95'] * 1e3:.0f}",
                 f"{spread['count']:.0f}",
-                f"{format_size(int(found[name]['had_to_move']))}",
+                format_size(needed),
                 f"{best * 1e3:.0f} ms {how}",
                 f"{best / spread['median']:.2f}" if name in ("out", "in") else f"{spread['median'] / best:.2f}",
             )
         )
-    del rates
     header = ("switch", "median", "p5-p95", "seen", "had to move", "best possible", "ratio")
     return f"{title}\n{record.table(header, rows)}"
 
 
-def measure(work: bench.Bench) -> dict[str, Any]:
-    """With the modelled link, then without. Raises ProbeFailed or GpuvirtError."""
-    options = work.options
-    link = Link(options.link * 1e9, options.both / 100)
-    for name in ("pages", "link", "loops"):
-        probes.build(name, work.scratch)
-    copy_ns = statistics.median(probes.plain_c(work.scratch / "loops", "memcpy", 20))
-    memcpy = Link(COPY_BYTES / (copy_ns / 1e9), 0.5)
-    modelled = soft_gpu(work.scratch, DEVICE, {"GPUVIRT_SOFTGPU_MODEL": link.model}, "linked")
-    rates = plain(work, modelled)
-    found = measure_on(work, modelled, "modelled link")
-    results: dict[str, Any] = {**ratios(found, link), "with_link": found, "plain_copies_gb_per_s": rates}
+def measured_link(rates: dict[str, float]) -> Link:
+    """What plain copies were seen to reach."""
+    both = rates["out_beside_the_other"], rates["in_beside_the_other"]
+    return Link(*(rate * 1e9 for rate in (rates["out"], rates["in"], *both)))
+
+
+def real_setting(memory: int) -> Setting:
+    """Two jobs on the first NVIDIA GPU with REAL_SWITCHED bytes too much, or what the host has room for.
+
+    Raises NoRealGpu.
+    """
+    device = real_gpu()
+    switched = min(REAL_SWITCHED, int(memory * REAL_HOST_PART / 2.2), int(device.memory * 0.8))
+    each = int((device.memory * 0.97 + switched) / 2)
+    return Setting(device, each >> 20, {"memory": {"host_budget": f"{REAL_HOST_PART:.0%}"}})
+
+
+def on_link(work: bench.Bench, setting: Setting, link: Link | None) -> dict[str, Any]:
+    """On a link that is known, or measured by plain copies first."""
+    rates = plain(work, setting.device)
+    known = link or measured_link(rates)
+    found = measure_on(work, setting, setting.device.name)
+    lost = "" if link is None else f", {known.out_both / known.out:.0%} of it when both are in use"
     title = (
-        f"Two jobs of {EACH_MIB} MiB on {format_size(DEVICE)}; link {link.rate / 1e9:g} GB/s each way, {link.both:.0%} "
-        f"of it when both are in use. Plain copies reach {rates['out']:.2f} out, {rates['in']:.2f} in, both at once "
-        f"{rates['out_beside_the_other']:.2f} and {rates['in_beside_the_other']:.2f} GB/s.\n"
+        f"Two jobs of {format_size(setting.each_mib << 20)} on {setting.device.name}; link {known.out / 1e9:.3g} GB/s "
+        f"out, {known.back / 1e9:.3g} in{lost}. Plain copies reach {rates['out']:.2f} out, {rates['in']:.2f} in, both "
+        f"at once {rates['out_beside_the_other']:.2f} and {rates['in_beside_the_other']:.2f} GB/s.\n"
         "Ratio: time over the best possible; for out and in alone, share of the link."
     )
-    print(table(found, link, rates, title))
-    if not options.quick:
-        bare = measure_on(work, work.device, "no link")
-        results["without_link"] = {**ratios(bare, memcpy), **bare, "memcpy_bytes_per_second": memcpy.rate}
-        title = f"\nThe same without a link, against memcpy on one core ({memcpy.rate / 1e9:.1f} GB/s):"
-        print(table(bare, memcpy, {}, title))
+    print(table(found, known, title))
+    return {**ratios(found, known), "with_link": found, "plain_copies_gb_per_s": rates}
+
+
+def measure(work: bench.Bench) -> dict[str, Any]:
+    """With the modelled link, then without; or on a real GPU. Raises ProbeFailed, NoRealGpu or GpuvirtError."""
+    options = work.options
+    for name in ("pages", "link", "loops"):
+        probes.build(name, work.scratch)
+    if options.real:
+        results = on_link(work, real_setting(int(record.machine()["memory_bytes"])), None)
+    else:
+        link = Link.even(options.link * 1e9, options.both / 100)
+        device = soft_gpu(work.scratch, DEVICE, {"GPUVIRT_SOFTGPU_MODEL": link.model}, "linked")
+        results = on_link(work, Setting(device, EACH_MIB, {}), None if options.measured else link)
+    if not (options.quick or options.real):
+        copy_ns = statistics.median(probes.plain_c(work.scratch / "loops", "memcpy", 20))
+        memcpy = Link.even(COPY_BYTES / (copy_ns / 1e9), 0.5)
+        bare = measure_on(work, Setting(work.device, EACH_MIB, {}), "no link")
+        results["without_link"] = {**ratios(bare, memcpy), **bare, "memcpy_bytes_per_second": memcpy.out}
+        print(
+            table(bare, memcpy, f"\nThe same without a link, against memcpy on one core ({memcpy.out / 1e9:.1f} GB/s):")
+        )
+    found = results["with_link"]
     for key in ("hash_errors", "verify_errors"):
         results[key] = found[key]
     print(f"Contents compared in every turn: {'all right' if found['checked'] else 'WRONG'}; {errors_text(results)}")
@@ -301,7 +346,10 @@ def parser() -> argparse.ArgumentParser:
         "--link", type=float, default=1.0, metavar="GB/S", help="modelled rate of each way (default 1)"
     )
     options.add_argument("--both", type=float, default=71.0, metavar="PERCENT", help="of it with both in use (71)")
-    options.add_argument("--quick", action="store_true", help="fewer switches, with the link only")
+    options.add_argument("--switches", type=int, default=10, metavar="N", help="of each kind, at least (default 10)")
+    options.add_argument("--measured", action="store_true", help="compare with what plain copies reach, not the model")
+    options.add_argument("--real", action="store_true", help="on the first NVIDIA GPU of this machine")
+    options.add_argument("--quick", action="store_true", help="a few switches, with the link and dirty pages only")
     return options
 
 

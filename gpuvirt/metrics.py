@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-COUNTER, GAUGE = "counter", "gauge"
+COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 PREFIX = "gpuvirt_"
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 
@@ -20,15 +20,24 @@ Labels = Mapping[str, str]
 
 
 @dataclass(frozen=True)
+class Buckets:
+    """The sample of a histogram: how many were at most each bound, then all others; and their sum."""
+
+    bounds: Sequence[float]
+    counts: Sequence[int]  # one more than bounds
+    total: float
+
+
+@dataclass(frozen=True)
 class Family:
     """One metric with all its samples."""
 
     name: str
-    kind: str  # COUNTER or GAUGE
+    kind: str  # COUNTER, GAUGE or HISTOGRAM
     help: str
-    samples: list[tuple[Labels, float]] = field(default_factory=list)
+    samples: list[tuple[Labels, float | Buckets]] = field(default_factory=list)
 
-    def add(self, value: float, **labels: str) -> None:
+    def add(self, value: float | Buckets, **labels: str) -> None:
         """One more sample."""
         self.samples.append((labels, value))
 
@@ -48,7 +57,8 @@ def render(families: Iterable[Family]) -> str:
             continue
         lines.append(f"# HELP {family.name} {_escape(family.help)}")
         lines.append(f"# TYPE {family.name} {family.kind}")
-        lines += [f"{family.name}{_labels(labels)} {_number(value)}" for labels, value in family.samples]
+        for labels, value in family.samples:
+            lines += _lines(family.name, labels, value)
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -58,7 +68,7 @@ def _check(family: Family, seen: set[str]) -> None:
         raise ValueError(f"'{name}' is not a name of a gpuvirt metric")
     if name in seen:
         raise ValueError(f"{name} is there twice")
-    if family.kind not in (COUNTER, GAUGE) or (family.kind == COUNTER) != name.endswith("_total"):
+    if family.kind not in (COUNTER, GAUGE, HISTOGRAM) or (family.kind == COUNTER) != name.endswith("_total"):
         raise ValueError(f"{name} is a {family.kind}: counters, and only they, end in _total")
     if not family.help:
         raise ValueError(f"{name} has no help")
@@ -70,8 +80,30 @@ def _check(family: Family, seen: set[str]) -> None:
         known.add(key)
         if any(not _NAME.fullmatch(label) or label in ("pid", "le", "quantile") for label in labels):
             raise ValueError(f"{name} has a label that it must not have: {sorted(labels)}")
-        if family.kind == COUNTER and not (math.isfinite(value) and value >= 0):
+        if isinstance(value, Buckets) != (family.kind == HISTOGRAM):
+            raise ValueError(f"{name} is a {family.kind} and has {value!r}")
+        if isinstance(value, Buckets):
+            _check_buckets(name, value)
+        elif family.kind == COUNTER and not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} counts {value}")
+
+
+def _check_buckets(name: str, value: Buckets) -> None:
+    bounds, counts = list(value.bounds), list(value.counts)
+    if len(counts) != len(bounds) + 1 or bounds != sorted(set(bounds)) or not all(map(math.isfinite, bounds)):
+        raise ValueError(f"{name} has buckets that do not go up: {bounds} with {len(counts)} counts")
+    if any(count < 0 for count in counts) or not (math.isfinite(value.total) and value.total >= 0):
+        raise ValueError(f"{name} counts {counts} with the sum {value.total}")
+
+
+def _lines(name: str, labels: Labels, value: float | Buckets) -> list[str]:
+    if not isinstance(value, Buckets):
+        return [f"{name}{_labels(labels)} {_number(value)}"]
+    lines, seen = [], 0
+    for bound, count in zip([*value.bounds, math.inf], value.counts, strict=True):
+        seen += count
+        lines.append(f"{name}_bucket{_labels({**labels, 'le': _number(float(bound))})} {seen}")
+    return [*lines, f"{name}_sum{_labels(labels)} {_number(value.total)}", f"{name}_count{_labels(labels)} {seen}"]
 
 
 def _labels(labels: Labels) -> str:

@@ -15,6 +15,7 @@ from harness import record
 from harness.interrupts import EXIT_INTERRUPTED, Interrupted, Interrupts
 from harness.probes import ProbeFailed
 from harness.processes import Children
+from harness.real import NoRealGpu
 from harness.softgpu import Device, Scratch, soft_gpu
 
 
@@ -51,7 +52,7 @@ def run(
             record.write(options.json, name, bench.device.name, body(bench), headline)
     except Interrupted:
         return EXIT_INTERRUPTED
-    except (ProbeFailed, GpuvirtError, FileNotFoundError) as error:
+    except (ProbeFailed, NoRealGpu, GpuvirtError, FileNotFoundError) as error:
         print(f"{name}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -11,7 +11,7 @@
  *     same    all of it; all pages of 2 MiB are equal, and other than before
  *     fresh   nothing: it takes MIB of new memory, launches once, gives it back and lets the other job go on for REST_MS
  *
- * Prints {"turns": [[start_ns, end_ns], ...], "checked": true}, CLOCK_MONOTONIC: from the first launch of a turn that went through
+ * Says "ready" when the memory is first written, at the end prints {"turns": [[start_ns, end_ns], ...], "checked": true}, CLOCK_MONOTONIC: from the first launch of a turn that went through
  * to the end of the last one (fresh: from its end to when the memory was given back). A wrong word ends the program with exit code 4.
  */
 #include <string.h>
@@ -32,6 +32,8 @@ enum { TURNS_MAX = 4096, THREADS = 256, REST_MS = 400, PAGE_WORDS = (2 << 20) / 
     "@%q bra DONE;\n"                                                                                                  \
     "cvta.to.global.u64 %d1, %d0; mul.wide.u32 %d2, %r5, 16; add.s64 %d3, %d1, %d2;\n"                                 \
     "shl.b32 %r6, %r5, 2; and.b32 %r6, %r6, %r12; mul.lo.s32 %r7, %r6, %r13; add.s32 %r7, %r7, %r0;\n"                 \
+    "shr.u32 %r11, %r5, 30; shr.u32 %r18, %r12, 30; and.b32 %r11, %r11, %r18;\n"                                       \
+    "mad.lo.s32 %r7, %r11, 305419897, %r7;\n" /* a page 16 GiB further on is another one, too */                       \
     "add.s32 %r8, %r7, %r13; add.s32 %r9, %r8, %r13; add.s32 %r10, %r9, %r13;\n"
 #define PARAMETERS ".param .u64 p, .param .u32 seed, .param .u32 quads, .param .u32 mask, .param .u32 factor"
 
@@ -116,6 +118,8 @@ static void hold(const char *kind, uint64_t bytes, uint64_t limit, uint64_t off_
     go(fill_kernel, address, bytes);
     const uint64_t began = turns[0][0] = last;
     gap = off_the_gpu; /* from now on */
+    printf("ready\n");
+    fflush(stdout);
     while (last - began < limit && !stopped()) {
         run(empty_kernel, 1, 32, NULL);
         if (came_back) {
@@ -162,7 +166,7 @@ int main(int argc, char **argv)
     check(fill_later(wrong, 0, sizeof count, stream), "cuMemsetD8Async");
     check(stream_wait(stream), "cuStreamSynchronize");
     if (strcmp(kind, "zero") == 0)
-        content.factor = 0;
+        content.factor = content.mask = 0;
     if (strcmp(kind, "same") == 0)
         content.mask = PAGE_WORDS - 1;
     if (strcmp(kind, "fresh") == 0)

@@ -9,6 +9,7 @@
 {"op": "end_job", "job": "j1", "exit": 0}
 {"op": "status", "all": true}
 {"op": "describe", "job": "train"}
+{"op": "switches", "gpu": 0, "job": "train", "count": 20, "all": false}
 {"op": "metrics"}
 """
 
@@ -30,12 +31,13 @@ from gpuvirt.arbitration.limits import Limits
 from gpuvirt.errors import GpuvirtError, RefusedError
 from gpuvirt.metrics import render
 from gpuvirtd.creation import change_limits, create_job, limits_row
-from gpuvirtd.describe import describe, find
+from gpuvirtd.describe import describe, find, id_of
 from gpuvirtd.host import Host
 from gpuvirtd.identity import Process, ProcessGone, peer_process
 from gpuvirtd.jobs import Job
 from gpuvirtd.log import Logger
 from gpuvirtd.metrics import collect
+from gpuvirtd.moves import switch_rows
 from gpuvirtd.status import gpu_status, job_status
 
 LINE_LIMIT = 1 << 20
@@ -109,11 +111,20 @@ class Describe(msgspec.Struct, tag_field="op", tag="describe", forbid_unknown_fi
     job: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
+class Switches(msgspec.Struct, tag_field="op", tag="switches", forbid_unknown_fields=True):
+    """The last switches: of one GPU, of one job, or all; without `all` only those that moved memory."""
+
+    gpu: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    job: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] | None = None
+    count: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+    all: bool = False
+
+
 class Metrics(msgspec.Struct, tag_field="op", tag="metrics", forbid_unknown_fields=True):
     """What a monitoring system wants to know, as the text that Prometheus reads."""
 
 
-Request = Ping | CreateJob | AwaitStart | Limit | JobStarted | EndJob | Status | Metrics | Describe
+Request = Ping | CreateJob | AwaitStart | Limit | JobStarted | EndJob | Status | Switches | Metrics | Describe
 
 
 class Facts(msgspec.Struct):
@@ -245,6 +256,9 @@ class AdminServer:
                 return {}
             case Describe():
                 return {"job": describe(self.host, request.job)}
+            case Switches():
+                job_id = id_of(self.host, request.job) if request.job is not None else None
+                return {"switches": switch_rows(self.host, request.gpu, job_id, request.count, request.all)}
             case Metrics():
                 return {"text": render(collect(self.host, self.facts.counters(), self.facts.started))}
             case Status():
@@ -308,6 +322,7 @@ class AdminServer:
                 "driver_version": host.inventory.driver_version,
                 "host_budget": host.policy.host_budget,
                 "host_room": host.host_room(),
+                "host_used": host.places.arenas.used_by(),
                 "counters": facts.counters(),
                 "config": facts.config,
             },

@@ -23,10 +23,11 @@ from gpuvirtd.config import Config, duration_of, share_of, size_of
 from gpuvirtd.devices.driver import find_driver, find_nvml
 from gpuvirtd.devices.inventory import Inventory, select
 from gpuvirtd.devices.nvml import NvmlInventory
-from gpuvirtd.host import Host, Policy
+from gpuvirtd.host import Host
 from gpuvirtd.log import Logger
 from gpuvirtd.memory.arenas import host_memory
 from gpuvirtd.memory.folder import Folder
+from gpuvirtd.policy import Policy
 from gpuvirtd.runtime import Runtime
 from gpuvirtd.sessions import Sessions
 from gpuvirtd.state import State

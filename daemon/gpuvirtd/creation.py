@@ -14,7 +14,7 @@ from gpuvirt.units import format_size
 from gpuvirtd.identity import Process
 from gpuvirtd.job_events import Kind
 from gpuvirtd.jobs import Job, new_token
-from gpuvirtd.memory.quotas import committed_to_others
+from gpuvirtd.memory.quotas import rooms_beside
 
 if TYPE_CHECKING:
     from gpuvirtd.host import Host
@@ -53,8 +53,8 @@ def create_job(
 def change_limits(host: Host, job: Job, limits: Limits) -> list[str]:
     """Other limits for a job, running or in line; what that means now, in words."""
     _check(host, limits)
-    others = committed_to_others(host.jobs, job)
-    room = max(0, host.policy.host_budget - others)
+    limit, others = min(rooms_beside(host.jobs, job, host.policy.budget), key=lambda room: room[0] - room[1])
+    room = max(0, limit - others)
     if limits.reserve > max(room, job.reserve):
         raise RefusedError(
             f"a reservation of {format_size(limits.reserve)} cannot be kept: the host memory budget leaves "
@@ -95,4 +95,5 @@ def limits_row(job: Job) -> dict[str, Any]:
 
 def _check(host: Host, limits: Limits) -> None:
     largest = max(arbiter.device.memory_total for arbiter in host.arbiters.values())
-    check(limits, largest, not host.policy.refuse_over_device, host.policy.host_budget)
+    budget = min(host.policy.host_budget, host.policy.host_budget_per_user)
+    check(limits, largest, not host.policy.refuse_over_device, budget)

@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from gpuvirt.arbitration import facts
 from gpuvirt.clock import Clock
@@ -20,33 +18,15 @@ from gpuvirtd.identity import Process, ProcessGone, is_descendant, open_process
 from gpuvirtd.jobs import Job, JobTable, Member, exit_reason
 from gpuvirtd.line import Line
 from gpuvirtd.log import Logger, printable
-from gpuvirtd.memory.backing import Arenas, Budget
+from gpuvirtd.memory.backing import Arenas
 from gpuvirtd.memory.charges import Charges
-from gpuvirtd.memory.folder import Folder
 from gpuvirtd.memory.places import Places
 from gpuvirtd.memory.quotas import publish_quota, publish_quotas
+from gpuvirtd.policy import Policy
 from gpuvirtd.recovery import Recovery
 from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, AlreadyAttached, Refusal, Session
 from gpuvirtd.sharing import Shares
 from gpuvirtd.state import State, StoredClient
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Configured values that the host needs, in bytes and ns."""
-
-    rules: facts.Rules
-    reserve: Callable[[int], int]  # of a device with so many bytes
-    host_budget: int
-    default_memory: int  # 0: the device
-    pinned_per_process: int  # host memory; 0: any
-    refuse_over_device: bool
-    recovery_grace: int
-    poll: int
-    jobs_per_user: int
-    arena_folder: Folder
-    host_budget_per_user: int  # of host_budget
-    verify: bool
 
 
 class Host:
@@ -71,8 +51,7 @@ class Host:
         }
         self.recovery = Recovery(self)
         self.shares = Shares()
-        budget = Budget(policy.host_budget, policy.host_budget_per_user)
-        self.places = Places(self, Arenas(policy.arena_folder, budget, verify=policy.verify))
+        self.places = Places(self, Arenas(policy.arena_folder, policy.budget, verify=policy.verify))
         self.line = Line(self)
         self.charges = Charges(self)
         self._numbers = 0
@@ -176,7 +155,7 @@ class Host:
         job.members[member.number] = member
         job.attached_once = True
         self.watch(process.pidfd, self._died, member)
-        quota = publish_quota(self.jobs, job, arbiter, self.policy.host_budget, self.log)
+        quota = publish_quota(self.jobs, job, arbiter, self.policy.budget, self.log)
         arbiter.recount(job)  # again: now each of them knows that it is not alone
         # Before the WELCOME: a daemon that is killed in between must not leave a client that nobody waits for.
         self.write("put_client", StoredClient(process.pid, process.start, job.id, arbiter.device.uuid, owner))
@@ -370,7 +349,7 @@ class Host:
 
     def publish_quotas(self) -> None:
         """Write into every lease page what its job may charge."""
-        publish_quotas(self.jobs, self.arbiters.values(), self.policy.host_budget, self.log)
+        publish_quotas(self.jobs, self.arbiters.values(), self.policy.budget, self.log)
         self.line.look()
 
     def record(self, job: Job) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration import facts
 from gpuvirt.arbitration.limits import Limits
-from gpuvirt.control.block import EMPTY_REPORT, ClientPage, ClientReport, ClientState
+from gpuvirt.control.block import EMPTY_REPORT, MOVING, ClientPage, ClientReport, ClientState
 from gpuvirtd.identity import Process
 from gpuvirtd.job_events import JobEvents, Kind
 from gpuvirtd.memory.arenas import Arena
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HISTORY = 100
 RECENT = 3  # samples of a client's busy time
-TOTALS = ("busy_ns", "submitted", "waited_ns", "out_bytes", "in_bytes", "passed_calls", "unknown_names")
+TOTALS = ("busy_ns", "submitted", "waited_ns", *MOVING, "passed_calls", "unknown_names")
 
 
 @dataclass(slots=True)

@@ -95,7 +95,9 @@ class Line:
 
     def _budgets(self) -> Budgets:
         host = self.host
-        return Budgets(host.policy.host_budget, {}, sum(arbiter.gpu.capacity for arbiter in host.arbiters.values()))
+        budget = host.policy.budget
+        tenants = {job.uid: budget.per_user for job in host.jobs if budget.per_user < budget.total}
+        return Budgets(budget.total, tenants, sum(arbiter.gpu.capacity for arbiter in host.arbiters.values()))
 
     def typical_s(self) -> float | None:
         """For how long the last jobs ran (seconds, the median); None before any has ended."""

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import gpuvirt
 from gpuvirt.arbitration.facts import Contender
 from gpuvirt.control import fixed
-from gpuvirt.metrics import COUNTER, GAUGE, Family, families
+from gpuvirt.metrics import COUNTER, GAUGE, HISTOGRAM, Buckets, Family, families
 from gpuvirtd.arbiter.arbiter import Arbiter
+from gpuvirtd.arbiter.switches import BOUNDS_S
 from gpuvirtd.jobs import Job, Member
+from gpuvirtd.moves import LEFT_BY_KIND, SECOND, arena_of, link_of
 from gpuvirtd.usage import quota_of
 
 if TYPE_CHECKING:
     from gpuvirtd.host import Host
-
-SECOND = 1e9
 
 DAEMON = (
     ("build_info", GAUGE, "1, with the version of gpuvirtd."),
@@ -25,12 +25,14 @@ DAEMON = (
     ("daemon_uptime_seconds", GAUGE, "Time since gpuvirtd started."),
     ("daemon_recovering", GAUGE, "1 while processes of before the restart have not come back yet."),
     ("jobs", GAUGE, "Jobs that have not ended."),
+    ("queued_jobs", GAUGE, "Of them, those that wait in line to be started."),
     ("refused_clients_total", COUNTER, "Processes that were not allowed to attach."),
     ("protocol_errors_total", COUNTER, "Connections closed because of a message that was wrong."),
     ("internal_errors_total", COUNTER, "Mistakes of gpuvirtd itself; each is in its log."),
     ("usage_queries_total", COUNTER, "Questions of NVML shims inside jobs."),
     ("host_swap_limit_bytes", GAUGE, "Host memory that swapped memory of jobs may take."),
     ("host_swap_free_bytes", GAUGE, "What is left of it."),
+    ("host_swap_used_bytes", GAUGE, "Host memory that swapped memory of all jobs takes now."),
 )
 COUNTED = {"refused": "refused_clients_total", "protocol_errors": "protocol_errors_total",
            "internal_errors": "internal_errors_total", "queries": "usage_queries_total"}  # fmt: skip
@@ -45,11 +47,21 @@ GPU = (
     ("gpu_last_switch_seconds", GAUGE, "How long the last such change took."),
     ("gpu_waiting_jobs", GAUGE, "Jobs that wait for the GPU."),
     ("gpu_held", GAUGE, "1 when a job holds the GPU."),
+    (
+        "gpu_switch_seconds",
+        HISTOGRAM,
+        "From asking the GPU back until the next job could go on, by what memory did.",
+    ),
+    ("gpu_swap_idle_seconds_total", COUNTER, "Time that nobody could use the GPU because memory moved."),
+    ("gpu_link_bytes_total", COUNTER, "Bytes that swapping copied over the link of the GPU."),
+    ("gpu_link_bytes_per_second", GAUGE, "Bytes a second that the link is taken to do one way: learned from copies."),
+    ("gpu_link_share_ratio", GAUGE, "Part of that which swapping took in the last seconds, of the busier direction."),
     ("gpu_unmanaged_processes", GAUGE, "Processes that use the device and are of no job."),
 )
 JOB = (
     ("job_info", GAUGE, "1, with the name and the user of the job."),
     ("job_weight", GAUGE, "GPU time that the job gets in proportion to others."),
+    ("job_arena_bytes", GAUGE, "Host memory that the arena of the job takes."),
 )
 SHARE = (  # of one job on one GPU
     ("clients", GAUGE, "Processes of the job that use the GPU."),
@@ -59,7 +71,18 @@ SHARE = (  # of one job on one GPU
     ("memory_swapped_bytes", GAUGE, "Of that, what is in host memory."),
     ("memory_fixed_bytes", GAUGE, "Device memory that cannot be moved, by kind."),
     ("memory_pinned_bytes", GAUGE, "Host memory that the job has pinned."),
+    (
+        "memory_host_bytes",
+        GAUGE,
+        "Pages of the arena that the processes refer to; what two share counts twice.",
+    ),
     ("swap_bytes_total", COUNTER, "Bytes moved out of and into the device."),
+    ("swap_saved_bytes_total", COUNTER, "Bytes that left or came without being copied, by the reason."),
+    ("swap_early_bytes_total", COUNTER, "Bytes copied out ahead of a switch."),
+    ("swap_work_seconds_total", COUNTER, "Time that processes of the job spent on moving memory, by the kind of work."),
+    ("swap_lost_seconds_total", COUNTER, "Time that the job wanted the GPU and only moving memory kept it from it."),
+    ("swap_hash_errors_total", COUNTER, "Unequal pages with equal hashes. Always 0."),
+    ("swap_verify_errors_total", COUNTER, "Pages that came back with another content. Always 0."),
     ("lease_held_seconds_total", COUNTER, "GPU time: held while others waited, or busy while nobody did."),
     ("lease_wait_seconds_total", COUNTER, "Time that the job waited for the GPU."),
     ("lease_waits_total", COUNTER, "Times that the job began to wait for the GPU."),
@@ -79,10 +102,11 @@ def collect(host: Host, counters: Mapping[str, int], started: int) -> list[Famil
     found = families([*DAEMON, *GPU, *JOB, *SHARE])
     _daemon(found, host, counters, started)
     for arbiter in host.arbiters.values():
-        _gpu(found, arbiter)
+        _gpu(found, arbiter, host.clock.now())
     for job in host.jobs:
         found["job_info"].add(1, job=job.id, name=job.name, user=job.user)
         found["job_weight"].add(job.weight, job=job.id)
+        found["job_arena_bytes"].add(arena_of(host, job), job=job.id)
         for arbiter in host.arbiters.values():
             contender = arbiter.gpu.contenders.get(job.id)
             if contender is not None:
@@ -96,13 +120,15 @@ def _daemon(found: dict[str, Family], host: Host, counters: Mapping[str, int], s
     found["daemon_uptime_seconds"].add((host.clock.now() - started) / SECOND)
     found["daemon_recovering"].add(int(host.recovery.active()))
     found["jobs"].add(len(host.jobs.by_id))
+    found["queued_jobs"].add(sum(job.queued is not None for job in host.jobs))
     for counter, name in COUNTED.items():
         found[name].add(counters.get(counter, 0))
     found["host_swap_limit_bytes"].add(host.policy.host_budget)
     found["host_swap_free_bytes"].add(host.host_room())
+    found["host_swap_used_bytes"].add(host.places.arenas.used_by())
 
 
-def _gpu(found: dict[str, Family], arbiter: Arbiter) -> None:
+def _gpu(found: dict[str, Family], arbiter: Arbiter, now: int) -> None:
     gpu, labels = arbiter.gpu, _of(arbiter)
     found["gpu_info"].add(1, **labels, name=arbiter.device.name)
     found["gpu_answers"].add(int(arbiter.usage is not None), **labels)
@@ -118,6 +144,15 @@ def _gpu(found: dict[str, Family], arbiter: Arbiter) -> None:
     waiting = sum(contender.waiting and key != gpu.holder for key, contender in gpu.contenders.items())
     found["gpu_waiting_jobs"].add(waiting, **labels)
     found["gpu_held"].add(int(gpu.holder is not None), **labels)
+    for moved, histogram in arbiter.switches.histograms.items():
+        buckets = Buckets(BOUNDS_S, histogram.counts, histogram.total_ns / SECOND)
+        found["gpu_switch_seconds"].add(buckets, **labels, memory="moved" if moved else "stayed")
+    found["gpu_swap_idle_seconds_total"].add(arbiter.lost_time.of_gpu(now) / SECOND, **labels)
+    link = link_of(arbiter, now)
+    found["gpu_link_bytes_total"].add(link["out_bytes"], **labels, direction="out")
+    found["gpu_link_bytes_total"].add(link["in_bytes"], **labels, direction="in")
+    found["gpu_link_bytes_per_second"].add(link["rate"], **labels)
+    found["gpu_link_share_ratio"].add(link["share"], **labels)
 
 
 def _share(found: dict[str, Family], host: Host, job: Job, arbiter: Arbiter, contender: Contender) -> None:
@@ -140,6 +175,17 @@ def _share(found: dict[str, Family], host: Host, job: Job, arbiter: Arbiter, con
     found["memory_pinned_bytes"].add(sum(member.report.pinned_bytes for member in members), **labels)
     found["swap_bytes_total"].add(total("out_bytes"), **labels, direction="out")
     found["swap_bytes_total"].add(total("in_bytes"), **labels, direction="in")
+    found["memory_host_bytes"].add(sum(member.report.host_bytes for member in members), **labels)
+    came = arbiter.switches.came.get(job.id)
+    for kind, name in LEFT_BY_KIND.items():
+        found["swap_saved_bytes_total"].add(total(name), **labels, direction="out", kind=kind)
+        found["swap_saved_bytes_total"].add(getattr(came, kind) if came else 0, **labels, direction="in", kind=kind)
+    found["swap_early_bytes_total"].add(total("early_bytes"), **labels)
+    for work in ("copy", "hash", "map"):
+        found["swap_work_seconds_total"].add(total(f"{work}_ns") / SECOND, **labels, work=work)
+    found["swap_lost_seconds_total"].add(arbiter.lost_time.of(job.id, now) / SECOND, **labels)
+    found["swap_hash_errors_total"].add(total("hash_errors"), **labels)
+    found["swap_verify_errors_total"].add(total("verify_errors"), **labels)
     waited = contender.wait_ns + (now - contender.waiting_since if contender.waiting_since is not None else 0)
     found["lease_held_seconds_total"].add(arbiter.held(contender, now) / SECOND, **labels)
     found["lease_wait_seconds_total"].add(waited / SECOND, **labels)

@@ -13,12 +13,11 @@ from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import is_stopped
 from gpuvirtd.job_events import Kind
 from gpuvirtd.jobs import Job
+from gpuvirtd.moves import SECOND, arena_of, link_of, lost_of, moved_of
 from gpuvirtd.strangers import strangers
 
 if TYPE_CHECKING:
     from gpuvirtd.host import Host
-
-SECOND = 1e9
 
 
 def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
@@ -30,6 +29,7 @@ def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
     )
     holder = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
     clients = gpu.clients()
+    now = host.clock.now()
     return {
         "index": arbiter.device.index,
         "uuid": arbiter.device.uuid,
@@ -44,6 +44,7 @@ def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
         "promised": ledger.promised(clients),
         "resident": sum(client.resident for client in clients),
         "charged": sum(client.charged for client in clients),
+        "swapped": sum(client.swapped for client in clients),
         "fits": ledger.fits(gpu),
         "holder": gpu.holder,
         "lease": holder.word.value if holder is not None else "closed",
@@ -52,6 +53,8 @@ def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
         "epoch": gpu.epoch,
         "switches": gpu.switches,
         "last_switch_s": gpu.last_switch_ns / SECOND,
+        "lost_s": arbiter.lost_time.of_gpu(now) / SECOND,
+        "link": link_of(arbiter, now),
         "quantum_s": (holder.quantum if holder is not None else gpu.rules.quantum) / SECOND,
         "waits_for": host.recovery.missing(arbiter),
     }
@@ -97,7 +100,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "native": sum(client.native for client in clients),
         "pinned": sum(member.report.pinned_bytes for member in job.members.values()),
         "swapped": sum(client.swapped for client in clients),
-        "arena": host.places.arenas.used(job.id),
+        "arena": arena_of(host, job),
         "held_s": held / SECOND,
         "alone_s": sum(_alone(contender, now) for _, contender in parts) / SECOND,
         "busy_s": (job.totals["busy_ns"] + sum(member.busy(now) for member in job.members.values())) / SECOND,
@@ -110,6 +113,8 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "overrun_s": sum(contender.overrun_ns for _, contender in parts) / SECOND,
         "out_bytes": job.sum("out_bytes"),
         "in_bytes": job.sum("in_bytes"),
+        "moved": moved_of(job, list(host.arbiters.values())),
+        **lost_of(host, job),
         "submitted": job.sum("submitted"),
         "passed_calls": job.sum("passed_calls"),
         "unknown_names": job.sum("unknown_names"),

@@ -60,7 +60,7 @@ def quota_of(host: Host, job: Job, arbiter: Arbiter) -> int:
     charged = sum(member.facts.charged for member in job.members.values() if member.arbiter is arbiter)
     if job.id in arbiter.pages:
         return max(charged, arbiter.pages[job.id].quota)
-    return quotas.quota_of(host.jobs, job, arbiter, host.policy.host_budget).bytes
+    return quotas.quota_of(host.jobs, job, arbiter, host.policy.budget).bytes
 
 
 def _entry(member: Member, pid: int, now: int) -> messages.UsageProcess:

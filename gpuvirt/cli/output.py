@@ -12,13 +12,17 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, TextIO
 
 import click
 
+from gpuvirt.errors import UsageError
+
 FORMATS = ("table", "wide", "json", "jsonl")
 _DEFAULT_WIDTH = 80  # columns when the output is no terminal
 _GAP = "  "
+GIB_FROM = 10 << 30  # bytes: from here on memory is shown in GiB
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 
 Row = Mapping[str, Any]
@@ -36,10 +40,23 @@ class Column:
 
 
 def format_option(formats: Sequence[str] = FORMATS) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The option -o, the same for all verbs; the verb takes it as `output`."""
-    return click.option(
-        "-o", "output", type=click.Choice(list(formats)), default="table", show_default=True, help="How to print."
-    )
+    """The option -o, the same for all verbs, and its short form -w; the verb takes both as `output`."""
+
+    def decorate(verb: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(verb)
+        def with_output(*arguments: Any, output: str, wide: bool = False, **others: Any) -> Any:
+            if wide and output not in ("table", "wide"):
+                raise UsageError(f"-w is for tables, and the output is {output}", "leave one of them out")
+            return verb(*arguments, output="wide" if wide else output, **others)
+
+        if "wide" in formats:
+            flag = click.option("-w", "--wide", is_flag=True, help="All columns, however wide: as -o wide.")
+            with_output = flag(with_output)
+        return click.option(
+            "-o", "output", type=click.Choice(list(formats)), default="table", show_default=True, help="How to print."
+        )(with_output)
+
+    return decorate
 
 
 def terminal_width(stream: TextIO) -> int:
@@ -146,3 +163,28 @@ def mebibytes(value: float | None) -> str:
 def percent(value: float | None) -> str:
     """0.5 -> "50%"; "-" for None."""
     return "-" if value is None else f"{100 * value:.0f}%"
+
+
+def size(value: float | None) -> str:
+    """Bytes for people: "0", "12M" (rounded up), from 10 GiB on "79.5G"; "-" for None."""
+    if value is None:
+        return "-"
+    if value >= GIB_FROM:
+        return f"{value / (1 << 30):.1f}G"
+    return f"{mebibytes(value)}M" if value > 0 else "0"
+
+
+def brief(value: float | None) -> str:
+    """A short time in seconds: "0", "0.4ms", "131ms", then as `seconds`; "-" for None."""
+    if value is None or value >= 1:
+        return seconds(value)
+    if value <= 0:
+        return "0"
+    return f"{1000 * value:.0f}ms" if value >= 0.01 else f"{1000 * value:.1f}ms"
+
+
+def gigabytes(value: float | None) -> str:
+    """Bytes a second as GB/s (1e9): "0.95", "51.2"; "-" for None."""
+    if value is None:
+        return "-"
+    return f"{value / 1e9:.1f}" if value >= 1e10 else f"{value / 1e9:.2f}"

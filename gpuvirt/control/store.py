@@ -13,6 +13,7 @@ OWNERS: int = lib.GV_STORE_OWNERS
 KEY_BYTES: int = lib.GV_STORE_KEY_BYTES
 HEADER_BYTES: int = ffi.sizeof("struct gv_store")
 ALIVE_AT: int = ffi.offsetof("struct gv_store", "alive")
+DEATHS_AT: int = ffi.offsetof("struct gv_store", "deaths")
 ALIVE_BYTES = 8 * int(lib.GV_STORE_OWNER_WORDS)
 
 
@@ -45,10 +46,11 @@ def first_header(size: int, segment_slots: int, key: bytes, *, verify: bool) -> 
     return bytes(ffi.buffer(header))
 
 
-def parse_header(raw: bytes) -> tuple[int, int]:
-    """(pages of a segment, bits of the owners said to live) of a file. Raises ProtocolError if it is no arena."""
+def parse_header(raw: bytes) -> tuple[int, int, int]:
+    """(pages of a segment, bits of the owners said to live, deaths so far). Raises ProtocolError if it is no arena."""
     header = ffi.new("struct gv_store *")
     ffi.memmove(header, raw, min(len(raw), HEADER_BYTES))
     if header.magic != lib.GV_STORE_MAGIC or header.version != lib.GV_STORE_VERSION or header.size != HEADER_BYTES:
         raise ProtocolError("it is no arena of this version")
-    return int(header.segment_slots), sum(int(word) << 64 * n for n, word in enumerate(header.alive))
+    alive = sum(int(word) << 64 * n for n, word in enumerate(header.alive))
+    return int(header.segment_slots), alive, int(header.deaths)

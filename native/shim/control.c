@@ -79,7 +79,7 @@ void gv_control_served(void) { wanted_at = 0; }
 struct gv_memory_report gv_control_report(void)
 {
     struct gv_memory_report report;
-    gv_extents_report(&report, 1);
+    gv_extents_tell(&report);
     gv_memory.reported = report.charged;
     gv_memory.reported_fixed = report.fixed;
     return report;
@@ -311,12 +311,12 @@ static void take_pokes(void)
         gv_sharing_send(tell_with);
 }
 
-/* Tables that programs asked for, each once. */
-static void tell_tables(void)
+/* Tables that programs asked for, and where memory is if that is a surprise; each once. */
+static void tell_remarks(void)
 {
-    struct gv_event message = {0};
-    while (connection >= 0 && gv_table_next(message.text, sizeof message.text))
-        gv_control_tell(GV_EVENT, &message, sizeof message);
+    struct gv_event line = {0};
+    while (connection >= 0 && (gv_table_next(line.text, GV_TEXT_BYTES) || gv_window_remark(line.text, GV_TEXT_BYTES)))
+        gv_control_tell(GV_EVENT, &line, sizeof line);
 }
 
 void *gv_control_thread(__attribute__((unused)) void *unused)
@@ -330,7 +330,7 @@ void *gv_control_thread(__attribute__((unused)) void *unused)
             return NULL;
         gv_activity_publish();
         gv_unknown_tell(connection, gv_session.client);
-        tell_tables();
+        tell_remarks();
         struct pollfd events[] = {{connection, POLLIN, 0}, {gv_session.doorbell, POLLIN, 0}};
         const int ready = poll(events, 2, gv_moves_go_on() || gv_backing_any() ? 0 : gv_drain_due_ms(TICK_MS));
         follow_lease();
@@ -346,6 +346,8 @@ void *gv_control_thread(__attribute__((unused)) void *unused)
             gv_close_descriptors(descriptors); /* whoever wanted one has taken it */
         }
         take_pokes();
+        if (ready == 0)
+            gv_extents_release_all_unused();
         if (ready == 0 && !gv_restore_under_way() && gv_contexts_enter() == CUDA_SUCCESS)
             gv_arena_sweep();
         if (!gv_swap_holds_context())

@@ -8,7 +8,7 @@
  * Pages of another process are taken for ours by their hash alone, and compared byte by byte the first times and now and then
  * later: should the two ever compute different hashes or keep other bytes than they hashed, it is to be noticed.
  */
-enum { COMPARED_FIRST = 64, COMPARED_EVERY = 64 };
+enum { COMPARED_FIRST = 8, COMPARED_EVERY = 64 };
 
 static struct {
     struct gv_item *items;

@@ -11,6 +11,7 @@
 #include "contexts.h"
 #include "log.h"
 #include "marks.h"
+#include "memory.h"
 #include "real_driver.h"
 #include "session.h"
 #include "streams.h"
@@ -171,6 +172,9 @@ struct gv_submission gv_gate_wait(CUstream stream, int per_thread, enum gv_submi
         /* A lost context refuses everything: let the call through to its error. Nothing of it reaches the GPU. */
         if (gv_gate_lost_context() != CUDA_SUCCESS || gv_stream_captures(used))
             return (struct gv_submission){NULL, CUDA_SUCCESS, 0};
+
+        if (gv_gate.obstacles & GV_HAS_UNUSED)
+            gv_extents_release_all_unused();
 
         const uint32_t seen = __atomic_load_n(&changes, __ATOMIC_ACQUIRE);
         __atomic_store_n(&thread->in_launch, 1, __ATOMIC_SEQ_CST);

@@ -44,7 +44,8 @@ enum {
     GV_CAPTURE_ONE = 0x0000000100000000ull, /* number of streams that capture, in bits 32-47 */
     GV_CAPTURE_MASK = 0x0000ffff00000000ull,
 };
-#define GV_IS_IDLE (1ull << 62) /* the client page says IDLE: the next submission must change that */
+#define GV_HAS_UNUSED (1ull << 61) /* extents out of use are mapped: unmapped before more work is given (memory.h) */
+#define GV_IS_IDLE (1ull << 62)    /* the client page says IDLE: the next submission must change that */
 #define GV_UNATTACHED (1ull << 63)
 
 struct gv_gate {

@@ -1,108 +1,32 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The window and the table of what the program was given. Physical memory is the business of extents.c.
+ * The table of what the program was given. Which addresses there are is said by window.c; physical memory is the business of
+ * extents.c.
  */
 #include "memory.h"
 
 #include <string.h>
-#include <sys/mman.h>
 
-#include "blocks.h"
 #include "gate.h"
-#include "log.h"
-#include "real_driver.h"
 #include "session.h"
 #include "sharing.h"
 
-enum { WINDOW_TIMES_DEVICE = 4, EXTENTS_PER_DEVICE = 64, TAKE_TRIES = 3, REFUSED_AGAIN_NS = 20 * 1000 * 1000 };
+enum { TAKE_TRIES = 3, REFUSED_AGAIN_NS = 20 * 1000 * 1000 };
 #define SMALL_LIMIT (1ull << 20) /* requests below share extents in units of 512 bytes */
-#define SMALL_UNIT 512ull        /* cuMemAlloc promises 256 */
-#define LARGE_UNIT (2ull << 20)  /* the page: atom of hashing later */
-#define EXTENT_MAX (32ull << 20)
-#define WINDOW_HINT 0x1f0000000000ull /* the same in every process, so that replicas get equal addresses */
 
 #define FIRST_SERIAL (1ull << 62) /* the driver numbers its own memory from below: no number is used twice */
 
 struct gv_memory_state gv_memory = {
     .lock = PTHREAD_MUTEX_INITIALIZER, .settled = PTHREAD_COND_INITIALIZER, .serial = FIRST_SERIAL};
 
-/* Largest power of two that gives the device EXTENTS_PER_DEVICE extents, between the driver's granularity and 32 MiB. */
-static uint64_t choose_extent(uint64_t total, uint64_t granularity)
-{
-    uint64_t extent = EXTENT_MAX;
-    while (extent > granularity && extent > LARGE_UNIT && extent * EXTENTS_PER_DEVICE > total)
-        extent /= 2;
-    return extent < granularity ? granularity : extent;
-}
-
-CUresult gv_memory_prepare(CUdevice device)
-{
-    if (gv_memory.bytes != 0)
-        return CUDA_SUCCESS;
-    int supported = 0;
-    size_t total = 0, granularity = 0;
-    CUmemAllocationProp properties = {.type = CU_MEM_ALLOCATION_TYPE_PINNED,
-                                      .location = {.type = CU_MEM_LOCATION_TYPE_DEVICE, .id = device}};
-    CUresult result =
-        REAL(cuDeviceGetAttribute)(&supported, CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED, device);
-    if (result == CUDA_SUCCESS && !supported) {
-        gv_log("GPU %d cannot map memory at chosen addresses; gpuvirt needs that", (int)device);
-        result = CUDA_ERROR_NOT_SUPPORTED;
-    }
-    if (result == CUDA_SUCCESS)
-        result = REAL(cuDeviceTotalMem_v2)(&total, device);
-    if (result == CUDA_SUCCESS)
-        result = REAL(cuMemGetAllocationGranularity)(&granularity, &properties, CU_MEM_ALLOC_GRANULARITY_RECOMMENDED);
-    if (result != CUDA_SUCCESS)
-        return result;
-
-    const uint64_t extent = choose_extent(total, granularity);
-    const uint64_t small = (total / EXTENT_MAX + 1) * EXTENT_MAX;
-    const uint64_t bytes = small * WINDOW_TIMES_DEVICE;
-    CUdeviceptr base = 0;
-    result = REAL(cuMemAddressReserve)(&base, bytes, EXTENT_MAX, WINDOW_HINT + ((CUdeviceptr)device << 44), 0);
-    if (result != CUDA_SUCCESS)
-        return result;
-    struct gv_memory_state *const m = &gv_memory;
-    const uint64_t count = bytes / extent;
-    m->extents = mmap(NULL, count * sizeof *m->extents, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (m->extents == MAP_FAILED || gv_ranges_init(&m->small, base, small, SMALL_UNIT) != 0 ||
-        gv_ranges_init(&m->large, base + small, bytes - small, LARGE_UNIT) != 0)
-        return CUDA_ERROR_OUT_OF_MEMORY;
-    REAL(cuDeviceGetAttribute)(&m->shareable, CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED, device);
-    m->device = device;
-    m->extent_count = count;
-    m->extent_bytes = extent;
-    m->total = total;
-    m->base = base;
-    m->bytes = bytes; /* last: gv_memory_owns is true from here */
-    return CUDA_SUCCESS;
-}
-
 void gv_memory_forget(void)
 {
+    gv_extents_forget();
     memset(&gv_memory, 0, sizeof gv_memory);
     pthread_mutex_init(&gv_memory.lock, NULL);
     pthread_cond_init(&gv_memory.settled, NULL);
     gv_memory.serial = FIRST_SERIAL;
 }
-
-uint64_t gv_piece_bytes(const struct gv_piece *piece)
-{
-    return piece->is_block ? gv_block_of(piece)->bytes : gv_memory.extent_bytes;
-}
-
-CUdeviceptr gv_piece_address(const struct gv_piece *extent)
-{
-    return gv_memory.base + gv_extent_index(extent) * gv_memory.extent_bytes;
-}
-
-uint64_t gv_extent_at(CUdeviceptr address) { return (address - gv_memory.base) / gv_memory.extent_bytes; }
-
-int gv_extent_is_size(uint64_t bytes) { return bytes == gv_memory.extent_bytes; }
-
-uint64_t gv_memory_granule(void) { return gv_memory.extent_bytes; }
 
 uint64_t gv_memory_charged(void)
 {
@@ -162,7 +86,9 @@ void gv_memory_granted(uint64_t charged)
 
 static struct gv_ranges *region_of(uint64_t address)
 {
-    return gv_ranges_own(&gv_memory.small, address) ? &gv_memory.small : &gv_memory.large;
+    if (gv_ranges_own(&gv_memory.small, address))
+        return &gv_memory.small;
+    return gv_ranges_own(&gv_memory.middle, address) ? &gv_memory.middle : &gv_memory.large;
 }
 
 static void extents_of(const struct gv_range *range, uint64_t *first, uint64_t *last)
@@ -181,6 +107,7 @@ static void occupy(const struct gv_range *range)
         if (extent->live++ == 0) {
             gv_memory.live_bytes += gv_piece_bytes(extent);
             absent += !extent->mapped;
+            gv_extent_note_unused(extent, 0);
         }
     }
     if (last >= gv_memory.extents_touched)
@@ -200,10 +127,10 @@ static uint64_t new_bytes(const struct gv_range *range)
 }
 
 /* *charged: what would be charged in all. *alone: nobody else shared the quota when it was looked at. */
-static CUresult take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address, uint64_t *charged, int *alone)
+static CUresult take(struct gv_ranges *region, uint64_t bytes, void *context, void *pool, CUdeviceptr *address,
+                     uint64_t *charged, int *alone)
 {
     pthread_mutex_lock(&gv_memory.lock);
-    struct gv_ranges *const region = bytes < SMALL_LIMIT ? &gv_memory.small : &gv_memory.large;
     struct gv_range *const range = gv_ranges_take(region, bytes);
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
     *charged = in_all(bytes);
@@ -239,15 +166,27 @@ static int came_meanwhile(int alone)
     return alone && shares_quota();
 }
 
+static CUresult take_or_ask(struct gv_ranges *region, uint64_t bytes, void *context, void *pool, CUdeviceptr *address,
+                            uint64_t *charged, int *alone)
+{
+    CUresult result = take(region, bytes, context, pool, address, charged, alone);
+    for (int tries = 0; tries < TAKE_TRIES && result == CUDA_ERROR_OUT_OF_MEMORY && gv_memory_ask(*charged); tries++)
+        result = take(region, bytes, context, pool, address, charged, alone); /* another thread may have been quicker */
+    return result;
+}
+
 CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *address)
 {
     if (bytes == 0)
         return CUDA_ERROR_INVALID_VALUE;
     uint64_t charged;
     int alone;
-    CUresult result = take(bytes, context, pool, address, &charged, &alone);
-    for (int tries = 0; tries < TAKE_TRIES && result == CUDA_ERROR_OUT_OF_MEMORY && gv_memory_ask(charged); tries++)
-        result = take(bytes, context, pool, address, &charged, &alone); /* another thread may have been quicker */
+    CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
+    if (bytes >= gv_memory.large_limit)
+        result = take_or_ask(&gv_memory.large, bytes, context, pool, address, &charged, &alone);
+    if (result != CUDA_SUCCESS) /* also what is large, if the quota has no room for whole coarse extents */
+        result = take_or_ask(bytes < SMALL_LIMIT ? &gv_memory.small : &gv_memory.middle, bytes, context, pool, address,
+                             &charged, &alone);
     if (result == CUDA_SUCCESS && came_meanwhile(alone) && !gv_memory_ask(charged)) {
         struct gv_range *const range = gv_memory_claim(*address);
         if (range != NULL)
@@ -257,7 +196,7 @@ CUresult gv_memory_take(uint64_t bytes, void *context, void *pool, CUdeviceptr *
     return result;
 }
 
-/* Under the lock. Returns 1 when some extent went out of use and is still mapped. */
+/* Under the lock. Returns 1 when some extent went out of use that is kept, or has a place. */
 static int vacate(struct gv_range *range, uint64_t *first, uint64_t *last)
 {
     uint64_t absent = 0;
@@ -269,7 +208,8 @@ static int vacate(struct gv_range *range, uint64_t *first, uint64_t *last)
             gv_memory.live_bytes -= gv_piece_bytes(extent);
             absent += !extent->mapped;
             extent->saved = 0;
-            unused |= extent->mapped || extent->pages != NULL;
+            unused |= extent->kept || extent->pages != NULL;
+            gv_extent_note_unused(extent, extent->mapped && !extent->kept);
         }
     }
     if (absent != 0)
@@ -285,7 +225,7 @@ void gv_memory_give(struct gv_range *range)
     const int unused = vacate(range, &first, &last);
     pthread_mutex_unlock(&gv_memory.lock);
     if (unused)
-        gv_extents_release_unused(first, last);
+        gv_extents_vacated(first, last);
     gv_extents_publish();
 }
 
@@ -325,11 +265,11 @@ int gv_memory_find(CUdeviceptr address, int interior, struct gv_range *copy)
 
 void gv_memory_give_context(void *context)
 {
-    struct gv_ranges *const regions[] = {&gv_memory.small, &gv_memory.large};
+    struct gv_ranges *const regions[] = {&gv_memory.small, &gv_memory.middle, &gv_memory.large};
     if (gv_memory.bytes == 0)
         return;
     pthread_mutex_lock(&gv_memory.lock);
-    for (int r = 0; r < 2; r++) {
+    for (int r = 0; r < 3; r++) {
         uint64_t first, last;
         for (struct gv_range *range = regions[r]->first; range != NULL; range = range->upper) {
             const int ours = range->in_use && range->context == context && range->shown;

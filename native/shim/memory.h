@@ -2,17 +2,20 @@
  *
  * Device memory of this process at addresses that never change.
  *
- *   window   one reservation of addresses, four times the device: a region for large requests (2 MiB units), one for small
+ *   window   one reservation of addresses, larger than the device: regions for small, middle, large requests (window.c)
  *   range    what the program got from an allocation call (ranges.h)
  *   piece    one physical handle, or nothing, and where it is mapped: the atom of residency. Two kinds:
- *   extent   a piece of ours: one fixed-size slice of the window
+ *   extent   a piece of ours: a slice of the window. Those of the region for large requests are coarse, all others fine
  *   block    a piece of the program's own: cuMemCreate, mapped where the program mapped it (blocks.h)
  *   arena    the host file that holds pieces which are not in device memory
  *
  * A piece in use (live > 0) that is not mapped is *absent*; while any is absent the gate stays shut (GV_ABSENT_MASK). An
  * allocation only makes pieces absent; the control thread makes them present before the next launch (residency.c). So
- * allocating never waits for the GPU, also without the lease. Extents out of use are unmapped at once and their handles kept
- * for reuse.
+ * allocating never waits for the GPU, also without the lease.
+ *
+ * Extents out of use stay mapped until the next work is given to the GPU (GV_HAS_UNUSED): whoever takes them again before that
+ * costs no call of the driver, and work that touches them later faults as it would natively. Then they are unmapped and their
+ * handles kept for reuse, within the allowance.
  *
  * gv_memory.lock protects all fields; it is never held across a driver call or a wait. Who calls the driver for a piece sets
  * `moving` first: then nobody else touches its mapping.
@@ -36,17 +39,22 @@ struct gv_piece {
     uint8_t saved;         /* the arena holds its content */
     uint8_t kept;          /* never evicted: somebody else may have it mapped */
     uint8_t is_block;
-    uint8_t reserved[3];
+    uint8_t unused; /* an extent out of use that is still mapped: counted in unused_bytes */
+    uint8_t reserved[2];
 };
 
 struct gv_memory_state {
     pthread_mutex_t lock;
     CUdevice device;
-    uint64_t base, bytes;         /* the window */
-    uint64_t extent_bytes, total; /* total: of the device; extent_bytes: read by gv_piece_* alone */
-    struct gv_ranges large, small;
-    struct gv_piece *extents; /* a sparse mapping, window / extent_bytes entries */
-    uint64_t extent_count, extents_touched;
+    uint64_t total;                    /* of the device */
+    uint64_t base, bytes;              /* the window */
+    uint64_t fine_bytes, coarse_bytes; /* sizes of extents: for window.c alone */
+    uint64_t fine_count;               /* extents below the region for large requests; the same */
+    uint64_t large_limit;              /* bytes of the smallest large request */
+    struct gv_ranges small, middle, large;
+    struct gv_piece *extents; /* by address; a sparse mapping */
+    uint64_t extents_touched;
+    int elsewhere;       /* the window is not at the address that all processes ask for */
     uint64_t live_bytes; /* of extents in use by the program: charged */
     uint64_t
         held_bytes; /* of extents with a physical handle, just being mapped or unmapped included; and cached ones */
@@ -61,9 +69,9 @@ struct gv_memory_state {
     uint32_t mover_waits;      /* the control thread waits for claims to end: no new ones */
     pthread_cond_t settled;    /* blocks stopped moving, or claims ended */
     int shareable;             /* handles of this device can become file descriptors */
-    CUmemGenericAllocationHandle *cache; /* physical handles without an address, ready for reuse */
-    uint64_t cache_count, cache_room;
-    uint64_t cached_bytes;   /* of them; part of held_bytes */
+    uint64_t cached_bytes;     /* of handles without an address, ready for reuse (extents.c); part of held_bytes */
+    uint64_t unused_bytes;     /* of extents out of use that are still mapped; part of held_bytes */
+    uint64_t unused_first, unused_last; /* between them they all are */
     uint64_t allowance;      /* bytes that may be resident: the daemon's promise; written by the control thread */
     uint64_t reported;       /* charged bytes as the daemon last heard; written by the control thread */
     uint64_t reported_fixed; /* likewise */
@@ -75,13 +83,15 @@ struct gv_memory_state {
 };
 extern struct gv_memory_state gv_memory;
 
-/* Reserves the window on this device. Called once per process, before the first attach. */
+/* window.c: reserves the window on this device. Called once per process, before the first attach. */
 CUresult gv_memory_prepare(CUdevice device);
 void gv_memory_forget(void); /* in the child of a fork */
+/* A line for the daemon's log if the driver did not place the window where all processes ask for it; 1 once, else 0. */
+int gv_window_remark(char *text, size_t size);
 
 static inline int gv_memory_owns(CUdeviceptr address) { return address - gv_memory.base < gv_memory.bytes; }
 
-/* The only places that know how large extents are and where. The address is of an extent: a block may be mapped anywhere. */
+/* window.c: the only places that know how large extents are and where. Address: of an extent, a block may be mapped anywhere. */
 uint64_t gv_piece_bytes(const struct gv_piece *piece);
 CUdeviceptr gv_piece_address(const struct gv_piece *extent);
 uint64_t gv_extent_at(CUdeviceptr address); /* the number of the extent around an address of the window */
@@ -125,20 +135,28 @@ struct gv_move {
     uint64_t copy_ns, hash_ns, map_ns;
 };
 
-/* extents.c: physical memory for extents. Control thread only, but for gv_extents_release_unused. */
+/* extents.c: physical memory for extents. Control thread only, but where it says "any thread". */
 CUresult gv_extent_bring(struct gv_piece *extent);       /* create and map */
 void gv_extent_drop(struct gv_piece *extent, int reuse); /* unmap; `reuse`: the handle may be cached */
 CUresult gv_extents_open(struct gv_piece *const *extents, uint64_t count); /* access; sorted upwards */
-uint64_t gv_extents_release_cached(uint64_t bytes_wanted);                 /* any thread; the bytes */
+/* Any thread: gives memory that is not in use back to the driver, cached handles first; the bytes. */
+uint64_t gv_extents_release_cached(uint64_t bytes_wanted);
 /* Under the lock: bytes of these extents that cached handles can serve, so that to bring them makes nothing more resident. */
 uint64_t gv_extents_cached_for(struct gv_piece *const *extents, uint64_t count);
-void gv_extents_release_unused(uint64_t first,
-                               uint64_t last); /* any thread: unmaps extents of [first, last] not in use */
+/* Any thread: unmaps extents of [first, last] not in use. */
+void gv_extents_release_unused(uint64_t first, uint64_t last);
+void gv_extents_release_all_unused(void);
+/* Any thread: extents of [first, last] went out of use: forgets their content, and unmaps at once what others may have open. */
+void gv_extents_vacated(uint64_t first, uint64_t last);
+/* Under the lock: whether the extent is mapped without being in use. */
+void gv_extent_note_unused(struct gv_piece *extent, int unused);
+void gv_extents_forget(void); /* in the child of a fork */
 struct gv_memory_report {
     uint64_t charged, resident, fixed; /* bytes; fixed is part of both others */
 };
-/* `told`: the daemon hears it, and with it that what was granted beyond it is given back. */
-void gv_extents_report(struct gv_memory_report *report, int told);
+void gv_extents_report(struct gv_memory_report *report);
+/* The same for the daemon, which hears with it that what was granted beyond the charge is given back. Control thread. */
+void gv_extents_tell(struct gv_memory_report *report);
 void gv_extents_publish(void); /* charged and resident bytes to the client page */
 
 #endif

@@ -202,19 +202,26 @@ void gv_ranges_destroy(struct gv_ranges *ranges)
 
 /* --- take and give -------------------------------------------------------------------------------------------------------- */
 
+enum { OWN_CLASS_LOOKS = 4 };
+
 static struct gv_range *find_fit(const struct gv_ranges *ranges, uint64_t units)
 {
-    const struct size_class at = class_above(units);
+    const struct size_class own = class_of(units), at = class_above(units);
     if (at.power >= GV_RANGE_CLASSES)
         return NULL;
+    /* A hole of just this size, as a program leaves that takes and frees the same sizes again and again: without a look here
+     * it would be passed over for a larger one. Only so many looks: O(1). */
+    struct gv_range *range = ranges->free[own.power][own.step];
+    for (int looks = 0; range != NULL && looks < OWN_CLASS_LOOKS; looks++, range = range->next)
+        if (range->bytes >= units * ranges->unit)
+            return range;
     uint32_t steps = ranges->step_bits[at.power] & (~0u << at.step);
     int power = at.power;
     if (steps == 0) {
         const uint64_t classes = ranges->class_bits & (~0ull << at.power << 1);
         if (classes == 0) {
             /* The class of the size itself may still hold a large enough member. */
-            const struct size_class own = class_of(units);
-            struct gv_range *range = ranges->free[own.power][own.step];
+            range = ranges->free[own.power][own.step];
             while (range != NULL && range->bytes < units * ranges->unit)
                 range = range->next;
             return range;

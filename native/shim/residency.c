@@ -14,16 +14,27 @@
 #define WINDOW_MOST (256ull << 20)
 enum { WINDOWS_PER_DEVICE = 32, EXTENTS_PER_WINDOW = 2 };
 
-void gv_extents_report(struct gv_memory_report *report, int told)
+/* Under the lock. */
+static void look(struct gv_memory_report *report)
 {
-    pthread_mutex_lock(&gv_memory.lock);
     report->charged = gv_memory_charged();
     report->resident = gv_memory_resident();
     report->fixed = gv_memory.fixed_bytes + gv_memory.kept_bytes;
-    if (told) {
-        gv_memory.granted = report->charged;
-        gv_memory.reports++;
-    }
+}
+
+void gv_extents_report(struct gv_memory_report *report)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    look(report);
+    pthread_mutex_unlock(&gv_memory.lock);
+}
+
+void gv_extents_tell(struct gv_memory_report *report)
+{
+    pthread_mutex_lock(&gv_memory.lock);
+    look(report);
+    gv_memory.granted = report->charged;
+    gv_memory.reports++;
     pthread_mutex_unlock(&gv_memory.lock);
 }
 
@@ -32,14 +43,14 @@ void gv_extents_publish(void)
     if (gv_gate.obstacles & GV_UNATTACHED)
         return;
     struct gv_memory_report report;
-    gv_extents_report(&report, 0);
+    gv_extents_report(&report);
     gv_store64(&gv_client_page()->charged_bytes, report.charged);
     gv_store64(&gv_client_page()->resident_bytes, report.resident);
     gv_store64(&gv_client_page()->native_bytes, report.fixed);
     const uint64_t fixed_change = report.fixed > gv_memory.reported_fixed ? report.fixed - gv_memory.reported_fixed
                                                                           : gv_memory.reported_fixed - report.fixed;
-    if ((report.charged != gv_memory.reported && gv_load32(&gv_gate.lease->clients) > 1) ||
-        fixed_change >= gv_memory_granule())
+    const int news = report.charged != gv_memory.reported || report.charged < gv_memory.granted;
+    if ((news && gv_load32(&gv_gate.lease->clients) > 1) || fixed_change >= gv_memory_granule())
         gv_session_poke(GV_POKE_MEMORY);
 }
 

@@ -90,7 +90,7 @@ static void end(struct gv_move *move)
     uint64_t allowance = restore.credit;       /* less than was promised: something was given back meanwhile */
     if (restore.move.status != CUDA_SUCCESS) { /* what came in stays, and nothing more may come */
         struct gv_memory_report report;
-        gv_extents_report(&report, 0);
+        gv_extents_report(&report);
         allowance = restore.before > report.resident ? restore.before : report.resident;
         uint64_t absent, after;
         if (restore.move.status == CUDA_ERROR_OUT_OF_MEMORY && restore.move.bytes_short == 0 &&

@@ -84,7 +84,7 @@ static CUresult wait_for_room(uint64_t bytes, const uint32_t *after, uint64_t un
         const CUresult lost = gv_gate_lost_context();
         const int late = until != 0 && gv_now_ns() > until;
         pthread_mutex_lock(&gv_memory.lock);
-        const int cached = gv_memory.cached_bytes != 0;
+        const int cached = gv_memory.cached_bytes + gv_memory.unused_bytes != 0;
         const int settled = !early && settle(bytes, 0);
         if (!settled && (late || lost != CUDA_SUCCESS))
             settle(bytes, 1); /* the caller gives it back */

@@ -28,7 +28,7 @@ int gv_slots_open(struct gv_slots *slots, void *address, uint64_t file_bytes, ui
     slots->owner = owner;
     slots->nonce = nonce;
     slots->pins = 1;
-    memset(slots->alive_seen, 0, sizeof slots->alive_seen);
+    slots->deaths_seen = 0;
     return 0;
 }
 
@@ -177,11 +177,13 @@ void gv_slots_begin(struct gv_slots *slots)
 void gv_slots_void_dead(struct gv_slots *slots)
 {
     uint64_t alive[GV_STORE_OWNER_WORDS];
+    /* Acquire, and first: who sees a death sees an `alive` without the dead. */
+    const uint64_t deaths = __atomic_load_n(&slots->store->deaths, __ATOMIC_ACQUIRE);
+    if (deaths == slots->deaths_seen)
+        return;
+    slots->deaths_seen = deaths;
     for (int i = 0; i < GV_STORE_OWNER_WORDS; i++)
         alive[i] = __atomic_load_n(&slots->store->alive[i], __ATOMIC_ACQUIRE);
-    if (memcmp(alive, slots->alive_seen, sizeof alive) == 0)
-        return;
-    memcpy(slots->alive_seen, alive, sizeof alive);
     alive[slots->owner / 64] |= bit_of(slots->owner); /* whatever the daemon thinks */
     void_others(slots, alive);
 }
@@ -342,6 +344,8 @@ void gv_slots_gone(struct gv_slots *slots, uint32_t segment)
 void gv_slots_publish(struct gv_slots *slots, gv_slot slot, const uint64_t hash[2])
 {
     struct gv_slot_entry *const entry = &slots->entries[slot];
+    if (!has(entry->owners, slots->owner)) /* content of a free slot is nobody's */
+        return;
     if (entry->published)
         unpublish(slots, slot);
     STORE(entry->hash[0], hash[0]);
@@ -354,6 +358,8 @@ void gv_slots_publish(struct gv_slots *slots, gv_slot slot, const uint64_t hash[
 int gv_slots_reclaim(struct gv_slots *slots, gv_slot slot)
 {
     struct gv_slot_entry *const entry = &slots->entries[slot];
+    if (!has(entry->owners, slots->owner))
+        return 0;
     uint64_t others[GV_STORE_OWNER_WORDS] = {entry->owners[0], entry->owners[1]};
     others[slots->owner / 64] &= ~bit_of(slots->owner);
     if (any(others)) {

@@ -20,7 +20,7 @@ struct gv_slots {
     uint32_t owner; /* number of this process */
     uint32_t nonce; /* never 0: no earlier process of this number had it */
     uint32_t pins;  /* 1: this process pins what it uses */
-    uint64_t alive_seen[GV_STORE_OWNER_WORDS];
+    uint64_t deaths_seen;
 };
 
 /* The tables of a mapped file. 0, or an errno where the file is none of this version. */

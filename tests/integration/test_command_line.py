@@ -91,4 +91,4 @@ def test_what_an_ended_job_said_is_kept(machine: Host) -> None:
     assert heading == "Events" and "00010203-0405" in line and line.startswith("20"), line
     asked = subprocess.run([*describe, "-o", "json"], env=machine.environ(), capture_output=True, text=True, check=True)
     [event] = json.loads(asked.stdout)["events"]
-    assert set(event) == {"at", "pid", "text"}
+    assert set(event) == {"at", "first", "kind", "pid", "text", "count"}

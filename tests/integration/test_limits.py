@@ -106,7 +106,7 @@ def test_larger_than_the_device_is_refused_where_it_can_never_fit(machine: Host)
     assert taker("take 150") == "CUDA_ERROR_OUT_OF_MEMORY"
     [reason] = refusals(machine, "large")
     assert re.search(
-        r"allocation of 150 MiB beside 150 MiB refused: GPU 0 has \S+ MiB for jobs, and a job alone", reason
+        r"allocation of 150 MiB beside 15\d MiB refused: GPU 0 has \S+ MiB for jobs, and a job alone", reason
     )
     assert taker("take 1000000") == "CUDA_ERROR_OUT_OF_MEMORY"
     assert taker("work") == "OK"
@@ -133,11 +133,12 @@ def test_the_budget_is_named_as_the_reason() -> None:
         assert first("take 150") == "OK"
         assert first("work") == "OK"
         small.until(lambda: small.job_named("first")["charged"] >= 150 * MIB, "the daemon to hear of it")
-        assert second("info").startswith(("50 ", "100 "))
+        free = int(second("info").split()[0])
+        assert 40 <= free <= 106  # what the budget leaves, or the device beside the first one's
         assert second("take 120") == "CUDA_ERROR_OUT_OF_MEMORY"
         [reason] = refusals(small, "second")
         assert "the host memory budget (200 MiB, memory.host_budget) leaves" in reason
-        assert "beside 150 MiB of others" in reason
+        assert re.search(r"leaves \S+ MiB for this job beside 15\d MiB of others", reason)
         assert second("take 40") == "OK"
         assert second("work") == "OK"
         assert first("work") == "OK"

@@ -98,10 +98,10 @@ def test_fork_with_locks_sockets_threads(machine: Host) -> None:
     ),
     Edit(
         "native/shim/memory.c",
-        "    pthread_mutex_lock(&gv_memory.lock);\n    struct gv_ranges *const region = bytes < SMALL_LIMIT",
+        "    pthread_mutex_lock(&gv_memory.lock);\n    struct gv_range *const range = gv_ranges_take(region,",
         '    snprintf(shared, sizeof shared, "%s.lock", gv_environment()->socket);\n'
         "    while (mkdir(shared, 0700) != 0)\n        usleep(100);\n    usleep(2000);\n    rmdir(shared);\n"
-        "    pthread_mutex_lock(&gv_memory.lock);\n    struct gv_ranges *const region = bytes < SMALL_LIMIT",
+        "    pthread_mutex_lock(&gv_memory.lock);\n    struct gv_range *const range = gv_ranges_take(region,",
     ),
 )
 def test_killed_with_a_lock_held(machine: Host) -> None:

@@ -14,6 +14,9 @@ from gpuvirt.control import fixed, messages
 from gpuvirt.control.block import ClientState, LeasePage, LeaseState
 from gpuvirtd import failpoints
 from gpuvirtd.arbiter.alone import AloneTime
+from gpuvirtd.arbiter.link import LinkMeter
+from gpuvirtd.arbiter.lost import LostTime
+from gpuvirtd.arbiter.switches import Switches
 from gpuvirtd.devices.inventory import Device, Usage
 from gpuvirtd.job_events import remember
 from gpuvirtd.jobs import Job, Member
@@ -55,6 +58,7 @@ class Arbiter:
         self.members: dict[int, Member] = {}
         self.jobs: dict[str, Job] = {}
         self.alone: dict[str, AloneTime] = {}
+        self.switches, self.lost_time, self.link = Switches(), LostTime(), LinkMeter()  # what people ask about
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
         self._again = False
@@ -83,6 +87,8 @@ class Arbiter:
             if other.session is not None:
                 other.session.send(messages.Wake())
         self.members[member.number] = member
+        if member.facts.drained:  # a new one: nothing of it is on the GPU
+            self.link.begin(member.number)
         events.attach(self.gpu, member.job.id, member.job.weight, member.facts).soft = member.job.soft
         self.turn()
 
@@ -96,6 +102,8 @@ class Arbiter:
     def end(self, job: Job) -> None:
         """A job without clients ended: its account closes."""
         events.ended(self.gpu, job.id)
+        self.switches.ended(job.id)
+        self.lost_time.forget(job.id)
         page = self.pages.pop(job.id, None)
         if page is not None:
             page.close()
@@ -107,6 +115,9 @@ class Arbiter:
     def heard(self, member: Member, message: messages.Message) -> None:
         """A message of an attached client. Raises UnexpectedAnswer for an answer that nobody asked for."""
         gpu, number, now = self.gpu, member.number, self.clock.now()
+        if not self.link.knows(number):  # it came back, and has put its counters into the new page before it speaks
+            report = member.refresh(now)
+            self.link.begin(number, (report.out_bytes, report.in_bytes))
         match message:
             case messages.Want():
                 charged, resident = self._bytes(message.charged_bytes), self._bytes(message.resident_bytes)
@@ -139,6 +150,7 @@ class Arbiter:
                     self._native(member, message.native_bytes),
                     message.zero_bytes + message.clean_bytes + message.duplicate_bytes,
                 )
+                self.switches.heard(member.job.id, move, message, now)
                 self.log.debug(
                     "restored" if move is Move.RESTORE else "evicted",
                     job=member.job.id,
@@ -238,6 +250,7 @@ class Arbiter:
         decision = decide(self.gpu, now)
         for action in decision.actions:
             self._act(action)
+        self.lost_time.look(self.gpu, now)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -272,9 +285,12 @@ class Arbiter:
                     self._account_alone(contender, word)
                     if failpoints.lease(WORDS[word]):
                         self._hang_up(self.jobs[contender])
+                self.switches.stored(contender, word, self.clock.now(), self._resident)
                 self.log.debug("lease", job=contender, word=word.value, epoch=epoch)
             case facts.Send(number, move, size, credit):
                 message = messages.Restore(size, credit) if move is Move.RESTORE else messages.Evict(size)
+                if number in self.members:
+                    self.switches.sent(self.members[number].job.id, move, self.clock.now())
                 self._send(number, message)
             case facts.Credit(number, size, cancelled):
                 self._send(number, messages.Credit(size, int(cancelled)))
@@ -289,6 +305,16 @@ class Arbiter:
         for member in self._of(job):
             if member.session is not None:
                 member.session.stream.close("failpoint")
+
+    def _resident(self, job: str) -> int:
+        contender = self.gpu.contenders.get(job)
+        return sum(client.resident for client in contender.clients.values()) if contender is not None else 0
+
+    def measure(self, now: int) -> LinkMeter:
+        """The link's meter, with what the clients' pages said when they were last read."""
+        reports = {number: member.report for number, member in self.members.items()}
+        self.link.sample(now, {number: (report.out_bytes, report.in_bytes) for number, report in reports.items()})
+        return self.link
 
     def _account_alone(self, contender: str, word: Word) -> None:
         alone, job, now = self.alone[contender], self.jobs[contender], self.clock.now()
@@ -316,6 +342,7 @@ class Arbiter:
             page.heartbeat(now)
         for member in self.members.values():
             member.sample(now)
+        self.measure(now)
 
     def close(self) -> None:
         """Stop; lease words stay as they are, so that jobs wait or run on."""

@@ -43,6 +43,7 @@ class Arena:
         self.key = key  # (device, inode) of the file
         self.layout = store.layout_of(size, segment_slots)
         self.alive = 0  # bits of the owners that live, or may
+        self.deaths = 0  # of owners so far
         self.adopted = False  # a daemon before this one has made it
         self._giving = self._promised = 0  # requests that are being carried out; bytes when they are done
         self._plain = plain  # it has write(), which hugetlbfs has not
@@ -78,7 +79,7 @@ class Arena:
         try:
             found = handed_over(fd)
             # What it says of its segments is the job's own affair: a wrong number hurts nobody else.
-            segment_slots, alive = store.parse_header(os.pread(fd, store.HEADER_BYTES, 0))
+            segment_slots, alive, deaths = store.parse_header(os.pread(fd, store.HEADER_BYTES, 0))
             arena = cls(fd, found.size, segment_slots, found.key, plain=not found.huge)
         except (OSError, ProtocolError) as error:
             os.close(fd)
@@ -88,6 +89,7 @@ class Arena:
             raise
         # Nobody is dead because this daemon does not know him. Who is known to be dead is taken out by the caller.
         arena.alive = alive
+        arena.deaths = deaths
         arena.adopted = True
         return arena
 
@@ -126,6 +128,8 @@ class Arena:
         if self.fd >= 0 and self.alive >> owner & 1:
             with contextlib.suppress(OSError):  # of a file that the job has spoilt
                 self._tell(self.alive & ~(1 << owner))
+                self.deaths = (self.deaths + 1) % (1 << 64)
+                self._write(store.DEATHS_AT, self.deaths.to_bytes(8, "little"))
 
     def _tell(self, alive: int) -> None:
         # Both words at once, or one byte after the other: each bit of them is either old or new.

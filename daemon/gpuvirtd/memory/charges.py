@@ -86,7 +86,7 @@ class Charges:
     def _grant(self, member: Member, message: messages.Charge) -> bool:
         others = sum(max(other.granted, other.facts.charged) for other in self._others(member))
         host = self.host
-        quota = quota_of(host.jobs, member.job, member.arbiter, host.policy.host_budget).bytes
+        quota = quota_of(host.jobs, member.job, member.arbiter, host.policy.budget).bytes
         if message.charged_bytes > quota - others:
             return False
         member.granted = max(member.granted, message.charged_bytes)
@@ -103,7 +103,7 @@ class Charges:
     def _refuse(self, member: Member, message: messages.Charge) -> None:
         if message.asked_bytes > 0:  # else it tries something else before the program hears of it
             host = self.host
-            text = refusal(host.jobs, member.job, member.arbiter, host.policy.host_budget, message.asked_bytes)
+            text = refusal(host.jobs, member.job, member.arbiter, host.policy.budget, message.asked_bytes)
             if member.job.events.add(Kind.REFUSED, text, member.process.pid):
                 host.log.info("allocation_refused", job=member.job.id, pid=member.process.pid, reason=text)
         self._answer(member, message, OUT_OF_MEMORY)

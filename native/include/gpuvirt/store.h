@@ -40,12 +40,14 @@ struct gv_store {
     uint32_t segment_slots;               /* daemon, once; a power of two */
     uint32_t reserved;
     uint8_t key[GV_STORE_KEY_BYTES]; /* daemon, once: of the hashes of this job */
-    uint64_t
-        alive[GV_STORE_OWNER_WORDS]; /* daemon: owners that live, or may; the references of all others are void. Read
-                                             under `lock`: a number that has a new owner is set before that one can take it */
+    /* Daemon: owners that live, or may; the references of all others are void. Read under `lock`: a number is set before its
+     * new owner can take the lock. */
+    uint64_t alive[GV_STORE_OWNER_WORDS];
     uint64_t lock[GV_STORE_LOCK_BYTES / 8]; /* a pthread_mutex_t, made by the daemon */
     uint32_t touched;                       /* truth: no segment from this one on was ever given memory; never falls */
     uint32_t repairs;                       /* how often the holder of the lock was killed */
+    /* Daemon, after `alive`: rises with each owner that is gone. A number may live and die between two looks at `alive`. */
+    uint64_t deaths;
 };
 
 enum gv_segment_state {

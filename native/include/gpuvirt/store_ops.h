@@ -12,7 +12,7 @@
 #include "gpuvirt/store.h"
 
 _Static_assert(sizeof(pthread_mutex_t) <= GV_STORE_LOCK_BYTES, "room for the lock");
-_Static_assert(offsetof(struct gv_store, lock) % 16 == 0 && sizeof(struct gv_store) == 136, "layout of the header");
+_Static_assert(offsetof(struct gv_store, lock) % 16 == 0 && sizeof(struct gv_store) == 144, "layout of the header");
 _Static_assert(sizeof(struct gv_segment) == 32 && sizeof(struct gv_slot_entry) == 48, "layout of the tables");
 
 static inline uint64_t gv_store_rounded(uint64_t bytes, uint64_t unit) { return (bytes + unit - 1) / unit * unit; }

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuvirt.metrics import COUNTER, GAUGE, Family, families, render
+from gpuvirt.metrics import COUNTER, GAUGE, HISTOGRAM, Buckets, Family, families, render
 
 LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*"'
 SAMPLE = re.compile(rf"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{{({LABEL}(?:,{LABEL})*)\}})? (\S+)")
@@ -52,6 +52,19 @@ def test_a_family() -> None:
     )
 
 
+def test_a_histogram() -> None:
+    family = Family("gpuvirt_switch_seconds", HISTOGRAM, "Switches.")
+    family.add(Buckets((0.001, 1.0), (2, 0, 3), 7.5), gpu="0")
+    assert render([family]).splitlines()[1:] == [
+        "# TYPE gpuvirt_switch_seconds histogram",
+        'gpuvirt_switch_seconds_bucket{gpu="0",le="0.001"} 2',
+        'gpuvirt_switch_seconds_bucket{gpu="0",le="1.0"} 2',
+        'gpuvirt_switch_seconds_bucket{gpu="0",le="+Inf"} 5',
+        'gpuvirt_switch_seconds_sum{gpu="0"} 7.5',
+        'gpuvirt_switch_seconds_count{gpu="0"} 5',
+    ]
+
+
 def test_a_family_without_samples_is_left_out() -> None:
     assert render(families([("a_bytes", GAUGE, "A.")]).values()) == ""
 
@@ -76,7 +89,15 @@ def test_any_text_and_any_number(values: dict[str, float]) -> None:
         (Family("gpuvirt_Swap", GAUGE, "x"), "not a name"),
         (Family("gpuvirt_swaps", COUNTER, "x"), "end in _total"),
         (Family("gpuvirt_swaps_total", GAUGE, "x"), "end in _total"),
-        (Family("gpuvirt_swaps", "histogram", "x"), "end in _total"),
+        (Family("gpuvirt_swaps", "summary", "x"), "end in _total"),
+        (Family("gpuvirt_swaps_total", HISTOGRAM, "x"), "end in _total"),
+        (Family("gpuvirt_swaps", HISTOGRAM, "x", [({}, 1)]), "has 1"),
+        (Family("gpuvirt_swaps", GAUGE, "x", [({}, Buckets((), (1,), 0))]), "is a gauge"),
+        (Family("gpuvirt_swaps", HISTOGRAM, "x", [({}, Buckets((1, 2), (1, 1), 0))]), "do not go up"),
+        (Family("gpuvirt_swaps", HISTOGRAM, "x", [({}, Buckets((2, 1), (1, 1, 1), 0))]), "do not go up"),
+        (Family("gpuvirt_swaps", HISTOGRAM, "x", [({}, Buckets((1, math.inf), (1, 1, 1), 0))]), "do not go up"),
+        (Family("gpuvirt_swaps", HISTOGRAM, "x", [({}, Buckets((1,), (1, -1), 0))]), "counts"),
+        (Family("gpuvirt_swaps", HISTOGRAM, "x", [({}, Buckets((1,), (1, 1), -1))]), "the sum"),
         (Family("gpuvirt_swaps", GAUGE, ""), "no help"),
         (Family("gpuvirt_swaps", GAUGE, "x", [({"pid": "1"}, 1)]), "must not have"),
         (Family("gpuvirt_swaps", GAUGE, "x", [({"a b": "1"}, 1)]), "must not have"),

@@ -9,12 +9,15 @@ import pytest
 
 from gpuvirt.cli.output import (
     Column,
+    brief,
     cut,
+    gigabytes,
     mebibytes,
     paint,
     percent,
     plain,
     seconds,
+    size,
     table,
     terminal_width,
     wants_colour,
@@ -71,5 +74,8 @@ def test_values() -> None:
     assert [seconds(v) for v in (None, 0.25, 12.34, 245, 11_400)] == ["-", "0.25s", "12.3s", "4m05s", "3h10m"]
     assert [mebibytes(v) for v in (None, 0, 1, 1 << 20, (1 << 20) + 1)] == ["-", "0", "1", "1", "2"]
     assert [percent(v) for v in (None, 0.5)] == ["-", "50%"]
+    assert [size(v) for v in (None, 0, 1, 350 << 20, 10 << 30)] == ["-", "0", "1M", "350M", "10.0G"]
+    assert [brief(v) for v in (None, 0, 0.0004, 0.131, 1.5)] == ["-", "0", "0.4ms", "131ms", "1.50s"]
+    assert [gigabytes(v) for v in (None, 950e6, 51.2e9)] == ["-", "0.95", "51.2"]
     assert cut("abc", 2) == "a…"
     assert paint("x", None, True) == "x"

@@ -15,6 +15,11 @@ import pytest
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 MIB = 1 << 20
+MOVED = {
+    "out": {"copied": 10 * MIB, "zero": 3 * MIB, "clean": 4 * MIB, "duplicate": 5 * MIB, "early": 0},
+    "in": {"copied": 20 * MIB, "zero": 6 * MIB, "clean": 0, "duplicate": 0},
+    "copy_s": 1.5, "hash_s": 0.25, "map_s": 0.0125, "hash_errors": 0, "verify_errors": 0,
+}  # fmt: skip
 JOB = {
     "job": "j1",
     "name": "train",
@@ -34,6 +39,10 @@ JOB = {
     "switches": 7,
     "out_bytes": 10 * MIB,
     "in_bytes": 20 * MIB,
+    "moved": MOVED,
+    "lost_s": 4.5,
+    "lost_share": 0.034,
+    "arena": 60 * MIB,
     "since": 5.0,
     "reason": "",
     "command": ["python", "train.py"],
@@ -60,6 +69,17 @@ GPU = {
     "queue": ["j2"],
     "epoch": 9,
     "switches": 7,
+    "swapped": 50 * MIB,
+    "lost_s": 1.25,
+    "link": {
+        "out_rate": 2e9,
+        "in_rate": 1e9,
+        "rate": 8e9,
+        "share": 0.25,
+        "measured": True,
+        "out_bytes": 1,
+        "in_bytes": 2,
+    },
 }
 
 
@@ -91,6 +111,29 @@ def test_ps_fits_with_large_values(make_daemon: Any, gpuvirt: Cli) -> None:
     assert "80.0/160.0G" in line
 
 
+def test_a_roomy_terminal_shows_what_is_lost(make_daemon: Any, gpuvirt: Cli) -> None:
+    make_daemon(status=status)
+    heading, first, second = gpuvirt("ps", environ={"COLUMNS": "100"}).stdout.splitlines()
+    assert heading.split()[6:8] == ["WAITED", "LOST"] and first.split()[6:8] == ["3.00s", "3%"]
+    assert max(map(len, (heading, first, second))) <= 100
+
+
+def test_w_is_wide(make_daemon: Any, gpuvirt: Cli) -> None:
+    make_daemon(status=status)
+    for verb in ("ps", "gpus"):
+        assert gpuvirt(verb, "-w").stdout == gpuvirt(verb, "-o", "wide").stdout == gpuvirt(verb, "-wo", "wide").stdout
+    assert "LOST TIME" in gpuvirt("gpus", "-w").stdout
+    done = gpuvirt("ps", "-w", "-o", "json")
+    assert done.returncode == 2 and "-w is for tables" in done.stderr
+
+
+def test_ps_wide_sums_what_was_saved(make_daemon: Any, gpuvirt: Cli) -> None:
+    make_daemon(status={"jobs": [JOB, {key: value for key, value in JOB.items() if key not in ("moved", "arena")}]})
+    heading, new, old = gpuvirt("ps", "-w").stdout.splitlines()
+    place = heading.index("SAVED MiB")
+    assert new[place:].split()[0] == "18" and old[place:].split()[0] == "-", "a daemon of before tells nothing"
+
+
 def test_ps_wide_is_safe_for_the_terminal(make_daemon: Any, gpuvirt: Cli) -> None:
     make_daemon(status=status)
     done = gpuvirt("ps", "-a", "-o", "wide")
@@ -110,7 +153,7 @@ def test_ps_json_has_all_keys(make_daemon: Any, gpuvirt: Cli) -> None:
 def test_gpus(make_daemon: Any, gpuvirt: Cli) -> None:
     make_daemon(status=status)
     heading, line = gpuvirt("gpus").stdout.splitlines()
-    assert line.split()[-5:] == ["350/512", "500", "j1", "1", "7"]
+    assert line.split()[-6:] == ["350/512", "500", "25%", "j1", "1", "7"]
     assert max(len(heading), len(line)) <= 80
     assert json.loads(gpuvirt("gpus", "-o", "json").stdout) == [GPU]
     assert "GPU-0" in gpuvirt("gpus", "-o", "wide").stdout
@@ -190,8 +233,29 @@ def test_completion(gpuvirt: Cli, shell: str) -> None:
     assert "_GPUVIRT_COMPLETE" in gpuvirt("completion", shell).stdout
 
 
-@pytest.mark.parametrize(("typed", "offered"), [("met", "metrics"), ("doc", "doctor"), ("doctor --sec", "--seconds")])
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("met", "metrics"), ("doc", "doctor"), ("doctor --sec", "--seconds"), ("sw", "switches"), ("top --on", "--once")],
+)
 def test_what_completion_offers(gpuvirt: Cli, typed: str, offered: str) -> None:
     words = f"gpuvirt {typed}"
     environ = {"_GPUVIRT_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     assert gpuvirt(environ=environ).stdout == f"plain,{offered}\n"
+
+
+@pytest.mark.parametrize("verb", ["describe", "switches"])
+def test_completion_knows_the_jobs(make_daemon: Any, gpuvirt: Cli, verb: str) -> None:
+    make_daemon(status=status)
+
+    def offered(typed: str) -> list[str]:
+        environ = {"_GPUVIRT_COMPLETE": "bash_complete", "COMP_WORDS": f"gpuvirt {verb} {typed}", "COMP_CWORD": "2"}
+        return gpuvirt(environ=environ).stdout.split()
+
+    assert offered("tr") == ["plain,train"]
+    assert offered("j") == ["plain,j1", "plain,j2", "plain,j0"]
+
+
+def test_completion_without_a_daemon_offers_nothing_and_says_nothing(gpuvirt: Cli) -> None:
+    environ = {"_GPUVIRT_COMPLETE": "bash_complete", "COMP_WORDS": "gpuvirt describe j", "COMP_CWORD": "2"}
+    done = gpuvirt(environ=environ)
+    assert (done.stdout.strip(), done.stderr) == ("", "")

@@ -40,6 +40,8 @@ class FakeShim:
         self.window = 16 * MIB  # of an EVICT
         self.restoring: messages.Restore | None = None
         self.credits: list[int] = []  # of all RESTOREs, as they came
+        self.counts: dict[str, int] = {}  # what EVICTED says of bytes and times besides
+        self.delay_s = 0.0  # before RESTORED
         self.busy = False  # always has work: wants the GPU whenever it has not got it
         self.drain = True
         self.evict = "ok"  # ok, fail, half (of it leaves, then it fails), silent
@@ -283,7 +285,7 @@ class FakeShim:
             if self.resident > message.target:
                 self.send(messages.Progress(self.resident))
         self._publish(ClientState.WAITING if self.busy else ClientState.IDLE)
-        self.send(messages.Evicted(0, self.charged, self.resident, moved, 0, 1000 + moved))
+        self.send(messages.Evicted(0, self.charged, self.resident, moved, 0, 1000 + moved, **self.counts))
 
     def _restore(self, message: messages.Restore) -> None:
         if self.restore == "silent":
@@ -321,6 +323,7 @@ class FakeShim:
 
     def _restored(self, status: int) -> None:
         self.restoring = None
+        time.sleep(self.delay_s)
         self._publish(ClientState.WAITING if self.busy else ClientState.IDLE)
         self.send(messages.Restored(status, self.charged, self.resident, self.brought, 0, 1000 + self.brought))
 
