@@ -94,13 +94,13 @@ def pair(rig: Rig, healthy: Swapper) -> tuple[Swapper, Swapper]:
     return healthy, other
 
 
-def restart(rig: Rig, failpoints: str = "") -> Program:
-    """Kills the daemon and starts another, which may fail before it has answered anybody."""
+def restart(rig: Rig, failpoints: str = "", wait: bool = True) -> Program:
+    """Kills the daemon and starts another, which may fail before it has answered anybody: do not `wait` for it then."""
     daemon = rig.machine.daemon
     assert daemon is not None
     daemon.kill()
     daemon.wait()
-    return rig.machine.start_daemon(wait=not failpoints, GPUVIRT_FAILPOINTS=failpoints)
+    return rig.machine.start_daemon(wait=wait, GPUVIRT_FAILPOINTS=failpoints)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -110,9 +110,9 @@ def test_the_daemon_fails(
 ) -> None:
     jobs = list(pair)
     # Not at the first time, which is at the moment that both come back; but there is only one WELCOME for each.
-    first = point == "welcome_sent" or point.startswith("back")
-    daemon = restart(rig, f"{point}:{action}:{1 if first else 3}")
-    if point.startswith("back"):  # the others have all the host memory that they need
+    asks = point.startswith("back")
+    daemon = restart(rig, f"{point}:{action}:{1 if asks or point == 'welcome_sent' else 3}", wait=asks)
+    if asks:  # the others have all the host memory that they need
         jobs.append(start("newcomer"))
     daemon.wait_for(f"failpoint {point}", LIMIT)
     if action == "kill":
