@@ -117,8 +117,8 @@ def test_graph_memory_nodes() -> None:
     "Memory comes back at another address than it left, where the graphs that know it do not find it.",
     Edit(
         "native/shim/swap_in.c",
-        "REAL(cuMemcpyHtoDAsync_v2)(in.places[i].address,",
-        "REAL(cuMemcpyHtoDAsync_v2)(in.places[0].address,",
+        "cuMemcpyHtoDAsync_v2)(in.places[i].address, host",
+        "cuMemcpyHtoDAsync_v2)(in.places[0].address, host",
     ),
 )
 def test_registered_graph_buffers() -> None:
