@@ -113,15 +113,6 @@ class Program:
         self._process.wait(10.0)
 
 
-def verified(settings: str) -> str:
-    """These settings with what comes back from host memory looked at (`[memory] verify`)."""
-    if "verify" in settings:
-        return settings
-    if "[memory]\n" in settings:
-        return settings.replace("[memory]\n", "[memory]\nverify = true\n", 1)
-    return f"{settings}\n[memory]\nverify = true"
-
-
 class Host:
     """Starts daemon and programs; everything is stopped and removed at the end."""
 
@@ -135,7 +126,7 @@ class Host:
         self.board = self.folder / "board"
         # What is swapped is hashed again and compared when it comes back: see `sound`.
         self._settings = (settings if "[memory]" in settings else f"{settings}\n[memory]").replace(
-            "[memory]", "[memory]\nverify = true", 1
+            "[memory]", "[memory]" if "verify" in settings else "[memory]\nverify = true", 1
         )
         self._options = dict(options or {})
         self._programs: list[Program] = []
@@ -164,8 +155,7 @@ class Host:
         config = self.folder / "gpuvirt.toml"
         config.write_text(
             f'[daemon]\nruntime = "{self.runtime}"\n'
-            f'[driver]\nlibrary = "{drivers}/libcuda.so.1"\nnvml = "{drivers}/libnvidia-ml.so.1"\n'
-            f"{verified(self._settings)}\n"
+            f'[driver]\nlibrary = "{drivers}/libcuda.so.1"\nnvml = "{drivers}/libnvidia-ml.so.1"\n{self._settings}\n'
         )
         self.daemon = self.start([*self.under, str(BIN / "gpuvirtd"), "--config", str(config)], **extra)
         if wait:
