@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 from support.host import MIB, Host, Program, host
-from support.swapping import Rig, arena_fds, flags_of_mappings
+from support.swapping import arena_fds, flags_of_mappings
 from support.traps import Edit, trap
 
 SHORT = '[time]\nquantum = "10ms"\nswap_share = 1.0'
@@ -89,21 +88,14 @@ def test_quota_arithmetic() -> None:
     swapped("quota_arithmetic", "--memory", "16M")
 
 
-def beside_a_rival(verify: bool = True, seconds: float = 1.0, **environ: str) -> None:
-    """Two jobs that take turns on a device for one; every word of one of them is checked in every step."""
+def beside_a_rival(verify: bool = True, **environ: str) -> None:
+    """Two jobs that take turns on a device for one; every word depends on every step, and is checked at the end."""
     with host(32 * MIB, settings=f"{SHORT}\n[memory]\nverify = {str(verify).lower()}") as machine:
-        rig = Rig(machine)
-        try:
-            jobs = [rig.start("one", 24, **environ), rig.start("two", 24)]
-            for job in jobs:
-                job.advances(3)
-            time.sleep(seconds)
-            for job in jobs:
-                job.advances(3)
-            for job in jobs:
-                job.finish()
-        finally:
-            rig.close()
+        amount = ("--memory", "24", "--piece", "2", "--seconds", "2")
+        one = machine.job("mixer.py", *amount, name="one", **environ)
+        two = machine.job("mixer.py", *amount, "--seed", "9", name="two")
+        assert (one.wait(40), two.wait(40)) == (0, 0), machine.report()
+        assert machine.job_named("one")["out_bytes"] > 0
 
 
 @trap(
