@@ -111,24 +111,27 @@ def test_one_of_two_is_killed_while_they_swap_and_the_other_goes_on() -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs with less room than a job of these tests has swapped."""
+    """A tmpfs of its own, with room for what these tests swap."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "none", folder], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m,mode=700", "none", folder], check=False).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # also after a failure
 
 
 def test_without_host_memory_nothing_is_lost_and_somebody_waits(small: Path) -> None:
-    """The file system is full: whoever has the GPU keeps it to its end, then the other gets it."""
+    """Somebody fills the file system: whoever has the GPU keeps it to its end, then the other gets it."""
     with host(64 * MIB, settings=QUICK + f'[memory]\narena_folder = "{small}"\n') as machine:
-        first = machine.job("mixer.py", "--memory", "40", "--seconds", "3", name="first")
+        first = machine.job("mixer.py", "--memory", "48", "--seconds", "3", name="first")
         first.wait_for("step 1")
-        second = machine.job("mixer.py", "--memory", "40", "--steps", "5", name="second")
+        ballast = os.open(small, os.O_TMPFILE | os.O_RDWR, 0o600)
+        os.posix_fallocate(ballast, 0, 120 * MIB)
+        second = machine.job("mixer.py", "--memory", "48", "--steps", "5", name="second")
         machine.until(lambda: any("No space left" in str(job) for job in described(machine)), "the reason in an event")
         assert (first.wait(), second.wait()) == (0, 0), machine.report()
         assert "result: OK" in first.text and "result: OK" in second.text
+        os.close(ballast)
         machine.until(lambda: os.statvfs(small).f_bfree == os.statvfs(small).f_blocks, "the end of both arenas")
 
 
