@@ -146,21 +146,6 @@ class FakeShim(ArenaUser):
         assert self.page is not None
         self.page.scribble(data)
 
-    def try_to_write_lease(self, fd_bytes: int = 4096) -> str:
-        """What happens when a client maps its lease page writable."""
-        import mmap
-
-        assert self.lease is not None
-        for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                if "gpuvirt-lease" in os.readlink(f"/proc/self/fd/{name}"):
-                    try:
-                        mmap.mmap(int(name), fd_bytes)
-                    except OSError as error:
-                        return type(error).__name__
-                    return "written"
-        return "not found"
-
     def raw(self, data: bytes, times: int = 1) -> None:
         assert self.socket is not None
         for _ in range(times):
