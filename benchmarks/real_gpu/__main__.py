@@ -24,6 +24,7 @@ from harness.softgpu import Device, Scratch, soft_gpu
 from real_gpu.frameworks import CASES, QUOTAS, Frameworks
 from real_gpu.probe import NEED_TORCH, PROBES
 from real_gpu.steps import StepFailed, Steps
+from real_gpu.switching import Switching
 from real_gpu.torch_jobs import TorchJobs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,6 +137,10 @@ def run_steps(session: Session, steps: Steps, torch: str) -> None:
             steps.skip(name, torch)
         else:
             steps.run(name, 5.0, functools.partial(session.probe, name))
+    switching = Switching(session.device, session.gpu is not None, session.scratch, session.children)
+    steps.run("vmm_two_processes", 10.0, switching.beside_each_other)
+    steps.run("checkpoint", 20.0, switching.checkpoint)
+    steps.run("switch", 60.0, switching.swap)
     run_frameworks(session, steps)
     steps.run("demo", 60.0, session.demo)
     jobs = TorchJobs(session.device, session.scratch, session.children)

@@ -18,6 +18,7 @@ from real_gpu.cuda import MIB, CallFailed, check, context, median, memory_proper
 EXTENTS_MIB = (2, 32, 128, 512)
 PIECES_MIB = (2, 32, 128)
 HINT = 0x1F0_000_000_000
+AGAIN_MOST = 40_000_000_000  # bytes that vmm_again releases and creates
 
 
 def vmm() -> dict[str, Any]:
@@ -55,6 +56,35 @@ def vmm() -> dict[str, Any]:
         ceiling = size / (sum(medians.values()) * 1e-6) / 1e9
         found[f"{mib} MiB"] = {**medians, "count": count, "ceiling_gb_per_s": round(ceiling, 1)}
     return found
+
+
+def vmm_again() -> dict[str, Any]:
+    """Microseconds of cuMemCreate of 128 MiB: at first, and right after half of the free memory was released.
+
+    The kernel driver scrubs what is released; who creates at once may meet that.
+    """
+    context()
+    wanted = memory_property()
+    free, _ = check(driver.cuMemGetInfo(), "cuMemGetInfo")
+    size = 128 * MIB if int(free) > 8 << 30 else 2 * MIB
+    count = min(int(free) // 2, AGAIN_MOST) // size
+
+    def create() -> tuple[list[Any], list[float]]:
+        made = [timed(driver.cuMemCreate, size, wanted, 0) for _ in range(count)]
+        return [handle for handle, _ in made], [spent for _, spent in made]
+
+    handles, first = create()
+    for handle in handles:
+        timed(driver.cuMemRelease, handle)
+    handles, again = create()
+    for handle in handles:
+        timed(driver.cuMemRelease, handle)
+    return {
+        "bytes": size * count,
+        "handle_mib": size // MIB,
+        "first": {"median_us": median(first), "longest_us": max(first), "all_ms": round(sum(first) / 1e3, 2)},
+        "again": {"median_us": median(again), "longest_us": max(again), "all_ms": round(sum(again) / 1e3, 2)},
+    }
 
 
 def link() -> dict[str, Any]:

@@ -12,6 +12,7 @@ PROBES = {
     "deepbind": ("symbols", "deepbind", "RTLD_DEEPBIND keeps the driver's own calls to itself"),
     "opening": ("opening", "opening", "cost of opening the driver, and of a process with the shims"),
     "vmm": ("memory", "vmm", "cost of VMM calls by extent size"),
+    "vmm_again": ("memory", "vmm_again", "creating memory right after much was released"),
     "link": ("memory", "link", "bandwidth of pinned copies"),
     "reserve_hint": ("memory", "reserve_hint", "cuMemAddressReserve honours its hint"),
     "host_register": ("memory", "host_register", "cost of pinning tmpfs"),

@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 struct fill_operation {
     struct gv_operation operation;
@@ -18,8 +19,33 @@ struct fill_operation {
     size_t width, height, pitch; /* units, rows, bytes */
 };
 
+/*
+ * Zeros where nothing was ever written: a device does that at the speed of its memory, here each page would have to be found,
+ * cleared and mapped first. The file behind the range has nothing there (or has it in the swap space), so it is told to have
+ * nothing. Each mapping is written to once before: it may not be there, or not be writable. False: not done.
+ */
+static bool clear_untouched(uint8_t *to, size_t bytes)
+{
+    enum { PIECE = 1 << 21, PAGE = 4096, PAGES = PIECE / PAGE };
+    if (bytes % PIECE != 0 || (uintptr_t)to % PIECE != 0)
+        return false;
+    for (size_t at = 0; at < bytes; at += PIECE) {
+        unsigned char there[PAGES];
+        if (mincore(to + at, PIECE, there) != 0 || memchr(there, 1, PAGES) != NULL)
+            memset(to + at, 0, PIECE);
+        else {
+            *(volatile uint8_t *)(to + at) = 0;
+            if (madvise(to + at, PIECE, MADV_REMOVE) != 0)
+                memset(to + at, 0, PIECE);
+        }
+    }
+    return true;
+}
+
 static void fill_row(uint8_t *to, const struct fill_operation *fill)
 {
+    if (fill->value == 0 && clear_untouched(to, fill->width * fill->unit))
+        return;
     if (fill->unit == 1) {
         memset(to, (int)fill->value, fill->width);
     } else if (fill->unit == 2) {

@@ -207,6 +207,44 @@ static void copies(void)
     OK(cuMemFree(other));
 }
 
+static int all_zero(CUdeviceptr device, size_t bytes)
+{
+    unsigned char *const read = malloc(bytes);
+    int zero = 1;
+    CHECK(read != NULL);
+    OK(cuMemcpyDtoH(read, device, bytes));
+    for (size_t i = 0; i < bytes; i++)
+        zero &= read[i] == 0;
+    free(read);
+    return zero;
+}
+
+/* Zeros in whole pages of 2 MiB: where something was written and where nothing was, and where nothing may be. */
+static void zeros(void)
+{
+    CUdeviceptr device, area;
+    CUmemGenericAllocationHandle handle;
+    CUmemAllocationProp prop = device_memory(0);
+    const CUmemAccessDesc reading = access_of(0, CU_MEM_ACCESS_FLAGS_PROT_READ);
+    OK(cuMemAlloc(&device, 6 * MB));
+    OK(cuMemsetD32(device, 0, 6 * MB / 4));
+    CHECK(all_zero(device, 6 * MB));
+    OK(cuMemsetD8(device + 3 * MB, 9, 1)); /* one byte of the second page */
+    OK(cuMemsetD32(device, 0, 6 * MB / 4));
+    CHECK(all_zero(device, 6 * MB));
+    OK(cuMemsetD8(device, 9, 6 * MB));
+    OK(cuMemsetD8(device + 2 * MB, 0, 2 * MB));
+    CHECK(!all_zero(device, 1) && all_zero(device + 2 * MB, 2 * MB) && !all_zero(device + 4 * MB, 1));
+    OK(cuMemFree(device));
+
+    OK(cuMemAddressReserve(&area, 2 * MB, 0, 0, 0));
+    OK(cuMemCreate(&handle, 2 * MB, &prop, 0));
+    OK(cuMemMap(area, 2 * MB, 0, handle, 0));
+    OK(cuMemSetAccess(area, 2 * MB, &reading, 1));
+    OK(cuMemsetD8Async(area, 0, 2 * MB, NULL));
+    EXPECT(CUDA_ERROR_ILLEGAL_ADDRESS, cuCtxSynchronize()); /* the last thing that this context does */
+}
+
 int main(void)
 {
     use_own_board("64M");
@@ -215,5 +253,6 @@ int main(void)
     host_memory();
     pools();
     copies();
+    zeros();
     return 0;
 }
