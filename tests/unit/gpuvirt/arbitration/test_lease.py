@@ -214,6 +214,24 @@ def test_nobody_is_granted_while_one_that_came_back_has_not_drained() -> None:
     assert words(scene.decide()) == [("b", Word.OPEN)]
 
 
+def test_what_a_restart_found_undrained_may_wait_for_its_own_threads() -> None:
+    """The daemon was killed while a drain did not end: the next one is told so, and gives that job the lease first."""
+    scene = Scene(give_back=10 * MS)
+    a, b = scene.attach("a"), scene.attach("b")
+    client = events.find(scene.gpu, a)[1]
+    client.charged = client.resident = client.allowance = 30
+    client.drained = client.restored = False
+    scene.want(b, 20)
+    scene.stuck(a, epoch=0)
+    assert words(scene.decide()) == []  # none of its threads waits: its work is merely long
+    assert sends(scene.want(a, 30)) == [(a, Move.RESTORE, 37)]
+    assert words(scene.moved(a)) == [("a", Word.STEP)]
+    assert words(scene.later(10 * MS)) == [("a", Word.DRAIN)]
+    assert words(scene.drained(a))[0] == ("a", Word.CLOSED)
+    scene.moved(b)
+    assert scene.gpu.holder == "b"
+
+
 def test_recovery_holds_back_grants() -> None:
     scene = Scene()
     scene.gpu.hold_until = START + 50 * MS
