@@ -250,9 +250,12 @@ def ratios(found: dict[str, Any], link: Link) -> dict[str, float | None]:
     def over_copying(kind: str) -> float | None:
         return median(kind) / link.best(needed(kind), needed(kind)) if kind in found else None
 
+    def came(name: str, key: str) -> int:
+        return min(needed(name), int(found[name][key]))  # not what moved beyond the need, nor what did not move
+
     return {
-        "out_share_of_link": link.best(needed("out"), 0) / median("out"),
-        "in_share_of_link": link.best(0, needed("in")) / median("in"),
+        "out_share_of_link": link.best(came("out", "out_bytes"), 0) / median("out"),
+        "in_share_of_link": link.best(0, came("in", "in_bytes")) / median("in"),
         "switch_dirty_ratio": over_copying("dirty"),
         "switch_clean_ratio": median("clean") / link.best(0, needed("clean")) if "clean" in found else None,
         "zero_over_copying": over_copying("zero"),
@@ -276,6 +279,8 @@ def table(found: dict[str, Any], link: Link, title: str) -> str:
         if name not in found:
             continue
         spread, needed = found[name]["seconds"], int(found[name]["had_to_move"])
+        if name in ("out", "in"):
+            needed = min(needed, int(found[name][f"{name}_bytes"]))
         best = link.best(out * needed, back * needed)
         rows.append(
             (
@@ -354,9 +359,10 @@ def measure(work: bench.Bench) -> dict[str, Any]:
         for key in ("hash_errors", "verify_errors"):
             results[key] += sum(kind[key] for kind in results["verify_mode"].values())
     good = found["checked"] and all(kind["checked"] for kind in results.get("verify_mode", {}).values())
+    mode = "with verify mode too" if "verify_mode" in results else "verify mode not tried"
     print(
-        f"Contents compared in every turn: {'all right' if good else 'WRONG'}; in verify mode too: hash errors "
-        f"{results['hash_errors']}, verify errors {results['verify_errors']}"
+        f"Contents compared in every turn: {'all right' if good else 'WRONG'}; hash errors {results['hash_errors']}, "
+        f"verify errors {results['verify_errors']} ({mode})"
     )
     results["quantum_ms"] = QUANTUM_MS
     return results
