@@ -79,7 +79,11 @@ SHARE = (  # of one job on one GPU
     ("swap_bytes_total", COUNTER, "Bytes moved out of and into the device."),
     ("swap_saved_bytes_total", COUNTER, "Bytes that left or came without being copied, by the reason."),
     ("swap_early_bytes_total", COUNTER, "Bytes copied out ahead of a switch."),
-    ("swap_work_seconds_total", COUNTER, "Time that processes of the job spent on moving memory, by the kind of work."),
+    (
+        "swap_work_seconds_total",
+        COUNTER,
+        "Time that moving memory took (copy; hash is a part of it), and in calls that map memory.",
+    ),
     ("swap_lost_seconds_total", COUNTER, "Time that the job wanted the GPU and only moving memory kept it from it."),
     ("swap_hash_errors_total", COUNTER, "Unequal pages with equal hashes. Always 0."),
     ("swap_verify_errors_total", COUNTER, "Pages that came back with another content. Always 0."),

@@ -108,9 +108,11 @@ def _moved(job: Row) -> list[tuple[str, str]]:
         ("moved out", _flow(moved["out"])),
         ("moved in", _flow(moved["in"])),
     ]
-    spent = [(moved[f"{work}_s"], name) for work, name in (("copy", "copies"), ("hash", "hashes"), ("map", "mapping"))]
-    if any(value for value, _ in spent):
-        lines.append(("moving took", ", ".join(f"{brief(value)} for {name}" for value, name in spent)))
+    if moved["copy_s"] or moved["map_s"]:
+        took = (
+            f"{brief(moved['copy_s'])}, of it {brief(moved['hash_s'])} for hashes; {brief(moved['map_s'])} for mapping"
+        )
+        lines.append(("moving took", took))
     lines.append(
         ("lost", f"{seconds(job.get('lost_s'))} to switching, {100 * (job.get('lost_share') or 0):.1f}% of its time")
     )

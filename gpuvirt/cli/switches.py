@@ -76,9 +76,9 @@ WIDE = (
     _mib("out", "duplicate", "DUP"),
     _mib("in", "copied", "IN MiB"), _mib("in", "zero", "ZERO"), _mib("in", "duplicate", "DUP"),
     Column("STAYED", lambda row: mebibytes(row["stayed"]), right=True),
+    Column("MOVE", _sum("copy_s"), right=True),
     Column("HASH", _sum("hash_s"), right=True),
     Column("MAP", _sum("map_s"), right=True),
-    Column("COPY", _sum("copy_s"), right=True),
     Column("OUT GB/s", lambda row: gigabytes(row["out"]["rate"]), right=True),
     Column("IN GB/s", lambda row: gigabytes(row["in"]["rate"]), right=True),
     NOTE,
@@ -105,12 +105,12 @@ def command(job: str | None, gpu: int | None, count: int, everything: bool, outp
 
     DELAY is the time from asking the GPU back until the next job could go on; DRAIN is the part of it in which work
     that had been given ended. OUT and IN were copied, SAVED left or came without a copy: zeros, what host memory held
-    already, what another page of the job had. GB/s are those of the copies, out and in. "made room": the job held the
-    GPU and needed more memory.
+    already, what another page of the job had. GB/s: what was copied, over the time that moving took from its first page
+    to its last, out and in. "made room": the job held the GPU and needed more memory.
 
     -w shows each kind by itself (in MiB): ZERO, CLEAN (unchanged) and DUP (there twice) beside what was copied that
-    way; what the job before kept on the device (STAYED), and the time spent on hashing, in calls that map memory, and
-    on copies, of all processes together. The daemon keeps the last 128 that
+    way; what the job before kept on the device (STAYED); and the time that moving took (MOVE), what of it was spent on
+    hashes (HASH), and the time in calls that map memory (MAP), of all processes together. The daemon keeps the last 128 that
     moved memory and the last 32 others of each GPU, as long as it runs.
     """
     arguments: dict[str, Any] = {"count": count, "all": everything, "gpu": gpu, "job": job}

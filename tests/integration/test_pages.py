@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What of a job's memory is copied when it is swapped: not zeros, not what is unchanged, nothing twice; and all comes back.
-
-What comes back is hashed again and compared (memory.verify).
-"""
+"""What of a job's memory is copied when it is swapped: not zeros, not what is unchanged, nothing twice."""
 
 from __future__ import annotations
 
@@ -11,15 +8,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from support.host import MIB, PROGRAMS, Host, host
 
-SETTINGS = "[memory]\nverify = true\n"
 EACH = 96  # MiB of a job: two do not fit
 
 
 @pytest.fixture
 def machine() -> Iterator[Host]:
-    with host(memory=128 * MIB, settings=SETTINGS) as running:
+    with host(memory=128 * MIB) as running:
         yield running
 
 
@@ -49,7 +46,7 @@ def test_what_is_unchanged_is_copied_once(machine: Host) -> None:
     assert weights["all"] >= 3 * 64 * MIB, weights
     assert weights["copied"] <= (EACH + 4) * MIB, weights  # each page the first time; it shares its extent with nothing
     assert weights["clean"] >= weights["all"] // 2, weights
-    assert dirty["copied"] >= 2 * dirty["clean"], dirty  # clean: taken out again before its next turn
+    assert dirty["copied"] >= 2 * 64 * MIB, dirty
 
 
 def test_zeros_are_never_copied(machine: Host) -> None:

@@ -124,7 +124,10 @@ class Host:
         self.runtime = self.folder / "run"
         self.runtime.mkdir(mode=0o700)
         self.board = self.folder / "board"
-        self._settings = settings
+        # What is swapped is hashed again and compared when it comes back: see `sound`.
+        self._settings = (settings if "[memory]" in settings else f"{settings}\n[memory]").replace(
+            "[memory]", "[memory]\nverify = true", 1
+        )
         self._options = dict(options or {})
         self._programs: list[Program] = []
         self.daemon: Program | None = None
@@ -217,6 +220,13 @@ class Host:
         parts += [f"--- {program.pid}\n" + "\n".join(program.lines[-30:]) for program in self._programs]
         return "\n".join(parts)
 
+    def sound(self) -> None:
+        """As far as the daemon answers: no page came back changed, and no two unequal ones were taken for equal."""
+        with contextlib.suppress(GpuvirtError):
+            for job in self.status()["jobs"]:
+                errors = {kind: job["moved"][kind] for kind in ("hash_errors", "verify_errors")}
+                assert not any(errors.values()), (job["name"], errors)
+
     def device_used(self) -> int:
         """Bytes of the soft GPU that are allocated, as its own NVML says."""
         code = (
@@ -245,5 +255,6 @@ def host(memory: int = 256 * MIB, settings: str = "", options: Mapping[str, str]
     try:
         machine.start_daemon()
         yield machine
+        machine.sound()
     finally:
         machine.close()

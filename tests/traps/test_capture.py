@@ -116,9 +116,9 @@ def test_graph_memory_nodes() -> None:
 @trap(
     "Memory comes back at another address than it left, where the graphs that know it do not find it.",
     Edit(
-        "native/shim/swap.c",
-        "copy(piece, address, 0, stream)",
-        "copy(pieces[0]->saved ? pieces[0] : piece, address, 0, stream)",
+        "native/shim/swap_in.c",
+        "cuMemcpyHtoDAsync_v2)(in.places[i].address, host",
+        "cuMemcpyHtoDAsync_v2)(in.places[0].address, host",
     ),
 )
 def test_registered_graph_buffers() -> None:

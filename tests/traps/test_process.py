@@ -212,8 +212,8 @@ def test_exec_keeps_the_preload(machine: Host) -> None:
     "The limit lies in the environment of the job, which can change it.",
     Edit(
         "native/shim/memory.c",
-        "    uint64_t quota = gv_load64(&lease->quota_bytes);\n",
-        "    uint64_t quota = gv_load64(&lease->quota_bytes);\n"
+        "    const uint64_t quota = gv_load64(&gv_gate.lease->quota_bytes);\n",
+        "    uint64_t quota = gv_load64(&gv_gate.lease->quota_bytes);\n"
         '    if (getenv("GPUVIRT_MEMORY") != NULL)\n        quota = strtoull(getenv("GPUVIRT_MEMORY"), NULL, 10);\n',
     ),
     Edit("native/shim/memory.c", '#include "memory.h"\n', '#include "memory.h"\n#include <stdlib.h>\n'),

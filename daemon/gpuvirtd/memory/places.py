@@ -43,12 +43,14 @@ class Places:
 
     def _again(self, session: Session, job: Job, hello: messages.Hello, old: Member | None) -> tuple[Arena, int]:
         """It has an arena already, with what it has swapped: no other will do."""
+        known = list(self.arenas.known(job.id))
         try:
             arena = self.arenas.adopt(job.id, job.uid, session.handed.pop(0))
         except TrustError as error:
             raise Refusal(NOT_PERMITTED, f"the arena of process {session.process.pid}: {error.message}") from None
-        for owner in self._gone.get(job.id, ()):
-            arena.died(owner)
+        if arena not in known:  # later, a number that was free may have a new owner
+            for owner in self._gone.get(job.id, ()):
+                arena.died(owner)
         owner = old.owner if old is not None and old.arena is arena else hello.owner
         others = (member for member in job.members.values() if member is not old and member.arena is arena)
         if owner >= store.OWNERS or any(member.owner == owner for member in others):

@@ -72,7 +72,7 @@ def test_what_moved_is_told_in_words(make_daemon: Any, gpuvirt: Cli) -> None:
     assert "host memory   55 MiB for what is, or was, swapped out" in lines
     assert "moved out     10 MiB copied (2 MiB of it early); not copied: 3 MiB zero, 4 MiB unchanged" in lines
     assert "moved in      20 MiB copied; not copied: 6 MiB there twice" in lines
-    assert "moving took   1.50s for copies, 250ms for hashes, 12ms for mapping" in lines
+    assert "moving took   1.50s, of it 250ms for hashes; 12ms for mapping" in lines
     assert "lost          1.25s to switching, 3.4% of its time" in lines
     assert not any(line.startswith("ERRORS") for line in lines)
     place = lines.index("Last switches that moved memory")

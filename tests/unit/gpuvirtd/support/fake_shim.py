@@ -17,6 +17,8 @@ import time
 from multiprocessing.connection import Connection
 from typing import Any
 
+from fake_arena import ArenaUser
+
 from gpuvirt.control import messages
 from gpuvirt.control.block import ClientState, ClientWriter, LeaseState, LeaseView
 
@@ -24,14 +26,14 @@ MIB = 1 << 20
 LAUNCHABLE = (LeaseState.OPEN, LeaseState.GRANTED)
 
 
-class FakeShim:
+class FakeShim(ArenaUser):
     """The child's side. Memory is counted, not moved."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.socket: socket.socket | None = None
         self.lease: LeaseView | None = None
         self.page: ClientWriter | None = None
-        self.arena, self.owner = -1, 0
         self.welcome: messages.Welcome | None = None
         self.refused: messages.Refused | None = None
         self.closed = False
@@ -46,11 +48,9 @@ class FakeShim:
         self.drain = True
         self.evict = "ok"  # ok, fail, half (of it leaves, then it fails), silent
         self.restore = "ok"  # ok, oom, silent
-        self.oom_short = 0
+        self.oom_short = self.largest_resident = self.drained_epoch = 0
         self.intervals: list[list[float]] = []  # [from, to] in which it could have work on the GPU
         self.received: list[str] = []
-        self.largest_resident = 0
-        self.drained_epoch = 0
         self.state, self.since_ns, self.busy_ns = ClientState.IDLE, 0, 0
         self.options: dict[str, Any] = {}
 
@@ -59,9 +59,9 @@ class FakeShim:
     def hello(self, path: str, job_token: str, uuid: bytes, **changes: Any) -> str:
         """Attach; "welcome", or the reason of the refusal, or "closed"."""
         self.options = {"path": path, "token": job_token, "uuid": uuid}
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connect(path)
+        assert self.socket is not None
         self.socket.settimeout(5)
-        self.socket.connect(path)
         self.closed = False
         version = changes.pop("version", messages.VERSION)
         fields = {
@@ -200,8 +200,6 @@ class FakeShim:
             "credits": self.credits,
             "closed": self.closed,
             "welcome": None if self.welcome is None else (self.welcome.generation, self.welcome.arena_bytes),
-            "arena_file": os.fstat(self.arena).st_ino if self.arena >= 0 else None,
-            "owner": self.owner,
         }
 
     # ---- the shim's own work
@@ -262,6 +260,8 @@ class FakeShim:
             self._evict(message)
         elif isinstance(message, messages.Restore):
             self._restore(message)
+        elif isinstance(message, messages.Backed):
+            self.answers.append(message)
         elif isinstance(message, messages.Credit):
             self._credit(message)
 
