@@ -16,7 +16,7 @@ import argparse
 import statistics
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,11 @@ class Seen:
     switches: list[Timed]
     deficit: int
     checked: bool
-    errors: dict[str, int | None]
+    moved: list[dict[str, Any]]  # by job: what the daemon counted from start to end
 
-
-def errors_of(rows: list[dict[str, Any]]) -> dict[str, int | None]:
-    """Hash and verify errors of all jobs; None where the daemon does not tell."""
-    return {
-        key: sum(int(row[key]) for row in rows) if all(key in row for row in rows) else None
-        for key in ("hash_errors", "verify_errors")
-    }
+    def errors(self, key: str) -> int:
+        """Hash or verify errors of both jobs."""
+        return sum(int(moved[key]) for moved in self.moved)
 
 
 def match(overs: list[turns.HandOver], log: list[switches.Switch], names: dict[str, str]) -> list[Timed]:
@@ -117,15 +113,19 @@ class Setting:
     device: Device
     each_mib: int
     daemon: dict[str, dict[str, Any]]
+    label: str = ""
 
 
 def watch(work: bench.Bench, setting: Setting, kinds: tuple[str, str]) -> Seen:
     """Two jobs with memory of these kinds on a daemon of their own. Raises ProbeFailed or GpuvirtError."""
     device, each_mib = setting.device, setting.each_mib
     probe = work.scratch / "pages"
-    wanted = COLD + 3 + (QUICK_SWITCHES if work.options.quick else work.options.switches) * (1 + ("fresh" in kinds))
+    wanted = COLD + 2 + (QUICK_SWITCHES if work.options.quick else work.options.switches) * (1 + ("fresh" in kinds))
     settings = {**setting.daemon, "daemon": {"log_level": "debug", "log_format": "json"}}
-    runtime = work.scratch / f"{Path(device.variables.get('GPUVIRT_SOFTGPU_BOARD', 'real')).name}-{'-'.join(kinds)}"
+    runtime = (
+        work.scratch
+        / f"{Path(device.variables.get('GPUVIRT_SOFTGPU_BOARD', 'real')).name}-{setting.label}{'-'.join(kinds)}"
+    )
     daemon = Daemon(runtime, device, QUANTUM_MS, settings)
     stop = runtime.with_suffix(".stop")
     offset = time.time_ns() - time.monotonic_ns()
@@ -136,7 +136,11 @@ def watch(work: bench.Bench, setting: Setting, kinds: tuple[str, str]) -> Seen:
             program = [str(probe), str(each_mib), str(LIMIT), str(GAP_US), kind]
             environ = {**daemon.environ(), "PAGES_STOP": str(stop)}
             jobs[name] = children.start(name, daemon.run_command(name, program), environ)
+        for child, kind in zip(jobs.values(), kinds, strict=True):
+            if kind != "fresh":
+                children.wait(child, LIMIT, until="ready")
         status = daemon.status()
+        wanted += int(status["gpus"][0]["switches"])
         while jobs["a"].exit_code is None and status["gpus"][0]["switches"] < wanted:
             children.wait(jobs["a"], 0.3)
             status = daemon.status()
@@ -157,7 +161,7 @@ def watch(work: bench.Bench, setting: Setting, kinds: tuple[str, str]) -> Seen:
     if not timed:
         what = f"{len(log)} switches, {len(overs)} of them seen by the jobs"
         raise probes.ProbeFailed(f"jobs with {' and '.join(kinds)} memory: too few turns to measure ({what})")
-    return Seen(timed, deficit, all(answer["checked"] for answer in answers.values()), errors_of(rows))
+    return Seen(timed, deficit, all(answer["checked"] for answer in answers.values()), [r["moved"] for r in rows])
 
 
 def summary(seen: list[Timed]) -> dict[str, Any]:
@@ -209,11 +213,28 @@ def measure_on(work: bench.Bench, setting: Setting, label: str) -> dict[str, Any
     for kind in QUICK_KINDS if work.options.quick else KINDS:
         work.say(f"{label}: two jobs, memory {kind}")
         seen[kind] = watch(work, setting, (kind, kind))
-        found[kind] = {**summary(seen[kind].switches), "had_to_move": seen[kind].deficit}
+        found[kind] = {
+            **summary(seen[kind].switches),
+            "had_to_move": seen[kind].deficit,
+            "counted_from_start_to_end": seen[kind].moved,
+        }
     found["checked"] = all(one.checked for one in seen.values())
     for key in ("hash_errors", "verify_errors"):
-        told = [one.errors[key] for one in seen.values()]
-        found[key] = None if None in told else sum(error or 0 for error in told)
+        found[key] = sum(one.errors(key) for one in seen.values())
+    return found
+
+
+def verified(work: bench.Bench, setting: Setting) -> dict[str, Any]:
+    """The same kinds, not timed, with the daemon's verify mode: what comes back is hashed again and compared."""
+    work.options.quick = True  # a few switches are enough
+    checking = replace(setting, daemon={"memory": {**setting.daemon.get("memory", {}), "verify": True}}, label="verify")
+    found: dict[str, Any] = {}
+    for kind in ("dirty", "same"):
+        work.say(f"verify mode: two jobs, memory {kind}")
+        seen = watch(work, checking, (kind, kind))
+        found[kind] = {key: seen.errors(key) for key in ("hash_errors", "verify_errors")}
+        found[kind]["switches"] = len(seen.switches)
+        found[kind]["checked"] = seen.checked
     return found
 
 
@@ -229,9 +250,12 @@ def ratios(found: dict[str, Any], link: Link) -> dict[str, float | None]:
     def over_copying(kind: str) -> float | None:
         return median(kind) / link.best(needed(kind), needed(kind)) if kind in found else None
 
+    def came(name: str, key: str) -> int:
+        return min(needed(name), int(found[name][key]))  # not what moved beyond the need, nor what did not move
+
     return {
-        "out_share_of_link": link.best(needed("out"), 0) / median("out"),
-        "in_share_of_link": link.best(0, needed("in")) / median("in"),
+        "out_share_of_link": link.best(came("out", "out_bytes"), 0) / median("out"),
+        "in_share_of_link": link.best(0, came("in", "in_bytes")) / median("in"),
         "switch_dirty_ratio": over_copying("dirty"),
         "switch_clean_ratio": median("clean") / link.best(0, needed("clean")) if "clean" in found else None,
         "zero_over_copying": over_copying("zero"),
@@ -255,6 +279,8 @@ def table(found: dict[str, Any], link: Link, title: str) -> str:
         if name not in found:
             continue
         spread, needed = found[name]["seconds"], int(found[name]["had_to_move"])
+        if name in ("out", "in"):
+            needed = min(needed, int(found[name][f"{name}_bytes"]))
         best = link.best(out * needed, back * needed)
         rows.append(
             (
@@ -309,8 +335,10 @@ def measure(work: bench.Bench) -> dict[str, Any]:
     options = work.options
     for name in ("pages", "link", "loops"):
         probes.build(name, work.scratch)
+    bare_setting = Setting(work.device, EACH_MIB, {})
     if options.real:
-        results = on_link(work, real_setting(int(record.machine()["memory_bytes"])), None)
+        bare_setting = real_setting(int(record.machine()["memory_bytes"]))
+        results = on_link(work, bare_setting, None)
     else:
         link = Link.even(options.link * 1e9, options.both / 100)
         device = soft_gpu(work.scratch, DEVICE, {"GPUVIRT_SOFTGPU_MODEL": link.model}, "linked")
@@ -318,7 +346,7 @@ def measure(work: bench.Bench) -> dict[str, Any]:
     if not (options.quick or options.real):
         copy_ns = statistics.median(probes.plain_c(work.scratch / "loops", "memcpy", 20))
         memcpy = Link.even(COPY_BYTES / (copy_ns / 1e9), 0.5)
-        bare = measure_on(work, Setting(work.device, EACH_MIB, {}), "no link")
+        bare = measure_on(work, bare_setting, "no link")
         results["without_link"] = {**ratios(bare, memcpy), **bare, "memcpy_bytes_per_second": memcpy.out}
         print(
             table(bare, memcpy, f"\nThe same without a link, against memcpy on one core ({memcpy.out / 1e9:.1f} GB/s):")
@@ -326,17 +354,18 @@ def measure(work: bench.Bench) -> dict[str, Any]:
     found = results["with_link"]
     for key in ("hash_errors", "verify_errors"):
         results[key] = found[key]
-    print(f"Contents compared in every turn: {'all right' if found['checked'] else 'WRONG'}; {errors_text(results)}")
+    if not options.quick:
+        results["verify_mode"] = verified(work, bare_setting)
+        for key in ("hash_errors", "verify_errors"):
+            results[key] += sum(kind[key] for kind in results["verify_mode"].values())
+    good = found["checked"] and all(kind["checked"] for kind in results.get("verify_mode", {}).values())
+    mode = "with verify mode too" if "verify_mode" in results else "verify mode not tried"
+    print(
+        f"Contents compared in every turn: {'all right' if good else 'WRONG'}; hash errors {results['hash_errors']}, "
+        f"verify errors {results['verify_errors']} ({mode})"
+    )
     results["quantum_ms"] = QUANTUM_MS
     return results
-
-
-def errors_text(results: dict[str, Any]) -> str:
-    """For people."""
-    return ", ".join(
-        f"{key.replace('_', ' ')} {'not told' if results[key] is None else results[key]}"
-        for key in ("hash_errors", "verify_errors")
-    )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
  * A job with memory of a certain kind, for switches: pages MIB SECONDS GAP_US KIND
  *
  * Launches a tiny kernel again and again and waits for each, for SECONDS or until the file named by PAGES_STOP exists. When a launch call takes longer than GAP_US the job was
- * off the GPU; a turn begins. In each turn a kernel first compares every word with what was written, then (by KIND) writes:
+ * off the GPU; a turn begins. In each turn a kernel compares every word with what was written and (by KIND) writes:
  *
  *     dirty   all of it, every page with other content than before and than every other page
  *     clean   nothing
@@ -49,12 +49,23 @@ static const char ptx[] =
     "@%q bra DONE;\n"
     "ld.param.u64 %d4, [wrong]; cvta.to.global.u64 %d5, %d4; red.global.add.u32 [%d5], 1;\n"
     "DONE: ret;\n}\n"
+    ".visible .entry rewrite(" PARAMETERS ", .param .u64 wrong, .param .u32 more)\n{\n" EACH_QUAD
+    "ld.global.v4.u32 {%r14, %r15, %r16, %r17}, [%d3];\n"
+    "xor.b32 %r14, %r14, %r7; xor.b32 %r15, %r15, %r8; xor.b32 %r16, %r16, %r9;\n"
+    "xor.b32 %r17, %r17, %r10; or.b32 %r14, %r14, %r15; or.b32 %r16, %r16, %r17;\n"
+    "or.b32 %r14, %r14, %r16; setp.eq.u32 %q, %r14, 0;\n"
+    "@%q bra STORE;\n"
+    "ld.param.u64 %d4, [wrong]; cvta.to.global.u64 %d5, %d4; red.global.add.u32 [%d5], 1;\n"
+    "STORE: ld.param.u32 %r19, [more]; add.s32 %r7, %r7, %r19; add.s32 %r8, %r8, %r19;\n"
+    "add.s32 %r9, %r9, %r19; add.s32 %r10, %r10, %r19;\n"
+    "st.global.v4.u32 [%d3], {%r7, %r8, %r9, %r10};\n"
+    "DONE: ret;\n}\n"
     ".visible .entry nothing() { ret; }\n";
 
 static struct {
     uint32_t seed, mask, factor;
 } content = {.mask = ~0u, .factor = FACTOR};
-static void *stream, *fill_kernel, *compare_kernel, *empty_kernel;
+static void *stream, *fill_kernel, *compare_kernel, *rewrite_kernel, *empty_kernel;
 static device_address wrong;
 static uint64_t turns[TURNS_MAX][2];
 static size_t turn;
@@ -83,10 +94,10 @@ static void run(void *kernel, unsigned blocks, unsigned threads, void **paramete
     last = now_ns();
 }
 
-static void go(void *kernel, device_address address, uint64_t bytes)
+static void go(void *kernel, device_address address, uint64_t bytes, uint32_t more)
 {
     uint32_t quads = (uint32_t)(bytes / 16);
-    void *parameters[] = {&address, &content.seed, &quads, &content.mask, &content.factor, &wrong};
+    void *parameters[] = {&address, &content.seed, &quads, &content.mask, &content.factor, &wrong, &more};
     run(kernel, (quads + THREADS - 1) / THREADS, THREADS, parameters);
 }
 
@@ -101,13 +112,12 @@ static int stopped(void)
     return access(file, F_OK) == 0;
 }
 
+/* In one launch, so that no turn ends between looking and writing. */
 static void rewrite(const char *kind, device_address address, uint64_t bytes)
 {
-    go(compare_kernel, address, bytes);
-    if (strcmp(kind, "dirty") == 0 || strcmp(kind, "same") == 0)
-        content.seed++;
-    if (strcmp(kind, "clean") != 0)
-        go(fill_kernel, address, bytes);
+    const uint32_t more = strcmp(kind, "dirty") == 0 || strcmp(kind, "same") == 0;
+    go(strcmp(kind, "clean") == 0 ? compare_kernel : rewrite_kernel, address, bytes, more);
+    content.seed += more;
 }
 
 static void hold(const char *kind, uint64_t bytes, uint64_t limit, uint64_t off_the_gpu)
@@ -115,7 +125,7 @@ static void hold(const char *kind, uint64_t bytes, uint64_t limit, uint64_t off_
     device_address address;
     content.seed = strcmp(kind, "zero") == 0 ? 0 : (uint32_t)getpid() & 0xffff;
     check(allocate(&address, bytes), "cuMemAlloc");
-    go(fill_kernel, address, bytes);
+    go(fill_kernel, address, bytes, 0);
     const uint64_t began = turns[0][0] = last;
     gap = off_the_gpu; /* from now on */
     printf("ready\n");
@@ -129,7 +139,7 @@ static void hold(const char *kind, uint64_t bytes, uint64_t limit, uint64_t off_
     }
     turns[turn][1] = last;
     gap = 0; /* what is compared for the end is no turn */
-    go(compare_kernel, address, bytes);
+    go(compare_kernel, address, bytes, 0);
 }
 
 static void come_and_go(uint64_t bytes, uint64_t limit)
@@ -160,6 +170,7 @@ int main(int argc, char **argv)
     uint32_t count = 0;
     check(function_get(&fill_kernel, module, "fill"), "cuModuleGetFunction");
     check(function_get(&compare_kernel, module, "compare"), "cuModuleGetFunction");
+    check(function_get(&rewrite_kernel, module, "rewrite"), "cuModuleGetFunction");
     check(function_get(&empty_kernel, module, "nothing"), "cuModuleGetFunction");
     check(stream_create(&stream, 1), "cuStreamCreate");
     check(allocate(&wrong, sizeof count), "cuMemAlloc");

@@ -145,8 +145,8 @@ class Host:
             if stale.arbiter is arbiter:
                 replaced.append(stale)
                 self._forget(stale, "replaced by a new connection of the same process")
-                if stale.owner != owner:
-                    arena.died(stale.owner)
+                if (stale.arena, stale.owner) != (arena, owner):
+                    self.places.left(stale)
             else:
                 self._leave(stale, "its process started another program")
         arbiter.recount(job)
@@ -259,6 +259,7 @@ class Host:
 
     def _died(self, member: Member) -> None:
         self._leave(member, "ended")
+        self.places.drop_unused(member.job)
         self.write(
             "remove_client",
             StoredClient(member.process.pid, member.process.start, member.job.id, member.arbiter.device.uuid),

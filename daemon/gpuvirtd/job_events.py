@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 KEPT = 64  # events of a job
+KEPT_REFUSED = 8  # of them, refused allocations
 
 
 class Kind(enum.StrEnum):
@@ -67,6 +68,8 @@ class JobEvents:
                 self._events.remove(event)
                 self._events.append(event)
                 return False
+        if kind is Kind.REFUSED and len(self.of(kind)) == KEPT_REFUSED:
+            self._events.remove(self.of(kind)[0])  # a program that looks how much it can get fills no ring
         self._events.append(JobEvent(now, kind, text, pid, 1, now))
         return True
 

@@ -146,10 +146,13 @@ def drained(gpu: Gpu, number: int, epoch: int) -> None:
 def stuck(gpu: Gpu, number: int, epoch: int, waits: bool = False) -> None:
     """STUCK: the drain of this epoch takes long; what is on the GPU may wait for what waits at the gate.
 
+    Epoch 0: the drain after the WELCOME of a process that attached again.
+
     `waits`: the program has had work wait for values; else it may merely be long.
     """
     contender, client = find(gpu, number)
-    if contender.word is Word.DRAIN and epoch == contender.epoch:
+    again = epoch == 0 and client.zero_epoch == contender.epoch and not contender.may_launch
+    if (contender.word is Word.DRAIN and epoch == contender.epoch) or again:
         client.stuck = True
         client.waits = waits
 

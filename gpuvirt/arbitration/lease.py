@@ -23,7 +23,7 @@ raised above capacity.
 from __future__ import annotations
 
 from gpuvirt.arbitration import ledger
-from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, WakeUp, Word
+from gpuvirt.arbitration.facts import Client, Contender, Decision, Gpu, Store, WakeUp, Word
 from gpuvirt.arbitration.fairshare import charge, choose
 from gpuvirt.arbitration.quantum import expected_cost, idle_hold_ns, quantum_ns
 from gpuvirt.arbitration.room import (
@@ -37,6 +37,7 @@ from gpuvirt.arbitration.room import (
     send_restore,
     unavailable,
 )
+from gpuvirt.units import format_size
 
 EPOCH_LIMIT = 1 << 29
 BACKOFF_LIMIT = 5
@@ -103,7 +104,7 @@ def rivals(gpu: Gpu, now: int, out: Decision, without: str | None = None) -> lis
             continue
         need = sum(client.charged for client in contender.clients.values())
         if need > gpu.capacity + gpu.reserve:
-            contender.reason = f"needs {need} bytes, the GPU has {gpu.capacity} for jobs"
+            contender.reason = f"needs {format_size(need)}, the GPU has {format_size(gpu.capacity)} for jobs"
             continue
         if contender.silent:
             continue
@@ -149,7 +150,7 @@ def _draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         holder.overruns += 1
         holder.reason = f"does not drain yet: {', '.join(f'client {number}' for number in late)}"
         out.note("warning", "drain_overdue", holder.key, epoch=holder.epoch, clients=str(late))
-    if holder.waiting and any(client.stuck and not client.drained for client in holder.clients.values()):
+    if holder.waiting and any(map(_is_stuck, holder.clients.values())):
         # The second time it must wait, then twice as long each time: a job whose work is only long drains meanwhile.
         times = min(holder.given_back, PATIENCE_LIMIT)
         patience = gpu.rules.drain_budget // 16 << times if times else 0
@@ -310,10 +311,14 @@ def _switching(gpu: Gpu, now: int, out: Decision) -> bool:
     if chosen is None:
         gpu.switch_from = 0
         return False
-    if any(not client.drained for client in gpu.clients()):
-        # Somebody who came back has not proved yet that nothing of its work is on the GPU.
-        chosen.reason = "a process that attached again has not drained yet"
-        return False
+    # Somebody who came back and has not proved yet that nothing of its work is on the GPU.
+    undrained = [one for one in gpu.contenders.values() if any(not client.drained for client in one.clients.values())]
+    if undrained:
+        if len(undrained) > 1 or undrained[0] not in waiters or not any(map(_is_stuck, undrained[0].clients.values())):
+            chosen.reason = "a process that attached again has not drained yet"
+            return False
+        chosen = undrained[0]  # nobody can have the GPU before its own threads have gone on
+        gpu.next = chosen.key
     clients = list(chosen.clients.values())
     if any(client.request is not None and not client.restoring for client in clients):
         return False
@@ -335,8 +340,17 @@ def _switching(gpu: Gpu, now: int, out: Decision) -> bool:
             send_restore(gpu, chosen, client, now, out)
     if lacking or restoring or room is Room.COMING:
         return False
-    _grant(gpu, chosen, now, out)
+    if undrained:
+        gpu.next, gpu.holder, gpu.switch_from = None, chosen.key, 0
+        chosen.charge_from = now
+        _give_back(gpu, chosen, now, out)
+    else:
+        _grant(gpu, chosen, now, out)
     return True
+
+
+def _is_stuck(client: Client) -> bool:
+    return client.stuck and not client.drained
 
 
 def _give_way(gpu: Gpu, chosen: Contender, now: int, out: Decision, reason: str = "") -> None:

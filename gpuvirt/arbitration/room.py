@@ -10,6 +10,7 @@ from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.events import CUDA_ERROR_OUT_OF_MEMORY
 from gpuvirt.arbitration.facts import Client, Contender, Credit, Decision, Gpu, Move, Request, Send
 from gpuvirt.arbitration.victims import candidates, choose_victims
+from gpuvirt.units import format_size
 
 
 class Room(enum.Enum):
@@ -172,17 +173,18 @@ def unavailable(gpu: Gpu, contender: Contender) -> str:
         for client in other.clients.values()
     )
     fixed = fixed_of_others(gpu, contender)
+    there = format_size(gpu.capacity - gpu.penalty)
     if fixed and need + sum(held for _, held, _ in fixed) > gpu.capacity - gpu.penalty:
         holders = ", ".join(
-            f"job {key} holds {held} bytes that cannot be moved{': ' if kinds else ''}{', '.join(kinds)}"
+            f"job {key} holds {format_size(held)} that cannot be moved{': ' if kinds else ''}{', '.join(kinds)}"
             for key, held, kinds in fixed
         )
-        return f"needs {need} of {gpu.capacity - gpu.penalty} bytes; {holders}"
+        return f"needs {format_size(need)} of {there}; {holders}"
     if able > gpu.host_room:
-        return f"needs {need} bytes; the host memory budget has room for {gpu.host_room} more swapped bytes"
+        return f"needs {format_size(need)}; the host memory budget has room for {format_size(gpu.host_room)} more"
     if not silent and any(client.evict_status == CUDA_ERROR_OUT_OF_MEMORY for client in gpu.clients()):
         return f"needs {need} bytes; the host has no memory left for what others would have to swap out"
-    return f"needs {need} of {gpu.capacity - gpu.penalty} bytes; {silent} are held by processes that do not answer"
+    return f"needs {format_size(need)} of {there}; {format_size(silent)} are held by processes that do not answer"
 
 
 def fixed_of_others(gpu: Gpu, contender: Contender) -> list[tuple[str, int, tuple[str, ...]]]:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gpuvirt.cli import connection
+from gpuvirt.cli.completion import complete_job
 from gpuvirt.cli.output import format_option, print_json
 from gpuvirt.errors import UsageError
 from gpuvirt.units import format_size, parse_size
@@ -21,7 +22,7 @@ def size_or_none(text: str) -> int | None:
 
 
 @click.command("limit")
-@click.argument("job")
+@click.argument("job", shell_complete=complete_job)
 @click.option("--memory", metavar="SIZE", help="Device memory that it may allocate in all; none: up to the device.")
 @click.option("--soft", metavar="SIZE", help="What it has on the device beyond this is swapped first; or none.")
 @click.option("--reserve", metavar="SIZE", help="Set aside for it, so that it can always allocate so much; or none.")

@@ -110,8 +110,8 @@ def command(job: str | None, gpu: int | None, count: int, everything: bool, outp
 
     -w shows each kind by itself (in MiB): ZERO, CLEAN (unchanged) and DUP (there twice) beside what was copied that
     way; what the job before kept on the device (STAYED); and the time that moving took (MOVE), what of it was spent on
-    hashes (HASH), and the time in calls that map memory (MAP), of all processes together. The daemon keeps the last 128 that
-    moved memory and the last 32 others of each GPU, as long as it runs.
+    hashes (HASH), and the time in calls that map memory (MAP), of all processes together. The daemon keeps the last 128
+    that moved memory and the last 32 others of each GPU, as long as it runs.
     """
     arguments: dict[str, Any] = {"count": count, "all": everything, "gpu": gpu, "job": job}
     rows = list(reversed(connection.connect().call("switches", **arguments).get("switches", [])))

@@ -50,11 +50,6 @@ void gv_arena_release(gv_slot slot);
 /* Where its page is; *run: how many pages from there on lie in one pinned piece. */
 void *gv_arena_address(gv_slot slot, uint32_t *run);
 
-/* Bytes that this process is likely to swap out one day: their host memory is asked for and pinned ahead of that. */
-void gv_arena_expect(uint64_t bytes);
-/* Does a part of what is expected; 1: there is more to do. Needs a context. */
-int gv_arena_prepare(void);
-
 /* Gives unused host memory back. Needs a context. */
 void gv_arena_sweep(void);
 

@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #include "gate.h"
+#include "page_records.h"
 #include "real_driver.h"
 #include "settled.h"
 #include "sharing.h"
-#include "page_records.h"
 
 static void *names; /* tree of struct gv_block by name */
 

@@ -140,10 +140,11 @@ static int accept_welcome(int handle, const union gv_packet *packet, const int d
     wanted_at = 0;
     if (was_attached) {
         gv_sharing_reattached();
-        gv_drain_now(); /* the new page says CLOSED; under the old one work may have been given */
+        gv_drain_again(); /* follow_lease tells its end: it may take for ever */
+    } else {
+        struct gv_drained drained = {.epoch = 0};
+        gv_control_tell(GV_DRAINED, &drained, sizeof drained);
     }
-    struct gv_drained drained = {.epoch = 0};
-    gv_control_tell(GV_DRAINED, &drained, sizeof drained);
     gv_control_tell_memory();
     if (!was_attached) {
         was_attached = 1;
@@ -225,14 +226,15 @@ static void attach(void)
 static void follow_lease(void)
 {
     const uint32_t word = gv_load32(&gv_session.lease->word);
-    const uint32_t epoch = gv_lease_epoch(word);
-    if (gv_lease_state(word) != GV_LEASE_DRAIN)
+    const uint32_t epoch = gv_lease_state(word) == GV_LEASE_DRAIN ? gv_lease_epoch(word) : 0;
+    if (gv_holds_lease(word) || (epoch == 0 && connection < 0)) /* 0 is the daemon's that is connected */
         return;
     struct gv_drained drained = {.epoch = epoch};
     struct gv_stuck stuck = {.epoch = epoch, .waits = __atomic_load_n(&gv_gate.may_wait, __ATOMIC_RELAXED)};
     switch (gv_drain_follow(epoch)) {
     case GV_DRAIN_ENDED:
-        gv_store32(&gv_session.client->drained_epoch, epoch);
+        if (epoch != 0)
+            gv_store32(&gv_session.client->drained_epoch, epoch);
         gv_control_tell(GV_DRAINED, &drained, sizeof drained);
         break;
     case GV_DRAIN_STUCK:

@@ -15,7 +15,7 @@ enum {
 };
 
 static uint32_t asked; /* drains begun; futex of the thread; written by the control thread */
-static uint32_t ended; /* the last one that has ended; futex of gv_drain_wait; written by who drains */
+static uint32_t ended; /* the last one that has ended; written by who drains */
 
 /* The rest is the control thread's. */
 static int has_thread;
@@ -58,7 +58,6 @@ static void *drain_thread(void *unused)
         }
         drain();
         __atomic_store_n(&ended, number, __ATOMIC_RELEASE);
-        gv_futex_wake_all(&ended);
         eventfd_write(gv_session.doorbell, 1);
     }
     return NULL;
@@ -87,6 +86,8 @@ static uint64_t patience_ns(void)
 
 enum gv_drain_news gv_drain_follow(uint32_t epoch)
 {
+    if (epoch != current.epoch && epoch == 0)
+        return GV_DRAIN_NOTHING; /* a drain of the new daemon's took the place of that one */
     if (epoch != current.epoch) {
         current = (struct current){.epoch = epoch, .since = gv_now_ns()};
         begin_drain();
@@ -111,11 +112,10 @@ int gv_drain_due_ms(int longest)
     return milliseconds < (uint64_t)longest ? (int)milliseconds : longest;
 }
 
-void gv_drain_now(void)
+void gv_drain_again(void)
 {
+    current = (struct current){.since = gv_now_ns()};
     begin_drain();
-    while (!has_ended())
-        gv_futex_wait(&ended, __atomic_load_n(&ended, __ATOMIC_ACQUIRE), 100000000);
 }
 
 void gv_drain_renew(void) { current = (struct current){.stuck_said = 1, .end_said = 1}; }

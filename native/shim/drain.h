@@ -14,14 +14,14 @@
 enum gv_drain_news { GV_DRAIN_NOTHING, GV_DRAIN_ENDED, GV_DRAIN_STUCK };
 
 /* The lease word says DRAIN with this epoch: begins the drain at the first sight of it; returns what the daemon must hear now, each
- * once. The doorbell rings when the drain ends. */
+ * once. The doorbell rings when the drain ends. Epoch 0: the drain of gv_drain_again, if there is one. */
 enum gv_drain_news gv_drain_follow(uint32_t epoch);
+
+/* Another daemon, whose page says CLOSED; under the old one work may have been given: begins the drain of epoch 0. */
+void gv_drain_again(void);
 
 /* Milliseconds until gv_drain_follow may have something to say that no descriptor tells, at most `longest`. */
 int gv_drain_due_ms(int longest);
-
-/* Drains now and returns when that is done. */
-void gv_drain_now(void);
 
 void gv_drain_renew(void);  /* another daemon: its epochs begin anew */
 void gv_drain_forget(void); /* in the child of a fork */

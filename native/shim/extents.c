@@ -11,9 +11,9 @@
 #include "fixed.h"
 #include "gate.h"
 #include "memory.h"
+#include "page_records.h"
 #include "real_driver.h"
 #include "sharing.h"
-#include "page_records.h"
 
 /* --- physical handles ----------------------------------------------------------------------------------------------------- */
 

@@ -15,6 +15,7 @@ void gv_swap_reset(void)
 {
     key_made = 0;
     gv_swap_in_reset();
+    gv_swap_out_reset();
     gv_elide_forget();
     gv_page_hash_forget();
 }

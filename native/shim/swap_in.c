@@ -33,6 +33,8 @@ static struct {
     uint64_t mask;
     struct gv_place *places; /* of the run that is being put together */
     uint64_t place_count, place_room;
+    CUdeviceptr zeros; /* likewise, of a run of zeros */
+    uint64_t zero_bytes;
 } in;
 
 void gv_swap_in_reset(void) { memset(&in, 0, sizeof in); }
@@ -114,12 +116,30 @@ static CUresult submit_places(void)
     return result;
 }
 
+static CUresult submit_zeros(void)
+{
+    const uint64_t bytes = in.zero_bytes;
+    in.zero_bytes = 0;
+    return bytes == 0 ? CUDA_SUCCESS : REAL(cuMemsetD8Async)(in.zeros, 0, bytes, in.stream);
+}
+
+static CUresult add_zeros(CUdeviceptr address)
+{
+    CUresult result = CUDA_SUCCESS;
+    if (in.zero_bytes == 0 || address != in.zeros + in.zero_bytes) {
+        result = submit_zeros();
+        in.zeros = address;
+    }
+    in.zero_bytes += GV_MEMORY_PAGE;
+    return result;
+}
+
 static CUresult submit_page(const struct gv_page *page, CUdeviceptr address, struct gv_swap_counts *counts)
 {
     in.pages[in.page_count++] = (struct brought){address, page};
     if (page->state == GV_PAGE_ZERO) {
         counts->zero += GV_MEMORY_PAGE;
-        return REAL(cuMemsetD32Async)(address, 0, GV_MEMORY_PAGE / 4, in.stream);
+        return add_zeros(address);
     }
     const struct brought *const other = with_slot(page->slot);
     if (other == NULL) {
@@ -152,8 +172,8 @@ static CUresult submit_piece(struct gv_piece *piece, struct gv_swap_counts *coun
         result = CUDA_ERROR_UNKNOWN;
     for (uint64_t i = 0; i < count && result == CUDA_SUCCESS; i++)
         result = submit_page(&piece->pages[i], address + i * GV_MEMORY_PAGE, counts);
-    const CUresult rest = submit_places();
-    return result == CUDA_SUCCESS ? rest : result;
+    const CUresult places = submit_places(), zeros = submit_zeros();
+    return result != CUDA_SUCCESS ? result : places != CUDA_SUCCESS ? places : zeros;
 }
 
 CUresult gv_swap_submit_in(struct gv_piece *const *pieces, uint64_t count, struct gv_swap_counts *counts)
@@ -243,7 +263,7 @@ CUresult gv_swap_finish_in(struct gv_swap_counts *counts)
     in.places = NULL;
     in.by_slot = NULL;
     in.stream = NULL;
-    in.count = in.room = in.page_count = in.page_room = in.place_count = in.place_room = 0;
+    in.count = in.room = in.page_count = in.page_room = in.place_count = in.place_room = in.zero_bytes = 0;
     in.submitted = __atomic_load_n(&in.ended, __ATOMIC_ACQUIRE);
     return result;
 }

@@ -8,6 +8,7 @@
  * is under way behind it.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "contexts.h"
 #include "elide.h"
@@ -41,6 +42,8 @@ static struct {
     CUstream stream;
     CUevent events[COPY_AHEAD];
 } out;
+
+void gv_swap_out_reset(void) { memset(&out, 0, sizeof out); /* handles of the parent's */ }
 
 static uint64_t begin_of(uint64_t window) { return window * out.window; }
 static uint64_t length_of(uint64_t window)

@@ -26,5 +26,6 @@ const struct gv_hash_key *gv_swap_hash_key(void);
 void gv_swap_publish(const struct gv_swap_counts *counts);
 
 void gv_swap_in_reset(void);
+void gv_swap_out_reset(void);
 
 #endif

@@ -58,8 +58,8 @@ def test_the_processes_of_a_job_share_one_arena_also_after_a_restart(tmp_path: P
         rival = machine.job("mixer.py", "--memory", "40", "--seconds", "6", name="rival")
         machine.until(lambda: machine.job_named("pair")["arena"] > 0, "something in the arena")
         first, second = pids(machine, "pair")
-        arena = arena_of(first)
-        assert arena["inode"] == arena_of(second)["inode"]
+        arena = machine.until(lambda: arena_of(first), "an arena")
+        assert machine.until(lambda: arena_of(second), "an arena")["inode"] == arena["inode"]
         assert arena["access"] == "rw-s"
         assert {"dd", "dc"} <= set(arena["flags"].split())  # in no core dump, in no forked child
         other = machine.until(lambda: arena_of(pids(machine, "rival")[0]), "the rival's arena")
@@ -69,8 +69,8 @@ def test_the_processes_of_a_job_share_one_arena_also_after_a_restart(tmp_path: P
         machine.daemon.wait()
         machine.start_daemon()
         (tmp_path / "go").touch()
-        third = machine.until(lambda: set(pids(machine, "pair")) - {first, second}, "a third process")
-        assert arena_of(third.pop())["inode"] == arena["inode"]
+        third = machine.until(lambda: set(pids(machine, "pair")) - {first, second}, "a third process").pop()
+        assert machine.until(lambda: arena_of(third), "its arena")["inode"] == arena["inode"]
         assert (job.wait(), rival.wait()) == (0, 0), machine.report()
         assert job.text.count("result: OK") == 3, job.text
         machine.until(lambda: not holders(arena["inode"]), "the end of the arena")
@@ -84,9 +84,10 @@ def test_nothing_is_left_when_everything_is_killed() -> None:
         )
         machine.job("mixer.py", "--memory", "40", "--seconds", "60", name="rival")
         machine.until(lambda: len(pids(machine, "pair")) == 2 and machine.job_named("pair")["arena"] > 0, "swapping")
-        inode = arena_of(pids(machine, "pair")[0])["inode"]
-        assert len(holders(inode)) == 2  # the daemon has it open, not mapped
+        inode = machine.until(lambda: arena_of(pids(machine, "pair")[0]), "its arena")["inode"]
+        machine.until(lambda: len(holders(inode)) == 2, "both in it")
         assert machine.daemon is not None
+        assert machine.daemon.pid not in holders(inode)  # it has the file open, not mapped
         machine.daemon.kill(signal.SIGKILL)
         job.kill(signal.SIGKILL)
         machine.until(lambda: not holders(inode), "the end of the arena")
@@ -111,24 +112,27 @@ def test_one_of_two_is_killed_while_they_swap_and_the_other_goes_on() -> None:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs with less room than a job of these tests has swapped."""
+    """A tmpfs of its own, with room for what these tests swap."""
     folder = tmp_path / "small"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "none", folder], check=False).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=128m,mode=700", "none", folder], check=False).returncode:
         pytest.skip("mounting a tmpfs is not allowed here")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "--lazy", folder], check=True)  # also after a failure
 
 
 def test_without_host_memory_nothing_is_lost_and_somebody_waits(small: Path) -> None:
-    """The file system is full: whoever has the GPU keeps it to its end, then the other gets it."""
+    """Somebody fills the file system: whoever has the GPU keeps it to its end, then the other gets it."""
     with host(64 * MIB, settings=QUICK + f'[memory]\narena_folder = "{small}"\n') as machine:
-        first = machine.job("mixer.py", "--memory", "40", "--seconds", "3", name="first")
+        first = machine.job("mixer.py", "--memory", "48", "--seconds", "3", name="first")
         first.wait_for("step 1")
-        second = machine.job("mixer.py", "--memory", "40", "--steps", "5", name="second")
+        ballast = os.open(small, os.O_TMPFILE | os.O_RDWR, 0o600)
+        os.posix_fallocate(ballast, 0, 120 * MIB)
+        second = machine.job("mixer.py", "--memory", "48", "--steps", "5", name="second")
         machine.until(lambda: any("No space left" in str(job) for job in described(machine)), "the reason in an event")
         assert (first.wait(), second.wait()) == (0, 0), machine.report()
         assert "result: OK" in first.text and "result: OK" in second.text
+        os.close(ballast)
         machine.until(lambda: os.statvfs(small).f_bfree == os.statvfs(small).f_blocks, "the end of both arenas")
 
 

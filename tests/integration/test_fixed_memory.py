@@ -85,7 +85,7 @@ def test_who_waits_for_fixed_memory_of_others_goes_on_when_it_is_freed(machine: 
     assert first.ask("array 150") == "ok"
     waiting = second.tell("array 150")
     machine.until(
-        lambda: f"holds {150 * MIB} bytes that cannot be moved: CUDA arrays" in machine.job_named("second")["reason"],
+        lambda: "holds 150 MiB that cannot be moved: CUDA arrays" in machine.job_named("second")["reason"],
         "the second to say why it waits",
     )
     assert not second.answered(waiting)

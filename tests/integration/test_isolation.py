@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import re
 import signal
 import struct
 import subprocess
@@ -16,7 +15,7 @@ import pytest
 
 from support.host import BIN, MIB, Host, Program, host
 from support.native import build
-from support.swapping import LIMIT, Rig, Swapper
+from support.swapping import LIMIT, Rig, Swapper, arena_fds, flags_of_mappings
 
 SETTINGS = '[time]\nquantum = "5ms"\nswap_share = 1.0'
 STRANGER = 65534
@@ -71,18 +70,6 @@ def test_new_memory_is_empty_whoever_had_it(machine: Host, uid: int) -> None:
 
 
 # ---- arenas
-
-
-def arena_fds(pid: int) -> list[Path]:
-    """Descriptors of a process whose files are unnamed in /dev/shm and no device memory of the soft GPU."""
-    found = []
-    for entry in Path(f"/proc/{pid}/fd").iterdir():
-        try:
-            if os.readlink(entry).startswith("/dev/shm/") and entry.stat().st_nlink == 0:
-                found.append(entry)
-        except OSError:
-            continue
-    return found
 
 
 def swapped_out(rig: Rig) -> tuple[Swapper, Swapper]:
@@ -157,13 +144,9 @@ def test_an_arena_gets_into_no_core_file(rig: Rig, tmp_path: Path) -> None:
     other.program.wait_for("step 1", LIMIT)
     machine.until(lambda: machine.job_named("victim")["resident"] == 0, "all of it to be swapped out", LIMIT)
     inodes = {entry.stat().st_ino for entry in arena_fds(pid)}
-    flags = {}
-    for part in re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path(f"/proc/{pid}/smaps").read_text()):
-        head = part.split("\n", 1)[0].split()
-        if int(head[4]) in inodes:
-            flags[head[0]] = re.search(r"VmFlags: (.*)", part)[1].split()  # type: ignore[index]
+    flags = flags_of_mappings(pid, inodes)
     assert flags, "the arena is mapped"
-    assert all("dd" in words for words in flags.values()), flags
+    assert all("dd" in words for words in flags), flags
     pattern = Path("/proc/sys/kernel/core_pattern").read_text().strip()
     if pattern.startswith("|") or "/" in pattern:
         other.finish()

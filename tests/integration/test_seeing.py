@@ -99,3 +99,22 @@ def test_a_daemon_that_comes_back_goes_on_counting(machine: Host) -> None:
     assert link["out_bytes"] < moved, "the new daemon counts what it sees moved"
     machine.until(lambda: machine.gpu()["link"]["out_bytes"] > link["out_bytes"], "a swap under the new daemon", 60)
     machine.until(lambda: machine.admin.call("switches")["switches"], "a record of its own")
+
+
+def test_what_is_saved_is_the_same_wherever_it_is_told(machine: Host) -> None:
+    """A job of zeros beside one that is all new each time: its account, the records, the metrics."""
+    zeros = machine.job("pages.py", "zeros", "--memory", "160", "--turns", "4", name="zeros")
+    dirty = machine.job("pages.py", "dirty", "--memory", "160", "--turns", "4", "--seed", "2", name="dirty")
+    assert (zeros.wait(), dirty.wait()) == (0, 0), machine.report()
+    accounts = {name: machine.job_named(name) for name in ("zeros", "dirty")}
+    told = machine.admin.call("switches", count=1000)["switches"]
+    for way in ("out", "in"):
+        for kind in ("copied", "zero", "clean", "duplicate"):
+            of_jobs = sum(job["moved"][way][kind] for job in accounts.values())
+            of_records = sum(row[way][kind] for row in told)
+            # What moved after the last switch is in no record.
+            assert of_jobs - 160 * MIB <= of_records <= of_jobs, (way, kind, of_jobs, of_records)
+    assert accounts["zeros"]["moved"]["out"]["zero"] > 0
+    assert accounts["zeros"]["moved"]["out"]["copied"] == 0
+    assert "MiB zero" in gpuvirt(machine, "describe", "zeros")
+    assert any(row["out"]["zero"] and not row["out"]["copied"] for row in told)

@@ -31,3 +31,20 @@ def test_a_thread_that_gives_more_to_a_stream_that_waits_for_it() -> None:
         assert job.wait(80) == 0, machine.report()
         assert "result: OK rounds=6" in job.text
         assert other.running, other.text
+
+
+@pytest.mark.timeout(180)
+def test_a_daemon_that_comes_back_while_a_drain_is_stuck() -> None:
+    """What waits on the GPU waits for a thread at the gate: the process must be able to say so to the new daemon, too."""
+    with host(settings='[time]\nquantum = "20ms"\nrecovery_grace = "1s"') as machine:
+        other = machine.job("mixer.py", "--memory", "16", "--seconds", "90", name="other")
+        other.wait_for("ready")
+        job = machine.job("handshake.py", "--rounds", "240", "--memory", "16", name="handshake")
+        for number in (16, 56, 96):
+            job.wait_for(f"round {number}")
+            machine.daemon.kill()
+            machine.daemon.wait()
+            machine.start_daemon()
+        assert job.wait(60) == 0, machine.report()
+        assert "result: OK rounds=240" in job.text
+        assert other.running, other.text

@@ -6,6 +6,7 @@ Takes its memory, says `ready`, waits for SIGUSR1 (the test has it swapped out m
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from expandable import Segment, access, properties
 
 MIB = 1 << 20
 SIZE = 8 * MIB
+WINDOW = 0x1F0000000000  # of device 0: native/shim/window.c
 INVALID, OUT_OF_MEMORY = cu.CUresult.CUDA_ERROR_INVALID_VALUE, cu.CUresult.CUDA_ERROR_OUT_OF_MEMORY
 
 
@@ -98,7 +100,7 @@ def quota_arithmetic() -> Iterator[None]:
     content = fill(kept, 4 * MIB)
     before = call(cu.cuMemGetInfo)
     stream = call(cu.cuStreamCreate, 0)
-    for size in ((1 << 64) - 1, (1 << 64) - 2 * MIB, (1 << 64) - 4 * MIB + 1, 1 << 63, (1 << 63) - 1, 13 * MIB):
+    for size in ((1 << 64) - 1, (1 << 64) - 2 * MIB, (1 << 64) - 4 * MIB + 1, 1 << 63, (1 << 63) - 1, 14 * MIB):
         for name, error in (
             ("cuMemAlloc", result(cu.cuMemAlloc, size)),
             ("cuMemAllocAsync", result(cu.cuMemAllocAsync, size, stream)),
@@ -113,13 +115,35 @@ def quota_arithmetic() -> Iterator[None]:
     expect(np.array_equal(words(kept, 4 * MIB), content), "the content")
 
 
-SCENES = {f.__name__: f for f in (access_lists, mapped_twice, part_of_a_mapping, quota_arithmetic)}
+def window_is_taken() -> Iterator[None]:
+    """Something of the program lies where our window would like to be."""
+    address = int(call(cu.cuMemAlloc, SIZE))
+    expect(address < WINDOW or address >= WINDOW + SIZE, "it was mapped over what the program had there")
+    content = fill(address)
+    yield
+    expect(np.array_equal(words(address), content), "the content")
+    expect(ctypes.string_at(WINDOW, 4096) == b"p" * 4096, "what the program had there is as it was")
+
+
+def occupy(address: int, size: int) -> None:
+    """Memory of the program at an address; exactly there."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    flags = 0x22 | 0x100000  # MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
+    expect(libc.mmap(address, size, 3, flags, -1, 0) == address, "the address is free")
+    ctypes.memset(address, ord("p"), size)
+
+
+SCENES = {f.__name__: f for f in (access_lists, mapped_twice, part_of_a_mapping, quota_arithmetic, window_is_taken)}
 
 
 def main() -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
-    open_device()
     try:
+        if sys.argv[1] == "window_is_taken":
+            occupy(WINDOW, 1 << 20)
+        open_device()
         for number, _ in enumerate(SCENES[sys.argv[1]]()):
             print(f"ready {number}", flush=True)
             signal.sigwait({signal.SIGUSR1})

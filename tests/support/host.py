@@ -126,7 +126,7 @@ class Host:
         self.board = self.folder / "board"
         # What is swapped is hashed again and compared when it comes back: see `sound`.
         self._settings = (settings if "[memory]" in settings else f"{settings}\n[memory]").replace(
-            "[memory]", "[memory]\nverify = true", 1
+            "[memory]", "[memory]" if "verify" in settings else "[memory]\nverify = true", 1
         )
         self._options = dict(options or {})
         self._programs: list[Program] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -38,6 +39,24 @@ for line in sys.stdin:
     print(answer, flush=True)
 """
 LIMIT = 20.0  # seconds in which anything must have happened; a quiet machine needs a tenth
+
+
+def arena_fds(pid: int) -> list[Path]:
+    """Descriptors of a process that are arenas: files in /dev/shm without a name."""
+    found = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(entry).startswith("/dev/shm/") and entry.stat().st_nlink == 0:
+                found.append(entry)
+    return found
+
+
+def flags_of_mappings(pid: int, inodes: set[int]) -> list[list[str]]:
+    """VmFlags (proc(5)) of each mapping of these files in a process; "dd": not in core files."""
+    parts = re.split(r"\n(?=[0-9a-f]+-[0-9a-f]+ )", Path(f"/proc/{pid}/smaps").read_text())
+    return [
+        part.rpartition("VmFlags: ")[2].split() for part in parts if int(part.split("\n", 1)[0].split()[4]) in inodes
+    ]
 
 
 class Swapper:

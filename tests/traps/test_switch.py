@@ -7,6 +7,7 @@ import os
 import signal
 
 from support.host import MIB, Host, Program, host
+from support.swapping import arena_fds, flags_of_mappings
 from support.traps import Edit, trap
 
 SHORT = '[time]\nquantum = "10ms"\nswap_share = 1.0'
@@ -85,3 +86,79 @@ def test_part_of_a_mapping() -> None:
 )
 def test_quota_arithmetic() -> None:
     swapped("quota_arithmetic", "--memory", "16M")
+
+
+def beside_a_rival(verify: bool = True, **environ: str) -> None:
+    """Two jobs that take turns on a device for one; every word depends on every step, and is checked at the end."""
+    with host(32 * MIB, settings=f"{SHORT}\n[memory]\nverify = {str(verify).lower()}") as machine:
+        amount = ("--memory", "24", "--piece", "2", "--seconds", "2")
+        one = machine.job("mixer.py", *amount, name="one", **environ)
+        two = machine.job("mixer.py", *amount, "--seed", "9", name="two")
+        assert (one.wait(40), two.wait(40)) == (0, 0), machine.report()
+        assert machine.job_named("one")["out_bytes"] > 0
+
+
+@trap(
+    "A part of what should come back does not, and the whole is reported as done.",
+    Edit(
+        "native/shim/swap_in.c",
+        "result = REAL(cuMemcpyHtoDAsync_v2)(",
+        "REAL(cuMemcpyHtoDAsync_v2)(",
+    ),
+)
+def test_half_done_wake() -> None:
+    beside_a_rival(verify=False, GPUVIRT_SOFTGPU_FAULTS="cuMemcpyHtoDAsync*:7:UNKNOWN")
+
+
+@trap(
+    "A page is believed to be what it was when it left for the last time.",
+    Edit("native/shim/elide.c", "page->hashed && equal(page->hash, item->hash)", "page->hashed"),
+)
+def test_clean_is_believed() -> None:
+    beside_a_rival()
+
+
+@trap(
+    "Hashes that collide: pages of one hash of a few bits are taken for the same.",
+    Edit(
+        "native/shim/elide.c",
+        "    memcpy(item->hash, hash->hash, sizeof item->hash);\n",
+        "    item->hash[0] = hash->hash[0] & 7;\n    item->hash[1] = 1;\n",
+    ),
+)
+def test_hashes_collide() -> None:
+    beside_a_rival(verify=False)
+
+
+@trap(
+    "Memory is unmapped before the copy of its content has ended.",
+    Edit(
+        "native/shim/swap_out.c",
+        ": REAL(cuEventSynchronize)(out.events[window % COPY_AHEAD]);",
+        ": CUDA_SUCCESS;",
+    ),
+)
+def test_unmapped_before_it_is_copied() -> None:
+    beside_a_rival(GPUVIRT_SOFTGPU_FAULTS="copy.from_device:*:rate=200M")
+
+
+@trap(
+    "An arena that core files show, and the children of the process.",
+    Edit("native/shim/arena.c", "    madvise(address, bytes, MADV_DONTDUMP);", "    (void)0;"),
+)
+def test_arena_in_core_files() -> None:
+    with host(32 * MIB, settings=SHORT) as machine:
+        program = machine.job("guest.py", "hold", "8", name="one")
+        program.wait_for("holds", 20)
+        (pid,) = machine.job_named("one")["pids"]
+        arenas = {entry.stat().st_ino for entry in arena_fds(pid)}
+        flags = flags_of_mappings(pid, arenas)
+        assert flags and all("dd" in words for words in flags), flags
+
+
+@trap(
+    "The window lies where it would like to lie, whatever the program has there.",
+    Edit("native/shim/window.c", "    m->extents = mmap(NULL,", "    base = hint;\n    m->extents = mmap(NULL,"),
+)
+def test_window_is_taken() -> None:
+    swapped("window_is_taken")

@@ -159,6 +159,9 @@ class Arbiter:
                     moved=message.moved_bytes,
                     resident=message.resident_bytes,
                     ns=message.duration_ns,
+                    map_ns=message.map_ns,
+                    copy_ns=message.copy_ns,
+                    hash_ns=message.hash_ns,
                 )
         self.turn()
 

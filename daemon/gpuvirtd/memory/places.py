@@ -73,9 +73,11 @@ class Places:
     def left(self, member: Member) -> None:
         """The process is gone, or is another program now: nothing in the arena is its own any more."""
         member.arena.died(member.owner)
-        job = member.job
+
+    def drop_unused(self, job: Job) -> None:
+        """A process of the job has ended. After the last one nobody needs the arena: who comes later gets a new one."""
         if not job.members and not self.host.recovery.waits_for(job):
-            self.arenas.drop(job.id)  # a process that comes later gets a new one
+            self.arenas.drop(job.id)
 
     def gone_before(self, job: str, owner: int) -> None:
         """A process of before the restart has ended without coming back."""

@@ -232,6 +232,21 @@ def test_the_dead_are_told_and_their_numbers_used_again(daemon, shims):
     assert late.read(0, 6) == bytes(6)
 
 
+def test_a_process_that_starts_another_program_gets_a_number_of_its_own(new_daemon, shims):
+    daemon = new_daemon(gpus=2).start()
+    shim, job = join(daemon, shims)
+    before = shim.arena_view()
+    shim.drop()
+    until(lambda: "connection_lost" in daemon.log.read_text(), what="the loss of the connection")
+    shim.configure(arena=-1)
+    assert shim.hello(daemon.socket, job["token"], daemon.uuid(1)) == "welcome"  # on another GPU, as after an exec
+    after = shim.arena_view()
+    assert (after["file"], after["owner"], after["alive"]) == (before["file"], 1, [1])
+    shim.back(0, 1)
+    until(lambda: shim.arena_view()["answers"], what="an answer")
+    assert shim.arena_view()["answers"] == [(0, 0, "")]
+
+
 def test_a_refusal_says_why_and_is_an_event_of_the_job(new_daemon, shims):
     daemon = new_daemon(config='[memory]\nreserve = "0"\nhost_budget = "64M"\nhost_budget_per_user = "25%"\n').start()
     greedy, _ = join(daemon, shims, name="greedy")

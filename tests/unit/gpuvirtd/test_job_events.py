@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from gpuvirtd.job_events import KEPT, JobEvents, Kind
+from gpuvirtd.job_events import KEPT, KEPT_REFUSED, JobEvents, Kind
 
 
 def test_the_same_again_only_counts_and_moves_to_the_end() -> None:
@@ -27,3 +27,12 @@ def test_it_is_a_ring() -> None:
         events.add(Kind.MEMORY, str(number))
     assert len(events) == KEPT
     assert next(event.text for event in events) == "5"
+
+
+def test_refusals_do_not_push_everything_else_out() -> None:
+    events = JobEvents()
+    events.add(Kind.LIMIT, "limits changed")
+    for number in range(100):
+        events.add(Kind.REFUSED, f"{number} MiB")
+    assert [event.text for event in events.of(Kind.REFUSED)] == [f"{n} MiB" for n in range(100 - KEPT_REFUSED, 100)]
+    assert len(events.of(Kind.LIMIT)) == 1

@@ -7,3 +7,9 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+from hypothesis import settings
+
+# A loaded machine makes single examples slow; nothing here depends on time.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")

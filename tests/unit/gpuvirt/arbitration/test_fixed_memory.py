@@ -45,8 +45,8 @@ def test_who_waits_for_fixed_memory_of_others_is_told_whose_and_what() -> None:
     scene.later_at_wake()
     assert sends(scene.drained(a)) == []  # nothing would help: no copy for nothing
     reason = scene.gpu.contenders["b"].reason
-    assert "job a holds 50 bytes that cannot be moved: CUDA arrays" in reason
-    assert "needs 60 of 100 bytes" in reason
+    assert "job a holds 50 B that cannot be moved: CUDA arrays" in reason
+    assert "needs 60 B of 100 B" in reason
     events.memory(scene.gpu, a, 30, 30, 0)  # it frees them
     events.gone(scene.gpu, a)
     scene.decide()
@@ -67,7 +67,7 @@ def test_an_answer_above_the_target_is_believed_and_not_asked_again_at_once() ->
     events.moved(scene.gpu, a, Move.EVICT, 0, 80, 70, 10, 0, 1, scene.now, 70)
     assert (client_of(scene, a).allowance, client_of(scene, a).native) == (70, 70)
     assert sends(scene.decide()) == []
-    assert "job a holds 70 bytes that cannot be moved" in scene.gpu.contenders["b"].reason
+    assert "job a holds 70 B that cannot be moved" in scene.gpu.contenders["b"].reason
 
 
 def test_the_holder_gets_room_for_fixed_memory_without_losing_its_lease() -> None:

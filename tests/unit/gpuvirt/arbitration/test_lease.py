@@ -214,6 +214,24 @@ def test_nobody_is_granted_while_one_that_came_back_has_not_drained() -> None:
     assert words(scene.decide()) == [("b", Word.OPEN)]
 
 
+def test_what_a_restart_found_undrained_may_wait_for_its_own_threads() -> None:
+    """The daemon was killed while a drain did not end: the next one is told so, and gives that job the lease first."""
+    scene = Scene(give_back=10 * MS)
+    a, b = scene.attach("a"), scene.attach("b")
+    client = events.find(scene.gpu, a)[1]
+    client.charged = client.resident = client.allowance = 30
+    client.drained = client.restored = False
+    scene.want(b, 20)
+    scene.stuck(a, epoch=0)
+    assert words(scene.decide()) == []  # none of its threads waits: its work is merely long
+    assert sends(scene.want(a, 30)) == [(a, Move.RESTORE, 37)]
+    assert words(scene.moved(a)) == [("a", Word.STEP)]
+    assert words(scene.later(10 * MS)) == [("a", Word.DRAIN)]
+    assert words(scene.drained(a))[0] == ("a", Word.CLOSED)
+    scene.moved(b)
+    assert scene.gpu.holder == "b"
+
+
 def test_recovery_holds_back_grants() -> None:
     scene = Scene()
     scene.gpu.hold_until = START + 50 * MS
@@ -227,7 +245,7 @@ def test_what_cannot_fit_is_not_offered_the_gpu() -> None:
     scene.run("a")
     b = scene.attach("b")
     assert scene.want(b, 101) == []
-    assert "needs 101 bytes, the GPU has 100" in scene.gpu.contenders["b"].reason
+    assert "needs 101 B, the GPU has 100 B" in scene.gpu.contenders["b"].reason
     assert scene.gpu.contenders["a"].word is Word.OPEN
     scene.gpu.capacity = 120
     events.room_changed(scene.gpu)
@@ -321,7 +339,7 @@ def test_a_job_that_filled_the_device_before_a_context_came_may_use_the_reserve(
         scene.later_at_wake()
     scene.want(a, 100)
     scene.drained(a)
-    assert "needs 100 bytes" in scene.gpu.contenders["a"].reason
+    assert "needs 100 B" in scene.gpu.contenders["a"].reason
 
 
 def test_a_drain_that_waits_for_its_own_threads_gets_the_lease_back() -> None:

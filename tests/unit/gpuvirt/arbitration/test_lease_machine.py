@@ -85,6 +85,8 @@ class Leases(RuleBasedStateMachine):
             back = (
                 self.words.get(action.contender) is Word.DRAIN
             )  # a drain that did not end: its own work is still there
+            # Or one of before a restart, that it never drained: the word was CLOSED all the time.
+            back = back or action.word is Word.STEP
             for process in self.alive.values():
                 mine_again = back and process.job == action.contender
                 assert mine_again or not process.on_gpu, f"{action.contender} was granted, {process} may be on the GPU"
@@ -150,7 +152,7 @@ class Leases(RuleBasedStateMachine):
 
     @rule(process=processes, charged=st.integers(0, 110))
     def want(self, process: Process, charged: int) -> None:
-        if not self.here(process) or not process.zero_sent:
+        if not self.here(process):
             return
         if self.words.get(process.job) in LAUNCHING:
             charged = max(charged, process.resident)
@@ -199,9 +201,13 @@ class Leases(RuleBasedStateMachine):
 
     @rule(process=processes)
     def stuck(self, process: Process) -> None:
-        """Its drain does not end."""
-        if self.here(process) and process.zero_sent and self.words.get(process.job) is Word.DRAIN:
+        """Its drain does not end; or the one after its WELCOME."""
+        word = self.words.get(process.job, Word.CLOSED)
+        if self.here(process) and process.zero_sent and word is Word.DRAIN:
             events.stuck(self.gpu, process.number, self.epochs[process.job])
+            self.act()
+        elif self.here(process) and not process.zero_sent and word is Word.CLOSED:
+            events.stuck(self.gpu, process.number, 0)
             self.act()
 
     @rule(process=processes, amount=st.integers(1, 40), told=st.booleans())

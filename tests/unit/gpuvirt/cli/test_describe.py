@@ -26,7 +26,7 @@ SWITCH = {
 }  # fmt: skip
 JOB = {
     "job": "j1", "name": "train", "user": "alice", "uid": 1000, "gpu": [0], "state": "waiting",
-    "reason": "job j2 holds 5 bytes that cannot be moved: CUDA arrays", "pids": [101], "weight": 2,
+    "reason": "job j2 holds 5 B that cannot be moved: CUDA arrays", "pids": [101], "weight": 2,
     "memory": 400 * MIB, "memory_quota": 400 * MIB, "charged": 350 * MIB, "resident": 300 * MIB, "native": 80 * MIB,
     "pinned": 7 * MIB, "pinned_quota": 64 * MIB, "swapped": 50 * MIB, "held_s": 12.5, "busy_s": 11.25, "gate_s": 1.0,
     "share": 0.667, "wait_s": 3.0, "switches": 7, "overruns": 0, "overrun_s": 0.0, "out_bytes": 10 * MIB,
@@ -52,7 +52,7 @@ def test_everything_is_shown(make_daemon: Any, gpuvirt: Cli) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     shown = dict(line.split(None, 1) for line in done.stdout.splitlines()[:16] if " " in line)
     assert shown["job"] == "j1 (train), of alice"
-    assert shown["state"] == "waiting: job j2 holds 5 bytes that cannot be moved: CUDA arrays"
+    assert shown["state"] == "waiting: job j2 holds 5 B that cannot be moved: CUDA arrays"
     assert shown["limit"] == "400 MiB"
     assert shown["memory"] == "350 MiB: 300 MiB on the device, 50 MiB swapped"
     assert shown["fixed"] == "80 MiB of it cannot be moved"

@@ -243,7 +243,7 @@ def test_what_completion_offers(gpuvirt: Cli, typed: str, offered: str) -> None:
     assert gpuvirt(environ=environ).stdout == f"plain,{offered}\n"
 
 
-@pytest.mark.parametrize("verb", ["describe", "switches"])
+@pytest.mark.parametrize("verb", ["describe", "switches", "limit"])
 def test_completion_knows_the_jobs(make_daemon: Any, gpuvirt: Cli, verb: str) -> None:
     make_daemon(status=status)
 

@@ -368,39 +368,3 @@ ret;
     out = np.zeros(96, np.uint64)
     assert module.launch("arrive", 1, 96, out) == 0
     assert set((out & np.uint64((1 << 20) - 1)).tolist()) == {1}  # what is still missing
-
-
-TABLE = (
-    HEADER
-    + """
-.visible .entry table(.param .u64 out, .param .align 4 .b8 numbers[128])
-{
-    .reg .b64 %rd<6>;
-    .reg .b32 %r<5>;
-    .shared .align 4 .b8 room[4];
-    mov.b64 %rd1, numbers;
-    mov.u32 %r1, %tid.x;
-    mov.u32 %r2, %ctaid.x;
-    mul.wide.u32 %rd2, %r2, 4;
-    add.s64 %rd2, %rd1, %rd2;
-    ld.param.u32 %r3, [%rd2];       // the same for all lanes
-    mul.wide.u32 %rd3, %r1, 4;
-    add.s64 %rd4, %rd1, %rd3;
-    ld.param.u32 %r4, [%rd4];       // another one for each
-    bar.sync 0;
-    add.u32 %r4, %r4, %r3;
-    ld.param.u64 %rd5, [out];
-    add.s64 %rd5, %rd5, %rd3;
-    st.global.u32 [%rd5], %r4;
-    ret;
-}
-"""
-)
-
-
-def test_parameters_at_computed_addresses() -> None:
-    numbers = np.arange(32, dtype=np.uint32) ** 2 + 7
-    for block in (0, 9):
-        out = np.zeros(32, dtype=np.uint32)
-        assert Module(TABLE).launch("table", block + 1, 32, out, numbers.tobytes()) == 0
-        assert out.tolist() == (numbers + numbers[block]).tolist()

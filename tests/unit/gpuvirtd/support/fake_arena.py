@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fake shim does with the arena of its job: looks at it, asks for host memory, gives it back."""
+"""What a fake shim does with the files that the daemon gave it: the arena of its job, the lease page."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import mmap
 import os
 from typing import Any
 
@@ -65,3 +67,15 @@ class ArenaUser:
     def spoil(self) -> None:
         """Truncate the file under everybody."""
         os.ftruncate(self.arena, 0)
+
+    def try_to_write_lease(self, fd_bytes: int = 4096) -> str:
+        """What happens when a client maps its lease page writable."""
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if "gpuvirt-lease" in os.readlink(f"/proc/self/fd/{name}"):
+                    try:
+                        mmap.mmap(int(name), fd_bytes)
+                    except OSError as error:
+                        return type(error).__name__
+                    return "written"
+        return "not found"

@@ -34,23 +34,20 @@ class FakeShim(ArenaUser):
         self.socket: socket.socket | None = None
         self.lease: LeaseView | None = None
         self.page: ClientWriter | None = None
+        self.counts: dict[str, int] = {}  # what EVICTED says of bytes and times besides
         self.welcome: messages.Welcome | None = None
         self.refused: messages.Refused | None = None
-        self.closed = False
+        self.closed, self.received = False, list[str]()
         self.charged = self.resident = self.allowance = 0
         self.out = self.inward = self.brought = 0
-        self.window = 16 * MIB  # of an EVICT
+        self.window, self.delay_s = 16 * MIB, 0.0  # of an EVICT; before RESTORED
         self.restoring: messages.Restore | None = None
         self.credits: list[int] = []  # of all RESTOREs, as they came
-        self.counts: dict[str, int] = {}  # what EVICTED says of bytes and times besides
-        self.delay_s = 0.0  # before RESTORED
-        self.busy = False  # always has work: wants the GPU whenever it has not got it
-        self.drain = True
+        self.busy, self.drain = False, True  # busy: always has work: wants the GPU whenever it has not got it
         self.evict = "ok"  # ok, fail, half (of it leaves, then it fails), silent
         self.restore = "ok"  # ok, oom, silent
         self.oom_short = self.largest_resident = self.drained_epoch = 0
         self.intervals: list[list[float]] = []  # [from, to] in which it could have work on the GPU
-        self.received: list[str] = []
         self.state, self.since_ns, self.busy_ns = ClientState.IDLE, 0, 0
         self.options: dict[str, Any] = {}
 
@@ -148,21 +145,6 @@ class FakeShim(ArenaUser):
     def scribble(self, data: bytes) -> None:
         assert self.page is not None
         self.page.scribble(data)
-
-    def try_to_write_lease(self, fd_bytes: int = 4096) -> str:
-        """What happens when a client maps its lease page writable."""
-        import mmap
-
-        assert self.lease is not None
-        for name in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(OSError):
-                if "gpuvirt-lease" in os.readlink(f"/proc/self/fd/{name}"):
-                    try:
-                        mmap.mmap(int(name), fd_bytes)
-                    except OSError as error:
-                        return type(error).__name__
-                    return "written"
-        return "not found"
 
     def raw(self, data: bytes, times: int = 1) -> None:
         assert self.socket is not None

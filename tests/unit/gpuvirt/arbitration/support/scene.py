@@ -40,8 +40,9 @@ class Scene:
         events.drained(self.gpu, number, events.find(self.gpu, number)[0].epoch)
         return self.decide()
 
-    def stuck(self, number: int, waits: bool = False) -> list[Action]:
-        events.stuck(self.gpu, number, events.find(self.gpu, number)[0].epoch, waits)
+    def stuck(self, number: int, waits: bool = False, epoch: int | None = None) -> list[Action]:
+        epoch = events.find(self.gpu, number)[0].epoch if epoch is None else epoch
+        events.stuck(self.gpu, number, epoch, waits)
         return self.decide()
 
     def moved(self, number: int, status: int = 0, short: int = 0) -> list[Action]:

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory that does not move, beside jobs that are swapped all the time: all words right, and why it stays is shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from support.host import BIN, MIB, Host, Program, host
+from support.swapping import LIMIT, Rig
+
+SETTINGS = '[time]\nquantum = "5ms"\nswap_share = 1.0'
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """Two jobs of 40 MiB take turns on 80 MiB, of which others have a part for good."""
+    with host(80 * MIB, settings=SETTINGS) as machine:
+        made = Rig(machine)
+        for name in ("one", "two"):
+            made.start(name, 40).program.wait_for("step 1", LIMIT)
+        yield made
+        made.close()
+
+
+def described(machine: Host, name: str, *options: str) -> str:
+    done = subprocess.run(
+        [str(BIN / "gpuvirt"), "describe", name, *options],
+        env=machine.environ(), capture_output=True, text=True, timeout=30, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def fixed(machine: Host, name: str) -> dict[str, tuple[int, str]]:
+    """Bytes and reason by kind."""
+    answer: dict[str, Any] = json.loads(described(machine, name, "-o", "json"))
+    return {row["kind"]: (row["bytes"], row["reason"]) for row in answer["fixed"]}
+
+
+def swaps(rig: Rig) -> None:
+    """The two go on, and not because there is room for both."""
+    before = [rig.machine.job_named(job.name)["out_bytes"] for job in rig.jobs]
+    for job in rig.jobs:
+        job.advances(3)
+    assert all(rig.machine.job_named(job.name)["out_bytes"] > out for job, out in zip(rig.jobs, before, strict=True)), (
+        rig.machine.report()
+    )
+
+
+def ends(rig: Rig, program: Program) -> None:
+    assert program.wait(LIMIT) == 0, program.text
+    assert "result: OK" in program.text
+    for job in rig.jobs:
+        job.finish()
+    rig.nothing_is_left()
+
+
+def test_all_kinds_in_one_program(rig: Rig) -> None:
+    machine = rig.machine
+    program = machine.job("unmovable.py", name="kinds")
+    program.wait_for("step 3", 2 * LIMIT)
+    swaps(rig)
+    found = machine.until(
+        lambda: (
+            kinds if {"arrays", "managed", "exported", "graphs"} <= (kinds := fixed(machine, "kinds")).keys() else None
+        ),
+        "all kinds to be known",
+    )
+    assert all(size >= 4 * MIB for size, _ in found.values()), found
+    text = described(machine, "kinds")
+    assert all(reason in text for _, reason in found.values()), text
+    assert json.loads(described(machine, "kinds", "-o", "json"))["pinned"] == 4 * MIB
+    # What can move does, and the rest is where it was, whatever the others need.
+    assert machine.job_named("kinds")["out_bytes"] > 0
+    assert machine.job_named("kinds")["resident"] >= sum(size for size, _ in found.values())
+    (pid,) = machine.job_named("kinds")["pids"]
+    os.kill(pid, signal.SIGTERM)
+    ends(rig, program)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "kind"),
+    [
+        ("shared.py", ("--memory", "4", "--own", "4", "--seconds", "3"), "exported"),
+        ("exported.py", ("--memory", "8", "--rounds", "12", "--pause", "0.1"), "exported"),
+    ],
+)
+def test_memory_of_two_processes(rig: Rig, script: str, arguments: tuple[str, ...], kind: str) -> None:
+    program = rig.machine.job(script, *arguments, name="two-processes")
+    program.wait_for("round 1", 2 * LIMIT)
+    size, reason = rig.machine.until(lambda: fixed(rig.machine, "two-processes").get(kind), f"{kind} memory", LIMIT)
+    assert size >= 4 * MIB and "another process" in reason
+    swaps(rig)
+    ends(rig, program)
