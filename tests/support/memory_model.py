@@ -3,8 +3,8 @@
 
 The model has the content of every allocation as an array. A step is chosen by a seeded generator, carried out in the
 model and sent to the job; the answer is read when the same job is used again, so that jobs run side by side. The choice
-depends on the seed and on which allocations were refused, and those by the job's own limit alone: a failing sequence can
-be run again.
+depends on the seed and on which allocations were refused, and those by the job's own limit alone: a failing sequence
+can be run again.
 """
 
 from __future__ import annotations
