@@ -18,7 +18,7 @@ from support.swapping import Rig
 STEPS = int(os.environ.get("GPUVIRT_MODEL_STEPS", "10000"))
 SEED = int(os.environ.get("GPUVIRT_MODEL_SEED", "1"))
 JOBS = 3
-ACCOUNTS_EVERY, CONTENTS_EVERY, SHOWN = 250, 1000, 60
+ACCOUNTS_EVERY, CONTENTS_EVERY, SHOWN = 500, 1000, 60
 
 
 def run(model: Model, rig: Rig) -> None:

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Allocations of many sizes, for tests of the address space.
 
-`same N`: a fixed sequence of allocations and frees in each of N processes; prints each address. `sizes`: one allocation
-of each region. `loop N MODE`: takes and frees 24 MiB N times, with a launch on it each time (`used`), without (`unused`),
-or with two alive at any time (`two`). `idle MIB`: allocates, uses and frees so much, then does nothing more.
+`same N`: a fixed sequence of allocations and frees in each of N processes; prints each address.
+`sizes`: one allocation of each region.
+`loop N MODE`: takes and frees 24 MiB N times, with a launch on it each time (`used`), without (`unused`), or with two
+alive at any time (`two`).
+`idle MIB`: allocates, uses and frees so much, then does nothing more.
 """
 
 from __future__ import annotations

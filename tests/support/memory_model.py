@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A plain model of the device memory of several jobs, and the jobs that it is compared with (memory_model.c).
 
-The model has the content of every allocation as an array. A step is chosen by a seeded generator, carried out in the model and
-sent to the job; the answer is read when the same job is used again, so that jobs run side by side. The choice depends on the
-seed and on which allocations were refused, and those by the job's own limit alone: a failing sequence can be run again.
+The model has the content of every allocation as an array. A step is chosen by a seeded generator, carried out in the
+model and sent to the job; the answer is read when the same job is used again, so that jobs run side by side. The choice
+depends on the seed and on which allocations were refused, and those by the job's own limit alone: a failing sequence
+can be run again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SLOTS = 40  # allocations of a job at a time
 ODD = 0x9E3779B1
 SLACK = 2 * 4 * MIB  # an allocation of the device below may bring two coarse extents more into use than its own bytes
 DEVICE = 128 * MIB
-LIMITS = (32 * MIB, 48 * MIB, 64 * MIB, 96 * MIB)
+LIMITS = (48 * MIB, 64 * MIB, 80 * MIB, 112 * MIB)
 
 
 class ModelError(AssertionError):
@@ -141,10 +142,12 @@ class Model:
         job = self._current
         job.settle()
         kinds = ("allocate", "free", "write", "set", "copy", "launch", "read", "info", "limit", "kill")
-        weights = (22, 18, 6, 16, 12, 12, 10, 3, 0.6, 0.15)
+        weights = (24, 13, 6, 16, 12, 12, 10, 3, 0.6, 0.12)
         kind = self._random.choices(kinds, weights)[0]
         if not job.items and kind not in ("info", "limit", "kill"):
             kind = "allocate"
+        if kind == "free" and job.asked < job.limit * 0.7:
+            kind = "allocate"  # together they shall need more than the device has
         self.counts[kind] = self.counts.get(kind, 0) + 1
         getattr(self, f"_{kind}")(job)
 
@@ -164,7 +167,7 @@ class Model:
         if slot in job.items:
             self._free(job, slot)
             return
-        most = self._random.choices((2_000, 60_000, MIB, 5 * MIB, 12 * MIB, 40 * MIB), (20, 20, 30, 20, 8, 2))[0]
+        most = self._random.choices((2_000, 60_000, MIB, 5 * MIB, 12 * MIB, 40 * MIB), (14, 14, 24, 26, 16, 6))[0]
         size = self._random.randint(1, most // 4) * 4
         kind, value = self._random.choices("dpm", (5, 4, 1))[0], self._random.getrandbits(32)
 
