@@ -117,8 +117,8 @@ def test_graph_memory_nodes() -> None:
     "Memory comes back at another address than it left, where the graphs that know it do not find it.",
     Edit(
         "native/shim/swap_in.c",
-        "cuMemcpyHtoDAsync_v2)(in.places[i].address, host",
-        "cuMemcpyHtoDAsync_v2)(in.places[0].address, host",
+        "(struct gv_place){address, page->slot}",
+        "(struct gv_place){in.pages[0].address, page->slot}",
     ),
 )
 def test_registered_graph_buffers() -> None:
