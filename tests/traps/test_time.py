@@ -53,8 +53,8 @@ def test_one_stream_suspended() -> None:
     "Each rank of a job is looked at alone: one cannot drain, the other one, which it waits for, is kept out.",
     Edit(
         "gpuvirt/arbitration/lease.py",
-        "any(client.stuck and not client.drained for",
-        "any(client.stuck and client.waiting and not client.drained for",
+        "return client.stuck and not client.drained",
+        "return client.stuck and client.waiting and not client.drained",
     ),
 )
 def test_one_rank_gated() -> None:
