@@ -35,7 +35,7 @@ def test_a_thread_that_gives_more_to_a_stream_that_waits_for_it() -> None:
 
 @pytest.mark.timeout(180)
 def test_a_daemon_that_comes_back_while_a_drain_is_stuck() -> None:
-    """What waits on the GPU waits for a thread at the gate: the process must be able to say so to the new daemon, too."""
+    """What waits on the GPU waits for a thread at the gate: the process says so to the new daemon, too."""
     with host(settings='[time]\nquantum = "20ms"\nrecovery_grace = "1s"') as machine:
         other = machine.job("mixer.py", "--memory", "16", "--seconds", "90", name="other")
         other.wait_for("ready")
