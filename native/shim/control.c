@@ -328,6 +328,7 @@ static void settle_accounts(void)
     struct gv_memory_report report;
     gv_extents_release_all_unused();
     gv_extents_report(&report);
+    gv_swap_publish_held();
     if (connection >= 0 && !gv_restore_under_way() &&
         (report.charged != gv_memory.reported || report.resident != gv_memory.reported_resident))
         gv_control_tell_memory();

@@ -14,6 +14,7 @@ static struct {
     struct gv_item *items;
     uint32_t *pending; /* by hash: number + 1 of an item that is to be copied; open addressing, at most half full */
     uint64_t mask;
+    int mistrusts; /* a page of another process was not what its hash says: none is believed unseen until this ends */
 } list;
 static uint64_t foreign_pages; /* taken so far */
 
@@ -29,6 +30,7 @@ int gv_elide_begin(struct gv_item *items, uint64_t count)
     while (room < 2 * count)
         room *= 2;
     list.items = items;
+    list.mistrusts = 0;
     list.mask = room - 1;
     list.pending = calloc(room, sizeof *list.pending);
     return list.pending != NULL ? 0 : -1;
@@ -64,7 +66,7 @@ static void refer(struct gv_page *page, gv_slot slot)
 static int is_to_be_compared(void)
 {
     const uint64_t number = foreign_pages++;
-    return number < COMPARED_FIRST || number % COMPARED_EVERY == 0 || gv_arena_verify();
+    return list.mistrusts || number < COMPARED_FIRST || number % COMPARED_EVERY == 0 || gv_arena_verify();
 }
 
 static enum gv_fate fate_of(uint64_t number, const struct gv_page_hash *hash)
@@ -152,7 +154,9 @@ static void publish(struct gv_item *item, struct gv_swap_counts *counts)
     } else if (!(item->compared || (foreign && is_to_be_compared())) || is_same(page->slot, other)) {
         refer(page, other);
     } else {
-        counts->hash_errors++; /* this one keeps a slot of its own, which nobody finds */
+        counts->hash_errors++;
+        list.mistrusts = 1;
+        /* this one keeps a slot of its own, which nobody finds */
         gv_arena_release(other);
         page->hashed = 0;
     }
@@ -172,8 +176,10 @@ CUresult gv_elide_settle(struct gv_item *item, struct gv_swap_counts *counts)
         return CUDA_SUCCESS;
     case GV_FATE_SAME: {
         const gv_slot slot = gv_arena_find(item->hash, &foreign);
-        if (slot < 0)
+        if (slot < 0 || (foreign && list.mistrusts)) {
+            gv_arena_release(slot);
             return CUDA_ERROR_NOT_FOUND;
+        }
         refer(page, slot);
         break;
     }

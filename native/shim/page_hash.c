@@ -167,3 +167,10 @@ CUresult gv_page_hash_wait(uint32_t batch, const struct gv_page_hash **hashes)
     *hashes = place->results + (uint64_t)batch * GV_HASH_BATCH_PAGES;
     return REAL(cuEventSynchronize)(place->done[batch]);
 }
+
+void gv_page_hash_settle(void)
+{
+    const struct place *const place = current_place();
+    if (place != NULL && place->stream != NULL)
+        REAL(cuStreamSynchronize)(place->stream);
+}

@@ -58,6 +58,8 @@ int gv_page_hash_load(void);
 CUresult gv_page_hash_submit(uint32_t batch, const CUdeviceptr *pages, uint32_t count, const struct gv_hash_key *key);
 /* Waits for a batch. The results stay until the batch is used again. */
 CUresult gv_page_hash_wait(uint32_t batch, const struct gv_page_hash **hashes);
+/* Waits for all that was submitted, also what nobody waits for after an error: it reads pages until then. */
+void gv_page_hash_settle(void);
 
 void gv_page_hash_context_ended(CUcontext context); /* any thread: what was loaded there has gone with it */
 void gv_page_hash_forget(void);

@@ -212,11 +212,16 @@ void gv_settle_mapped(struct gv_piece *const *pieces, uint64_t count)
 
 void gv_settle_absent(struct gv_piece *const *pieces, uint64_t count)
 {
+    uint64_t unused = 0;
     pthread_mutex_lock(&gv_memory.lock);
-    for (uint64_t i = 0; i < count; i++)
+    for (uint64_t i = 0; i < count; i++) {
         pieces[i]->moving = 0;
+        unused += pieces[i]->live == 0 && !pieces[i]->is_block;
+    }
     pthread_cond_broadcast(&gv_memory.settled);
     pthread_mutex_unlock(&gv_memory.lock);
+    if (unused != 0) /* who freed them meanwhile had to leave their content to us */
+        gv_extents_vacated(0, gv_memory.extents_touched - 1);
 }
 
 /* --- physical memory ------------------------------------------------------------------------------------------------------ */

@@ -63,8 +63,10 @@ void gv_swap_publish(const struct gv_swap_counts *counts)
     struct gv_client *const page = gv_client_page();
     add(&page->hash_errors, counts->hash_errors);
     add(&page->verify_errors, counts->verify_errors);
-    gv_store64(&page->host_bytes, gv_arena_held());
+    gv_swap_publish_held();
 }
+
+void gv_swap_publish_held(void) { gv_store64(&gv_client_page()->host_bytes, gv_arena_held()); }
 
 void gv_swap_prepare(void)
 {

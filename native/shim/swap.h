@@ -29,6 +29,9 @@ static inline void gv_move_count(struct gv_move *move, const struct gv_swap_coun
 /* Before anything is swapped: loads what swapping needs into a context, so that no switch waits for it. */
 void gv_swap_prepare(void);
 
+/* The host memory in use, to the client page: what is freed gives up pages of the arena between two swaps too. */
+void gv_swap_publish_held(void);
+
 /*
  * swap_in.c. Hands what the records of these (mapped, accessible) pieces say to the copy engine, as one group; several may be
  * under way. The doorbell rings when a group is in. From the first group to gv_swap_finish_in one context is held.

@@ -229,8 +229,10 @@ static CUresult verify(struct gv_swap_counts *counts)
         CUresult result = gv_page_hash_submit(0, pages, (uint32_t)count, key);
         if (result == CUDA_SUCCESS)
             result = gv_page_hash_wait(0, &hashes);
-        if (result != CUDA_SUCCESS)
+        if (result != CUDA_SUCCESS) {
+            gv_page_hash_settle();
             return result;
+        }
         for (uint64_t i = 0; i < count; i++)
             wrong += !is_as_recorded(in.pages[first + i].page, &hashes[i]);
     }

@@ -88,6 +88,8 @@ static void end(void)
 {
     if (out.stream != NULL)
         REAL(cuStreamSynchronize)(out.stream);
+    if (out.key != NULL)
+        gv_page_hash_settle(); /* after an error windows ahead are still being hashed */
     for (uint64_t i = out.released; i < out.opened; i++)
         gv_swap_close(out.pieces[i]);
     for (int i = 0; i < COPY_AHEAD; i++) {
@@ -102,6 +104,7 @@ static void end(void)
     out.items = NULL;
     out.order = NULL;
     out.places = NULL;
+    out.key = NULL;
     out.stream = NULL;
 }
 

@@ -103,3 +103,22 @@ def test_memory_of_both_kinds_by_turns_beside_another_job() -> None:
         program = machine.job("both_kinds.py", name="both", options=("--memory", "64M"))
         assert program.wait(40) == 0, machine.report()
         assert rival.wait() == 0, machine.report()
+
+
+def test_an_eviction_that_fails_leaves_nothing_at_work() -> None:
+    """Hashes run ahead of copies, through a mapping that is not the program's: it may go only when they have ended."""
+    with host(32 * MIB, settings='[time]\nquantum = "20ms"\nswap_share = 1.0') as machine:
+        job = machine.job(
+            "put_by.py",
+            "--steps",
+            "100",
+            name="job",
+            GPUVIRT_FAILPOINTS="evict_reserve:fail",
+            GPUVIRT_SOFTGPU_FAULTS="kernel.gv_page_hash:*:delay=40ms",
+        )
+        job.wait_for("ready")
+        rival = machine.job("put_by.py", "--memory", "24", "--steps", "20", name="rival")
+        job.wait_for("failpoint evict_reserve")
+        assert job.wait() == 0, machine.report()
+        assert "result: OK" in job.text
+        assert rival.wait() == 0, machine.report()

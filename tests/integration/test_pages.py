@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -90,3 +92,22 @@ def test_processes_of_a_job_share(machine: Host) -> None:
     account = machine.job_named("pair")
     print(account["moved"])
     assert account["moved"]["hash_errors"] == 0
+
+
+def test_what_is_freed_while_it_leaves_costs_no_host_memory() -> None:
+    with host(memory=32 * MIB, settings='[time]\nquantum = "20ms"\nswap_share = 1.0') as machine:
+        job = machine.job("giver.py", "--memory", "12", name="job", GPUVIRT_FAILPOINTS="evict_wait:stall=500")
+        job.wait_for("ready")
+        rival = machine.job("put_by.py", "--memory", "24", "--steps", "100", name="rival")
+        job.wait_for("failpoint evict_wait")
+        os.kill(job.child_pid(), signal.SIGUSR1)
+        job.wait_for("given")
+
+        def holds() -> int:
+            answer: dict[str, Any] = machine.admin.call("describe", job=machine.job_named("job")["job"])["job"]
+            return sum(int(process["host"]) for process in answer["processes"])
+
+        machine.until(lambda: machine.job_named("job")["arena"] == 0, "its arena to be empty", 5.0)
+        machine.until(lambda: holds() == 0, "its page to say so", 5.0)
+        os.kill(job.child_pid(), signal.SIGUSR1)
+        assert job.wait() == 0 and rival.wait() == 0, machine.report()

@@ -230,30 +230,38 @@ static void check_arena(void)
     }
 }
 
-/* Another process publishes something else under the hash of a page: it is noticed, and the page is right. */
+/* Another process publishes something else under the hash of two pages: it is noticed, and both are right. */
 static void a_wrong_hash_is_noticed(void)
 {
-    struct gv_page page = {.slot = -1};
-    struct gv_item item = {.page = &page}, *order = &item;
+    struct gv_page pages[2] = {{.slot = -1}, {.slot = -1}};
+    struct gv_item items[2] = {{.page = &pages[0]}, {.page = &pages[1]}}, *order[2] = {&items[0], &items[1]};
     struct gv_swap_counts counts = {0};
-    const struct gv_page_hash hash = hash_of(1000);
+    const struct gv_page_hash hashes[2] = {hash_of(1000), hash_of(1000)};
     gv_slot wrong;
     gv_elide_forget();
     self = 1;
     CHECK_EQUAL(gv_arena_take(1, &wrong), CUDA_SUCCESS);
     slots[wrong].content[0] = 999;
-    gv_arena_publish(wrong, hash.hash);
+    gv_arena_publish(wrong, hashes[0].hash);
     self = 0;
-    CHECK(gv_elide_begin(&item, 1) == 0);
-    gv_elide_decide(0, 1, &hash);
-    CHECK_EQUAL(item.fate, GV_FATE_COPY);
-    CHECK_EQUAL(gv_elide_reserve(&order, 1), CUDA_SUCCESS);
-    slots[page.slot].content[0] = 1000;
-    CHECK_EQUAL(gv_elide_settle(&item, &counts), CUDA_SUCCESS);
+    CHECK(gv_elide_begin(items, 2) == 0);
+    gv_elide_decide(0, 2, hashes);
+    CHECK_EQUAL(items[0].fate, GV_FATE_COPY);
+    CHECK_EQUAL(items[1].fate, GV_FATE_SAME);
+    CHECK_EQUAL(gv_elide_reserve(order, 2), CUDA_SUCCESS);
+    slots[pages[0].slot].content[0] = 1000;
+    CHECK_EQUAL(gv_elide_settle(&items[0], &counts), CUDA_SUCCESS);
+    CHECK_EQUAL(gv_elide_settle(&items[1], &counts), CUDA_ERROR_NOT_FOUND);
+    items[1].fate = GV_FATE_COPY;
+    CHECK_EQUAL(gv_elide_reserve(order + 1, 1), CUDA_SUCCESS);
+    slots[pages[1].slot].content[0] = 1000;
+    CHECK_EQUAL(gv_elide_settle(&items[1], &counts), CUDA_SUCCESS);
     gv_elide_end();
-    CHECK_EQUAL(counts.hash_errors, 1);
-    CHECK(page.slot != wrong && page.state == GV_PAGE_HELD && slots[page.slot].content[0] == 1000);
-    gv_arena_release(page.slot);
+    CHECK_EQUAL(counts.hash_errors, 2);
+    for (int i = 0; i < 2; i++) {
+        CHECK(pages[i].slot != wrong && pages[i].state == GV_PAGE_HELD && slots[pages[i].slot].content[0] == 1000);
+        gv_arena_release(pages[i].slot);
+    }
     self = 1;
     gv_arena_release(wrong);
 }
