@@ -34,8 +34,7 @@ def create_job(
     job.soft, job.reserve = limits.soft, limits.reserve
     host.line.enter(job)
     try:
-        host.state.put_job(job.stored())
-        host.state.put_extra(job.id, job.extra())
+        host.state.put_job(job.stored(), job.extra())
     except sqlite3.Error as error:
         root.close()
         raise RefusedError(f"the job cannot be recorded in {host.state.path}: {error}", "free space there") from None

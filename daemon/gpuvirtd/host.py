@@ -355,11 +355,7 @@ class Host:
 
     def record(self, job: Job) -> None:
         """Write down what a restarted daemon must know of a job."""
-        self.write("put_job", job.stored())
-        try:
-            self.state.put_extra(job.id, job.extra())
-        except sqlite3.Error as error:
-            self.log.error("state_not_written", operation="put_extra", error=str(error))
+        self.write("put_job", job.stored(), job.extra())
 
     # ---- helpers
 
@@ -372,9 +368,9 @@ class Host:
         if fd >= 0:
             self.loop.remove_reader(fd)
 
-    def write(self, operation: str, argument: object) -> None:
+    def write(self, operation: str, *arguments: object) -> None:
         """Change the state database; a full disk must not cost a running job anything."""
         try:
-            getattr(self.state, operation)(argument)
+            getattr(self.state, operation)(*arguments)
         except sqlite3.Error as error:
             self.log.error("state_not_written", operation=operation, error=str(error))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from gpuvirt.arbitration.admission import Applicant, Budgets, Place, Running, line
 from gpuvirtd.job_events import Kind
 from gpuvirtd.jobs import Job
-from gpuvirtd.memory.quotas import committed
+from gpuvirtd.memory.quotas import committed, publish_quotas
 
 if TYPE_CHECKING:
     from gpuvirtd.host import Host
@@ -40,9 +40,11 @@ class Line:
         """Where a job stands; None if it was admitted."""
         if job.queued is None:
             return None
-        return self._places.get(
-            job.id, Place(job.id, job.queued, "the daemon looks for the jobs of before its restart")
-        )
+        known = self._places.get(job.id)
+        if known is not None:
+            return known
+        before = sum(other.queued is not None and other.queued < job.queued for other in self.host.jobs)
+        return Place(job.id, before + 1, "the daemon looks for the jobs of before its restart")
 
     def row(self, job: Job) -> dict[str, Any] | None:
         """The same as the admin socket tells it."""
@@ -66,8 +68,11 @@ class Line:
             elif place.key not in before:
                 job.events.add(Kind.LINE, f"waits in line: {place.reason}")
                 self.host.log.info("queued", job=job.id, position=place.position, reason=place.reason)
-        if self._shown(before) != self._shown(self._places):
+        admitted = any(place.position == 0 for place in places)  # who waits since before a restart has no place yet
+        if admitted or self._shown(before) != self._shown(self._places):
             self._tell()
+        if admitted:  # what is set aside for them counts from now on
+            publish_quotas(self.host.jobs, self.host.arbiters.values(), self.host.policy.budget, self.host.log)
 
     @staticmethod
     def _shown(places: dict[str, Place]) -> dict[str, int]:
@@ -101,7 +106,8 @@ class Line:
 
     def typical_s(self) -> float | None:
         """For how long the last jobs ran (seconds, the median); None before any has ended."""
-        lasted = sorted(row["ended"] - row["since"] for row in list(self.host.jobs.ended)[-SAMPLES:] if "ended" in row)
+        ran = [row for row in self.host.jobs.ended if row["queued"] is None]  # the others left the line
+        lasted = sorted(row["ended"] - row["since"] for row in ran[-SAMPLES:])
         return max(0.0, lasted[len(lasted) // 2]) if lasted else None
 
     # ---- who wants to know

@@ -134,6 +134,7 @@ class Recovery:
         self.back(key)
         self.host.places.gone_before(owner, self._owners[key])
         self.host.write("remove_client", StoredClient(key[0], key[1], owner, key[2]))
+        self.host.line.look()
         job = self.host.jobs.by_id.get(owner)
         if job is not None:
             self.host.maybe_ended(job)
@@ -144,6 +145,7 @@ class Recovery:
             self.host.log.warning("straggler", pid=pid, job=job, device=device, reason="did not attach again in time")
         for arbiter in self.host.arbiters.values():
             arbiter.hold_until(0)
+        self.host.line.look()
 
     def close(self) -> None:
         for process, _ in self._expected.values():

@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from gpuvirt.errors import ConfigError
@@ -180,10 +180,7 @@ class State:
     def extras(self) -> dict[str, StoredExtra]:
         """What jobs have besides their row, by job."""
         rows = self._db.execute("SELECT key, value FROM meta WHERE key LIKE ?", (EXTRA + "%",)).fetchall()
-        return {key.removeprefix(EXTRA): StoredExtra(**json.loads(value)) for key, value in rows}
-
-    def put_extra(self, job: str, extra: StoredExtra) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (EXTRA + job, json.dumps(asdict(extra))))
+        return {key.removeprefix(EXTRA): _extra(value) for key, value in rows}
 
     def clients(self) -> list[StoredClient]:
         rows = self._db.execute(
@@ -191,22 +188,25 @@ class State:
         )
         return [StoredClient(*row) for row in rows.fetchall()]
 
-    def put_job(self, job: StoredJob) -> None:
-        self._db.execute(
-            "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                job.id,
-                job.token,
-                job.name,
-                job.uid,
-                job.weight,
-                job.memory,
-                json.dumps(job.command),
-                job.root_pid,
-                job.root_start,
-                job.since,
-            ),
+    def put_job(self, job: StoredJob, extra: StoredExtra | None = None) -> None:
+        """Both or nothing: a job in line that lost its place would start at once after a restart."""
+        row = (
+            job.id,
+            job.token,
+            job.name,
+            job.uid,
+            job.weight,
+            job.memory,
+            json.dumps(job.command),
+            job.root_pid,
+            job.root_start,
+            job.since,
         )
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            if extra is not None:
+                value = json.dumps(asdict(extra))
+                self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (EXTRA + job.id, value))
 
     def remove_job(self, job: str) -> None:
         with self._transaction():
@@ -251,4 +251,19 @@ class _Transaction:
         self.database.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.database.execute("COMMIT" if kind is None else "ROLLBACK")
+        try:
+            if kind is None:
+                self.database.execute("COMMIT")
+        finally:
+            # Also after a COMMIT that failed (a full disk): what is left open would swallow every later write.
+            if self.database.in_transaction:
+                self.database.execute("ROLLBACK")
+
+
+def _extra(value: str) -> StoredExtra:
+    """What of it this version knows; nothing of what no version has written."""
+    try:
+        found = json.loads(value)
+        return StoredExtra(**{field.name: found[field.name] for field in fields(StoredExtra) if field.name in found})
+    except (ValueError, TypeError):
+        return StoredExtra()

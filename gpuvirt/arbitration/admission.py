@@ -7,7 +7,8 @@ on its way: so it waits before it starts, with the reason, its place and an esti
 
 Order: every tenant's first job before any tenant's second, and so on; within that who came first. The head of the
 line is never overtaken, so nobody waits for ever. (When a tenant's first job starts, its next one becomes its first,
-and came earlier than whoever comes later.)
+and came earlier than whoever comes later.) Who waits for nothing but its own tenant's budget holds up that tenant
+alone: else one tenant could close the host to all others.
 """
 
 from __future__ import annotations
@@ -64,15 +65,19 @@ def line(
     started = list(running)
     places: list[Place] = []
     ahead: list[Applicant] = []  # those that wait, so far
+    closed = False  # for all: somebody waits for the host
+    full: set[int] = set()  # tenants of which somebody waits for the tenant's own budget
     for applicant in order(applicants):
         obstacle = what_is_missing(applicant, started, budgets)
-        if not ahead and obstacle is None:
+        if not closed and applicant.tenant not in full and obstacle is None:
             started.append(Running(applicant.key, applicant.tenant, applicant.need, 0.0))
             places.append(Place(applicant.key, 0))
             continue
         reason = obstacle or "waits behind the head of the line"
         wait = estimate(applicant, ahead, started, budgets, typical_s)
         ahead.append(applicant)
+        full.add(applicant.tenant)
+        closed = closed or _host_lacks(applicant, started, budgets) is not None
         places.append(Place(applicant.key, len(ahead), reason, wait))
     return places
 
@@ -90,16 +95,26 @@ def order(applicants: Sequence[Applicant]) -> list[Applicant]:
 
 def what_is_missing(applicant: Applicant, running: Sequence[Running], budgets: Budgets) -> str | None:
     """Why it cannot start now; None if it can. Whoever would be alone starts: it is never swapped."""
-    if not running:
+    if not running or _fits_devices(applicant, running, budgets):
         return None
+    return _host_lacks(applicant, running, budgets) or _tenant_lacks(applicant, running, budgets)
+
+
+def _fits_devices(applicant: Applicant, running: Sequence[Running], budgets: Budgets) -> bool:
+    return sum(job.committed for job in running) + applicant.need <= budgets.devices
+
+
+def _host_lacks(applicant: Applicant, running: Sequence[Running], budgets: Budgets) -> str | None:
     others = sum(job.committed for job in running)
-    if others + applicant.need <= budgets.devices:
+    if not running or _fits_devices(applicant, running, budgets) or applicant.need + others <= budgets.host:
         return None
-    if applicant.need + others > budgets.host:
-        return (
-            f"the host memory budget of {format_size(budgets.host)} is taken: {format_size(others)} by "
-            f"{_jobs(len(running))} that {'run' if len(running) > 1 else 'runs'}{_wanted(applicant)}"
-        )
+    return (
+        f"the host memory budget of {format_size(budgets.host)} is taken: {format_size(others)} by "
+        f"{_jobs(len(running))} that {'run' if len(running) > 1 else 'runs'}{_wanted(applicant)}"
+    )
+
+
+def _tenant_lacks(applicant: Applicant, running: Sequence[Running], budgets: Budgets) -> str | None:
     own = budgets.tenants.get(applicant.tenant)
     mine = [job for job in running if job.tenant == applicant.tenant]
     used = sum(job.committed for job in mine)

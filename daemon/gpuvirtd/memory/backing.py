@@ -125,7 +125,9 @@ class Arenas:
             if used + size > limit:
                 have = f"{name} ({format_size(limit)}, {key}) has room for {format_size(max(0, limit - used))}"
                 return Missing(used + size - limit, f"{format_size(size)} wanted; {have}")
-        there = host_memory()
+        # What is on its way to others is still counted as available: threads have not touched it yet.
+        coming = sum(arena.charged - arena.used for arenas in self._of.values() for arena in arenas)
+        there = max(0, host_memory() - coming)
         if size > there:
             return Missing(size - there, f"{format_size(size)} wanted; the host has {format_size(there)} available")
         return None
@@ -133,27 +135,31 @@ class Arenas:
     # ---- give
 
     def check(self, client: int, arena: Arena, asked: Back) -> None:
-        """Raises ProtocolError for what no shim of ours asks."""
+        """Raises ProtocolError for what no shim of ours asks. Else it counts as under way until back() is done."""
         if asked.count == 0 or asked.segment + asked.count > arena.layout.segments:
             raise ProtocolError(f"BACK of segments {asked.segment} + {asked.count}, there are {arena.layout.segments}")
         if self._asked[client] >= ASKED_MAX:
             raise ProtocolError(f"more than {ASKED_MAX} BACKs at once")
+        self._asked[client] += 1
 
     async def back(self, client: int, uid: int, arena: Arena, asked: Back) -> Backed:
         """The answer to a process that wants host memory for segments; check() has been asked."""
         layout = arena.layout
         size = asked.count * layout.segment_bytes
-        missing = self.missing(uid, size)
-        if missing is None:
-            self._asked[client] += 1
-            arena.begin_giving(size)
-            try:
-                missing = await self._give(arena, layout.data_at + asked.segment * layout.segment_bytes, size)
-            finally:
-                arena.end_giving()
-                self._asked[client] -= 1
-                if not self._asked[client]:
-                    del self._asked[client]
+        try:
+            missing = self.missing(uid, size)
+            if missing is None:
+                arena.begin_giving(size)
+                try:
+                    missing = await self._give(arena, layout.data_at + asked.segment * layout.segment_bytes, size)
+                finally:
+                    arena.end_giving()
+        except OSError as error:  # no descriptors; whoever asks must hear it, whatever it is
+            missing = Missing(size, f"{format_size(size)} wanted; gpuvirtd: {error.strerror}")
+        finally:
+            self._asked[client] -= 1
+            if self._asked[client] <= 0:
+                del self._asked[client]
         if missing is None:
             return Backed(asked.request, 0)
         return Backed(asked.request, OUT_OF_MEMORY, missing.size, missing.reason)

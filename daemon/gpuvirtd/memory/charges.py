@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SUCCESS, OUT_OF_MEMORY = 0, 2
 PATIENCE_S = 0.2  # for processes of the job to say that they have given back what another one of them wants
+PENDING_MAX = 64  # questions of one process that wait for that; who asks more hears at once what there is now
 
 
 @dataclass(slots=True, eq=False)
@@ -53,7 +54,7 @@ class Charges:
             self._answer(member, message, SUCCESS)
             return
         slack = [other for other in self._others(member) if self._slack(other) > 0]
-        if not slack:
+        if not slack or sum(one.member is member for one in self._pending) >= PENDING_MAX:
             self._refuse(member, message)
             return
         timer = self.host.loop.call_later(PATIENCE_S, self._late, member, message)

@@ -65,7 +65,12 @@ def rooms_beside(jobs: Iterable[Job], job: Job, budget: Budget) -> list[tuple[in
 
 
 def committed(job: Job) -> int:
-    """Host memory that a job may need: all that may have to be swapped, or what is set aside for it (bytes)."""
+    """Host memory that a job may need: all that may have to be swapped, or what is set aside for it (bytes).
+
+    Nothing is set aside for a job in line: it would be missing to those that run, whose end it waits for.
+    """
+    if job.queued is not None:
+        return 0
     return max(job.reserve, sum(member.facts.charged - member.facts.native for member in job.members.values()))
 
 

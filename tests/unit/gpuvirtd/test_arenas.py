@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from fake_shim import MIB, until
 from gpuvirt.control.messages import Back
 from gpuvirt.errors import ConfigError, ProtocolError
 from gpuvirtd.memory.arenas import Arena, arena_size, host_memory
-from gpuvirtd.memory.backing import Arenas, Budget
+from gpuvirtd.memory.backing import ASKED_MAX, Arenas, Budget
 from gpuvirtd.memory.folder import Folder, TrustError, mounts
 
 SHM = Path("/dev/shm")
@@ -174,6 +175,42 @@ def test_what_cannot_be_meant_is_refused(folder_of_arenas):
         with pytest.raises(ProtocolError):
             arenas.check(1, arena, Back(1, segment, count))
     assert arenas.missing(1, 1 << 45).reason.endswith("available")
+    for _ in range(ASKED_MAX):  # all of them in one turn of the loop, before the first is begun
+        arenas.check(1, arena, Back(1, 0, 1))
+    arenas.check(2, arena, Back(1, 0, 1))
+    with pytest.raises(ProtocolError, match="at once"):
+        arenas.check(1, arena, Back(1, 0, 1))
+    assert asyncio.run(arenas.back(1, 1, arena, Back(1, 0, 1))).status == 0
+    arenas.check(1, arena, Back(1, 0, 1))
+    arenas.close()
+
+
+def test_who_asks_hears_what_went_wrong(folder_of_arenas, monkeypatch):
+    arenas = Arenas(folder_of_arenas, Budget(64 * MIB, 64 * MIB))
+    arena = arenas.of("j1", 1, 16 * MIB, 8 * MIB)
+    with monkeypatch.context() as without_descriptors:
+
+        def refuse(*arguments):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        without_descriptors.setattr(os, "dup", refuse)
+        answer = ask(arenas, 1, arena, 0, 1)
+    assert (answer.status, answer.missing) == (2, 8 * MIB)
+    assert "Too many open files" in answer.reason
+    assert (arena.charged, arenas.used_by()) == (0, 0)
+    assert ask(arenas, 1, arena, 0, 1).status == 0
+    arenas.close()
+
+
+def test_what_is_on_its_way_is_not_available_any_more(folder_of_arenas, monkeypatch):
+    monkeypatch.setattr("gpuvirtd.memory.backing.host_memory", lambda: 40 * MIB)
+    arenas = Arenas(folder_of_arenas, Budget(1 << 30, 1 << 30))
+    arena, other = arenas.of("j1", 1, 512 * MIB, 8 * MIB), arenas.of("j2", 2, 512 * MIB, 8 * MIB)
+    arena.begin_giving(24 * MIB)
+    assert arenas.missing(2, 24 * MIB).size == 8 * MIB
+    assert arenas.missing(2, 16 * MIB) is None
+    arena.end_giving()
+    assert ask(arenas, 2, other, 0, 3).status == 0
     arenas.close()
 
 

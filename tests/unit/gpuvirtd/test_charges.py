@@ -180,3 +180,20 @@ def test_one_that_waits_for_another_to_give_back_is_served_by_its_end() -> None:
         second.hear()
     assert second.answers == [True]
     assert not world.timers
+
+
+def test_a_process_that_floods_waits_for_little_at_once() -> None:
+    world = World(2)
+    first, second = world.processes
+    first.want(90)
+    world.settle()
+    first.free(80)
+    for number in range(10 * charges.PENDING_MAX):
+        world.charges.ask(second.member, Charge(number + 1, 60, 1))  # type: ignore[arg-type]
+    assert len(world.timers) == charges.PENDING_MAX
+    assert len(first.from_daemon) == charges.PENDING_MAX  # WAKE
+    assert len(second.from_daemon) == 9 * charges.PENDING_MAX  # refused at once
+    first.report()
+    world.daemon(first)
+    assert not world.timers
+    assert [message.status for message in second.from_daemon][-charges.PENDING_MAX :] == [0] * charges.PENDING_MAX

@@ -111,3 +111,49 @@ def test_estimates_come_from_jobs_that_ended(small: Any, shims: Any) -> None:
     small.create(shims(), "one", memory=500 * MIB)
     two = small.create(shims(), "two", memory=500 * MIB, wait=True)
     assert 0 <= two["queued"]["estimate_s"] < 30
+
+
+def test_a_job_that_never_started_says_nothing_about_how_long_jobs_last(small: Any, shims: Any) -> None:
+    small.create(shims(), "one", memory=500 * MIB)
+    for name in ("two", "three"):
+        gone = small.create(shims(), name, memory=500 * MIB, wait=True)
+        small.admin.call("end_job", job=gone["job"])
+    with pytest.raises(RefusedError):
+        small.create(shims(), "four", memory=500 * MIB)
+    five = small.create(shims(), "five", memory=500 * MIB, wait=True)
+    assert five["queued"]["estimate_s"] is None
+
+
+def test_places_while_the_daemon_looks_for_the_jobs_of_before(new_daemon: Any, shims: Any) -> None:
+    daemon = new_daemon(config=CONFIG + '[time]\nrecovery_grace = "2s"\n[gpus]\npoll = "60s"\n').start()
+    straggler = shims()
+    job = daemon.create(straggler, "straggler")
+    assert straggler.hello(daemon.socket, job["token"], daemon.uuid()) == "welcome"
+    large = daemon.create(shims(), "large", memory=500 * MIB)
+    for n in range(3):  # the line has seen some before
+        earlier = daemon.create(shims(), f"earlier{n}", memory=500 * MIB, wait=True)
+        daemon.admin.call("end_job", job=earlier["job"])
+    waits = daemon.create(shims(), "waits", memory=500 * MIB, wait=True)
+    daemon.stop(kill=True)
+    daemon.start()
+    assert daemon.job(waits["job"])["reason"].startswith("place 1 in line: the daemon looks")
+    daemon.admin.call("limit", job=large["job"], memory=50 * MIB)
+    # And it goes on as soon as that is over, however seldom the daemon looks at memory.
+    with AdminClient([daemon.runtime], timeout_s=15) as client:
+        began = time.monotonic()
+        assert client.call("await_start", job=waits["job"], position=1) == {"queued": None}
+        assert time.monotonic() - began < 6
+
+
+def test_what_is_reserved_for_jobs_in_line_is_not_taken_from_those_that_run(new_daemon: Any, shims: Any) -> None:
+    daemon = new_daemon(config='[memory]\nreserve = "0"\nhost_budget = "2G"\n').start()
+    running = [(shim := shims(), daemon.create(shim, f"r{n}", memory=512 * MIB)) for n in range(4)]
+    for shim, job in running[:2]:
+        assert shim.hello(daemon.socket, job["token"], daemon.uuid()) == "welcome"
+    running[0][0].want(400 * MIB)
+    until(lambda: daemon.job(running[0][1]["job"])["charged"] == 400 * MIB)
+    for n in range(3):
+        waits = daemon.create(shims(), f"w{n}", reserve=512 * MIB, wait=True)
+        assert waits["queued"]["position"] == n + 1
+    daemon.admin.call("limit", job=waits["job"], soft=1 * MIB)  # quotas are published anew
+    assert daemon.job(running[1][1]["job"])["memory_quota"] == 512 * MIB

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gpuvirt.errors import ConfigError
-from gpuvirtd.state import State, StoredClient, StoredJob
+from gpuvirtd.state import EXTRA, State, StoredClient, StoredExtra, StoredJob
 
 JOB = StoredJob("j1", "t" * 32, "train", 1000, 100, None, ["python", "a b.py"], 12, 34, 5.5)
 CLIENT = StoredClient(13, 35, "j1", "GPU-x")
@@ -118,3 +118,43 @@ def test_trials_are_forgotten_with_their_job(tmp_path: Path) -> None:
     state.remove_job(JOB.id)
     assert state.trials() == {"j2"}
     state.close()
+
+
+def test_a_job_is_recorded_with_its_limits_or_not_at_all(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db")
+    extra = StoredExtra(soft=1, reserve=2, queued=3)
+    trigger = (
+        "CREATE TRIGGER full BEFORE INSERT ON meta WHEN NEW.key LIKE 'extra%' BEGIN SELECT RAISE(ABORT, 'full'); END"
+    )
+    with sqlite3.connect(state.path) as other:
+        other.execute(trigger)
+    with pytest.raises(sqlite3.Error, match="full"):
+        state.put_job(JOB, extra)
+    assert (state.jobs(), state.extras()) == ([], {})  # nothing of a job that its user was refused
+    with sqlite3.connect(state.path) as other:
+        other.execute("DROP TRIGGER full")
+    state.put_job(JOB, extra)
+    assert (state.jobs(), state.extras()) == ([JOB], {JOB.id: extra})
+    state.close()
+
+
+def test_a_write_that_fails_at_its_end_costs_no_later_one(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db")
+    state._db.executescript(
+        "PRAGMA foreign_keys=ON; CREATE TABLE one (id INTEGER PRIMARY KEY);"
+        "CREATE TABLE two (id REFERENCES one (id) DEFERRABLE INITIALLY DEFERRED);"
+        "CREATE TRIGGER late AFTER INSERT ON owners BEGIN INSERT INTO two VALUES (1); END;"
+    )
+    with pytest.raises(sqlite3.Error):
+        state.put_client(CLIENT)  # COMMIT fails, as it does on a full disk
+    state._db.execute("DROP TRIGGER late")
+    state.put_client(CLIENT)
+    assert State(state.path).clients() == [CLIENT]
+
+
+def test_what_a_later_version_has_recorded_is_no_obstacle(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db")
+    state._db.execute("INSERT INTO meta VALUES (?, ?)", (EXTRA + "j1", '{"reserve": 5, "colour": "red"}'))
+    state._db.execute("INSERT INTO meta VALUES (?, ?)", (EXTRA + "j2", "rubbish"))
+    assert state.extras()["j1"] == StoredExtra(reserve=5)
+    assert state.extras().get("j2", StoredExtra()) == StoredExtra()

@@ -61,6 +61,27 @@ def test_a_tenants_own_budget() -> None:
     assert positions(line([applicant("b", 20, 1, tenant=2)], busy, budgets, None)) == {"b": 0}
 
 
+def test_a_tenants_own_budget_stops_nobody_else() -> None:
+    budgets = Budgets(host=100, tenants={1: 50, 2: 50}, devices=0)
+    busy = [running("x", 40, tenant=1)]
+    queue = [
+        applicant("a", 20, 1),
+        applicant("b", 20, 2, tenant=2),
+        applicant("c", 5, 3),
+        applicant("d", 9, 4, tenant=2),
+    ]
+    found = line(queue, busy, budgets, None)
+    assert positions(found) == {"a": 1, "b": 0, "c": 2, "d": 0}  # c would fit, and does not overtake a
+    assert {place.key: place.reason for place in found}["c"] == "waits behind the head of the line"
+    tight = [*queue[:1], applicant("large", 50, 2, tenant=2), *queue[2:]]  # the host has no room for it: all wait
+    assert positions(line(tight, [*busy, running("y", 20, tenant=3)], budgets, None)) == {
+        "a": 1,
+        "large": 2,
+        "c": 3,
+        "d": 4,
+    }
+
+
 def test_reasons_name_the_budget_and_what_is_declared() -> None:
     [place] = line([applicant("a", 3 * GIB, 1)], [running("x", 2 * GIB)], Budgets(4 * GIB, {}, 0), None)
     assert place.reason == (
