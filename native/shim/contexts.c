@@ -36,6 +36,7 @@ static int known_count;                  /* under lock */
 static int ending;                       /* contexts that the driver is destroying or releasing now; under lock */
 static CUcontext held[2]; /* the control thread uses it, and the one that drains: nobody may destroy it; under lock */
 static __thread int seat;
+static int lodging; /* the primary context is there for our sake alone; set under lock */
 
 static struct known *find(CUcontext context)
 {
@@ -61,6 +62,7 @@ void gv_contexts_forget(void)
     pthread_cond_init(&changed, NULL);
     known_count = 0;
     ending = 0;
+    lodging = 0;
     held[0] = held[1] = NULL;
 }
 
@@ -135,6 +137,32 @@ CUresult gv_contexts_enter(void)
     return CUDA_ERROR_INVALID_CONTEXT;
 }
 
+/* Memory outlives contexts (cuMemCreate, pools): a program that has ended its last one must still make room for others. */
+static void lodge(void)
+{
+    CUcontext context = NULL;
+    if (REAL(cuDevicePrimaryCtxRetain)(&context, gv_session.device) != CUDA_SUCCESS)
+        return;
+    pthread_mutex_lock(&lock);
+    const int needed = known_count == 0;
+    if (needed) {
+        known[known_count++] = (struct known){context, NULL, 1};
+        __atomic_store_n(&lodging, 1, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&lock);
+    if (!needed) /* the program has been quicker */
+        REAL(cuDevicePrimaryCtxRelease_v2)(gv_session.device);
+}
+
+CUresult gv_contexts_enter_any(void)
+{
+    const CUresult result = gv_contexts_enter();
+    if (result == CUDA_SUCCESS || gv_contexts_count() != 0)
+        return result;
+    lodge();
+    return gv_contexts_enter();
+}
+
 CUstream gv_contexts_stream(void)
 {
     CUstream stream = NULL;
@@ -193,6 +221,15 @@ CUresult gv_contexts_finish(CUcontext owner)
 
 /* --- entry points ------------------------------------------------------------------------------------------------------- */
 
+static CUresult primary(CUresult (*end)(CUdevice), CUdevice device, int always);
+
+/* The program comes to have a context, or counts its references to the primary one: ours must not be among them. */
+static void move_out(void)
+{
+    if (__atomic_load_n(&lodging, __ATOMIC_ACQUIRE) && __atomic_exchange_n(&lodging, 0, __ATOMIC_ACQ_REL))
+        primary(REAL(cuDevicePrimaryCtxRelease_v2), gv_session.device, 0);
+}
+
 /* A context came into being: put the process under control before it can do anything with it, or take it back. */
 static CUresult admit(CUcontext *context, CUdevice device, CUresult (*take_back)(CUcontext, CUdevice))
 {
@@ -201,6 +238,7 @@ static CUresult admit(CUcontext *context, CUdevice device, CUresult (*take_back)
         gv_log("more than %d contexts in one process are not supported", CONTEXTS_MAX);
         refused = CUDA_ERROR_OUT_OF_MEMORY; /* one that is not drained would work on memory that is taken away */
     }
+    move_out();
     if (refused == CUDA_SUCCESS)
         return CUDA_SUCCESS;
     take_back(*context, device);
@@ -340,13 +378,23 @@ static CUresult primary(CUresult (*end)(CUdevice), CUdevice device, int always)
     return result;
 }
 
-GV_EXPORT CUresult cuDevicePrimaryCtxRelease(CUdevice dev) { return primary(REAL(cuDevicePrimaryCtxRelease), dev, 0); }
+GV_EXPORT CUresult cuDevicePrimaryCtxRelease(CUdevice dev)
+{
+    move_out();
+    return primary(REAL(cuDevicePrimaryCtxRelease), dev, 0);
+}
 GV_EXPORT CUresult cuDevicePrimaryCtxRelease_v2(CUdevice dev)
 {
+    move_out();
     return primary(REAL(cuDevicePrimaryCtxRelease_v2), dev, 0);
 }
-GV_EXPORT CUresult cuDevicePrimaryCtxReset(CUdevice dev) { return primary(REAL(cuDevicePrimaryCtxReset), dev, 1); }
+GV_EXPORT CUresult cuDevicePrimaryCtxReset(CUdevice dev)
+{
+    move_out();
+    return primary(REAL(cuDevicePrimaryCtxReset), dev, 1);
+}
 GV_EXPORT CUresult cuDevicePrimaryCtxReset_v2(CUdevice dev)
 {
+    move_out();
     return primary(REAL(cuDevicePrimaryCtxReset_v2), dev, 1);
 }

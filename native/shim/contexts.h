@@ -20,6 +20,8 @@ CUresult gv_contexts_check(CUcontext context);
  * CUDA_ERROR_INVALID_CONTEXT when there is none.
  */
 CUresult gv_contexts_enter(void);
+/* The same, but a process without any context gets its primary one: until the program itself comes to have a context. */
+CUresult gv_contexts_enter_any(void);
 /* The calling thread, which drains, holds a context of its own beside the control thread's. */
 void gv_contexts_second_seat(void);
 void gv_contexts_leave(void);

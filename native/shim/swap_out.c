@@ -260,7 +260,7 @@ CUresult gv_swap_copy_out(struct gv_piece *const *pieces, uint64_t count,
 {
     const uint64_t began = gv_now_ns();
     *done = 0;
-    CUresult result = gv_contexts_enter();
+    CUresult result = gv_contexts_enter_any();
     if (result != CUDA_SUCCESS)
         return result;
     if (gv_gate_lost_context() !=

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -122,3 +123,17 @@ def test_an_eviction_that_fails_leaves_nothing_at_work() -> None:
         assert job.wait() == 0, machine.report()
         assert "result: OK" in job.text
         assert rival.wait() == 0, machine.report()
+
+
+def test_a_program_without_a_context_makes_room() -> None:
+    """Its memory outlives its contexts: nobody else may have to wait for that."""
+    with host(32 * MIB, settings='[time]\nquantum = "20ms"\nswap_share = 1.0') as machine:
+        job = machine.job("put_by.py", "--leave", name="job")
+        job.wait_for("ready")
+        rival = machine.job("put_by.py", "--memory", "24", "--steps", "10", name="rival")
+        assert rival.wait(20) == 0, machine.report()
+        os.kill(job.child_pid(), signal.SIGUSR1)
+        assert job.wait() == 0, machine.report()
+        assert "result: OK" in job.text
+        assert machine.job_named("job")["out_bytes"] >= 10 * MIB, machine.report()
+        accounts_are_zero(machine)
