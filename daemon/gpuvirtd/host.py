@@ -14,7 +14,7 @@ from gpuvirt.control.block import ClientPage
 from gpuvirt.errors import DriverUnavailable, RefusedError
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.devices.inventory import Device, Inventory
-from gpuvirtd.identity import Process, ProcessGone, is_descendant, open_process
+from gpuvirtd.identity import Process, ProcessGone, is_descendant, is_exiting, open_process
 from gpuvirtd.jobs import Job, JobTable, Member, exit_reason
 from gpuvirtd.line import Line
 from gpuvirtd.log import Logger, printable
@@ -254,6 +254,8 @@ class Host:
         if not member.process.alive():
             self._died(member)
             return
+        if is_exiting(member.process.pid):
+            return  # its files are closed, its pidfd is about to speak
         self.log.info("connection_lost", job=member.job.id, client=member.number, pid=member.process.pid, reason=reason)
         member.arbiter.lost(member)
 

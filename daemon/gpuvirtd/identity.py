@@ -10,6 +10,7 @@ import struct
 from dataclasses import dataclass
 
 SO_PEERPIDFD = 77  # Linux 6.5; not in Python 3.11's socket module
+PF_EXITING = 0x4  # include/linux/sched.h; in /proc/PID/stat
 UCRED = struct.Struct("iII")
 
 
@@ -99,6 +100,12 @@ def is_stopped(pid: int) -> bool:
     """True if the process is stopped by a signal or a debugger."""
     fields = _stat(pid)
     return fields is not None and fields[0] in ("T", "t")
+
+
+def is_exiting(pid: int) -> bool:
+    """True if the process (its main thread) has begun to end: its pidfd says so with its last thread."""
+    fields = _stat(pid)
+    return fields is not None and bool(int(fields[6]) & PF_EXITING)
 
 
 def uid_of(pid: int) -> int | None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from fake_shim import MIB, until
 
 from gpuvirt.control import messages
+from gpuvirtd.host import Host
+from gpuvirtd.identity import is_exiting
 
 
 def hello_and_hang_up(daemon, shim, token, reattach, held=0):
@@ -79,3 +84,22 @@ def test_a_process_that_dies_before_its_welcome(daemon, attach, shims):
     until(lambda: daemon.job(job)["state"] == "ended", what="the end")
     assert daemon.gpu()["promised"] == 0
     assert "internal_errors" not in daemon.status()["daemon"]["counters"]
+
+
+def test_a_process_that_is_ending_has_not_lost_its_connection():
+    """Its socket closes a moment before its pidfd speaks; nobody is to be told meanwhile that it does not answer."""
+    with subprocess.Popen(["true"]) as ending:
+        os.waitid(os.P_PID, ending.pid, os.WEXITED | os.WNOWAIT)
+        lost: list[Any] = []
+        host: Any = SimpleNamespace(log=SimpleNamespace(info=lambda *_, **__: None))
+        for pid in (ending.pid, os.getpid()):
+            member: Any = SimpleNamespace(
+                process=SimpleNamespace(pid=pid, alive=lambda: True),
+                job=SimpleNamespace(id="j1"),
+                arbiter=SimpleNamespace(lost=lost.append),
+                number=pid,
+            )
+            Host._lost(host, member, "closed by the client")
+        assert [member.number for member in lost] == [os.getpid()]
+        assert is_exiting(ending.pid)
+    assert not is_exiting(ending.pid)
