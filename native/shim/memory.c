@@ -50,7 +50,8 @@ static int shares_quota(void) { return gv_load32(&gv_gate.lease->clients) > 1; }
 uint64_t gv_memory_quota(void)
 {
     const uint64_t quota = gv_load64(&gv_gate.lease->quota_bytes);
-    return whole(shares_quota() && gv_memory.granted < quota ? gv_memory.granted : quota);
+    /* What was granted is exact: blocks of the program's own are not whole extents. */
+    return shares_quota() && gv_memory.granted < whole(quota) ? gv_memory.granted : whole(quota);
 }
 
 uint64_t gv_memory_left(void)

@@ -45,12 +45,15 @@ def fixed(machine: Host, name: str) -> dict[str, tuple[int, str]]:
 
 def swaps(rig: Rig) -> None:
     """The two go on, and not because there is room for both."""
-    before = [rig.machine.job_named(job.name)["out_bytes"] for job in rig.jobs]
+
+    def left() -> int:
+        """Bytes of both that have left the device, copied or not."""
+        return sum(sum(rig.machine.job_named(job.name)["moved"]["out"].values()) for job in rig.jobs)
+
+    before = left()
     for job in rig.jobs:
         job.advances(3)
-    assert all(rig.machine.job_named(job.name)["out_bytes"] > out for job, out in zip(rig.jobs, before, strict=True)), (
-        rig.machine.report()
-    )
+    assert left() > before, rig.machine.report()
 
 
 def ends(rig: Rig, program: Program) -> None:
@@ -73,8 +76,9 @@ def test_all_kinds_in_one_program(rig: Rig) -> None:
         "all kinds to be known",
     )
     assert all(size >= 4 * MIB for size, _ in found.values()), found
-    text = described(machine, "kinds")
-    assert all(reason in text for _, reason in found.values()), text
+    # Memory of graphs is there while they run, so the picture of another moment may lack it.
+    reasons = [reason for _, reason in found.values()]
+    machine.until(lambda: all(reason in described(machine, "kinds") for reason in reasons), f"each of {reasons}")
     assert json.loads(described(machine, "kinds", "-o", "json"))["pinned"] == 4 * MIB
     # What can move does, and the rest is where it was, whatever the others need.
     assert machine.job_named("kinds")["out_bytes"] > 0
@@ -94,7 +98,10 @@ def test_all_kinds_in_one_program(rig: Rig) -> None:
 def test_memory_of_two_processes(rig: Rig, script: str, arguments: tuple[str, ...], kind: str) -> None:
     program = rig.machine.job(script, *arguments, name="two-processes")
     program.wait_for("round 1", 2 * LIMIT)
-    size, reason = rig.machine.until(lambda: fixed(rig.machine, "two-processes").get(kind), f"{kind} memory", LIMIT)
-    assert size >= 4 * MIB and "another process" in reason
+
+    def found() -> tuple[int, str]:
+        return fixed(rig.machine, "two-processes").get(kind, (0, ""))
+
+    rig.machine.until(lambda: found()[0] >= 4 * MIB and "another process" in found()[1], f"{kind} memory", LIMIT)
     swaps(rig)
     ends(rig, program)

@@ -330,11 +330,12 @@ def few_descriptors(left: str) -> None:
 
 
 def frees_slowly() -> None:
-    """One thread frees, which takes the driver long; another allocates meanwhile."""
+    """What was freed is unmapped at the next work, which takes the driver long; another thread allocates meanwhile."""
     attach()
     first, second = allocate(8 * MIB), allocate(8 * MIB)
     call("cuMemsetD8_v2", first, 1, 8 * MIB)
-    thread = threading.Thread(target=in_context(call, "cuMemFree_v2", first))
+    call("cuMemFree_v2", first)
+    thread = threading.Thread(target=in_context(call, "cuMemsetD8_v2", second, 1, 8 * MIB))
     thread.start()
     time.sleep(0.3)
     longest = 0.0
