@@ -170,6 +170,8 @@ class Session:
             raise Refusal(NOT_READY, error.message, error.hint) from None
         except OSError as error:  # descriptors or memory of the daemon
             raise Refusal(NOT_READY, f"gpuvirtd cannot take another process: {error.strerror}") from None
+        close_all(self.handed)  # what nobody had a use for
+        self.handed = []
 
     def _query(self, query: messages.Query) -> None:
         """Answered at once; the connection may ask until the deadline for HELLO."""

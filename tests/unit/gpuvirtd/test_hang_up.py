@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -103,3 +104,14 @@ def test_a_process_that_is_ending_has_not_lost_its_connection():
         assert [member.number for member in lost] == [os.getpid()]
         assert is_exiting(ending.pid)
     assert not is_exiting(ending.pid)
+
+
+def test_descriptors_that_a_hello_has_no_use_for_are_not_kept(daemon, attach):
+    shim, _ = attach()
+    path, token, uuid = shim.options_of()
+    kept = Path(f"/proc/{daemon.process.pid}/fd")
+    before = len(list(kept.iterdir()))
+    for _ in range(3):
+        shim.drop()
+        assert shim.hello(path, token, uuid, reattach=1, extra=20) == "welcome"
+    until(lambda: len(list(kept.iterdir())) <= before + 2, what="few descriptors")

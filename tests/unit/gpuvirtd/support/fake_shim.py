@@ -61,6 +61,7 @@ class FakeShim(ArenaUser):
         self.socket.settimeout(5)
         self.closed = False
         version = changes.pop("version", messages.VERSION)
+        extra = changes.pop("extra", 0)
         fields = {
             "minimum_version": 1,
             "claimed_pid": os.getpid(),
@@ -75,6 +76,7 @@ class FakeShim(ArenaUser):
         }
         fields |= changes
         handed = [self.arena] if fields["reattach"] and self.arena >= 0 else []  # what its memory is in
+        handed += handed[:1] * extra
         fields.setdefault("owner", self.owner)
         socket.send_fds(self.socket, [messages.encode(messages.Hello(**fields), version)], handed)
         return self._answer()
