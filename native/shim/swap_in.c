@@ -178,6 +178,7 @@ static CUresult submit_piece(struct gv_piece *piece, struct gv_swap_counts *coun
 
 CUresult gv_swap_submit_in(struct gv_piece *const *pieces, uint64_t count, struct gv_swap_counts *counts)
 {
+    const uint64_t before = in.page_count;
     CUresult result = CUDA_SUCCESS;
     for (uint64_t i = 0; i < count && result == CUDA_SUCCESS; i++) {
         if (!pieces[i]->saved)
@@ -191,6 +192,8 @@ CUresult gv_swap_submit_in(struct gv_piece *const *pieces, uint64_t count, struc
         if (result == CUDA_SUCCESS)
             result = submit_piece(pieces[i], counts);
     }
+    if (result != CUDA_SUCCESS)
+        in.page_count = before; /* not all of it was brought: the end is next, and compares none of it */
     /* Without the call at its end a group counts as ended: who waits then waits in gv_swap_finish_in. */
     if (in.stream != NULL && REAL(cuLaunchHostFunc)(in.stream, group_ended, NULL) == CUDA_SUCCESS)
         in.submitted++;
