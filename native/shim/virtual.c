@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "arena.h"
 #include "blocks.h"
 #include "pool.h"
 #include "real_driver.h"
@@ -81,7 +82,7 @@ GV_EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size
     result = attach(device);
     if (result != CUDA_SUCCESS)
         return result;
-    if (!is_plain(prop))
+    if (!is_plain(prop) || size % GV_MEMORY_PAGE != 0) /* what is moved is moved in whole pages */
         return create_native(handle, size, prop, size);
     const struct gv_block *block = gv_block_create(size, grain, prop, &result);
     /* Memory that was freed in stream order may only wait for its stream. */
