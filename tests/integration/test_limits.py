@@ -150,8 +150,8 @@ def test_jobs_wait_in_line_and_start_by_themselves() -> None:
         first = Taker(small, "first", "--memory", "200M")
         assert first("take 100") == "OK"
         second = small.job("mixer.py", "--memory", "32", "--steps", "2", name="second", options=("--memory", "150M"))
-        third = small.job("mixer.py", "--memory", "32", "--steps", "2", name="third", options=("--memory", "240M"))
         line = second.wait_for("waits in line")
+        third = small.job("mixer.py", "--memory", "32", "--steps", "2", name="third", options=("--memory", "240M"))
         assert "place 1: the host memory budget of 300 MiB is taken: 200 MiB by 1 job that runs" in line
         assert "this one declares 150 MiB" in line
         assert "place 2" in third.wait_for("waits in line")
@@ -171,6 +171,7 @@ def test_ctrl_c_leaves_the_line() -> None:
         first = Taker(small, "first", "--memory", "250M")
         assert first("take 10") == "OK"
         waiting: Program = small.run("true", name="waiting", options=("--memory", "200M"))
+        waiting.wait_for("waits in line")
         behind = small.run("true", name="behind", options=("--memory", "100M"))
         behind.wait_for("place 2")
         waiting.kill(signal.SIGINT)

@@ -73,7 +73,7 @@ def test_nvitop(machine: Host, neighbour: Program) -> None:
     rows = [line for line in program.lines if "mixer.py" in line]
     assert len(rows) == 1 and f" {worker} C" in rows[0] and "16.00MiB" in rows[0], program.text
     share = re.search(r"MiB\s+(\d+)\s", rows[0])
-    assert share is not None and 5 < int(share.group(1)) <= 100, rows[0]
+    assert share is not None and 0 < int(share.group(1)) <= 100, rows[0]
 
 
 def test_gpustat(machine: Host, neighbour: Program) -> None:
