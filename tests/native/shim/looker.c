@@ -16,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "must.h"
+
 enum { PIECE = 2 << 20, SMALL = 512, SMALL_COUNT = 64, PIECES_MAX = 1024, ROW = 4096, KINDS = 5 };
 #define PATTERN 0x5EC2E75Au
 
@@ -25,18 +27,6 @@ static struct piece {
     size_t bytes;
 } pieces[PIECES_MAX];
 static int count;
-
-static void must(CUresult result, const char *call, int line)
-{
-    const char *name = "?";
-    if (result == CUDA_SUCCESS)
-        return;
-    cuGetErrorName(result, &name);
-    printf("error: line %d: %s: %s\n", line, call, name);
-    fflush(stdout);
-    _Exit(3);
-}
-#define OK(call) must(call, #call, __LINE__)
 
 static CUdeviceptr map(size_t bytes)
 {

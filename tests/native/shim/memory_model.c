@@ -21,6 +21,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "must.h"
+
 enum { SLOTS = 256, BLOCK = 256, STAGE = 4 << 20 };
 #define ODD 0x9E3779B1u
 
@@ -47,18 +49,6 @@ static CUstream stream;
 static CUdevice device;
 static uint32_t *stage;
 static uint64_t granularity;
-
-static void must(CUresult result, const char *call, int line)
-{
-    const char *name = "?";
-    if (result == CUDA_SUCCESS)
-        return;
-    cuGetErrorName(result, &name);
-    printf("error line %d: %s: %s\n", line, call, name);
-    fflush(stdout);
-    _Exit(3);
-}
-#define OK(call) must(call, #call, __LINE__)
 
 static CUmemAllocationProp plain(void)
 {

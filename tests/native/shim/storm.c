@@ -17,6 +17,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "must.h"
+
 /* words[i] = words[i] * 1664525 + 1013904223 + i */
 static const char mix_ptx[] =
     ".version 7.0\n.target sm_52\n.address_size 64\n"
@@ -61,18 +63,6 @@ static double now(void)
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
-
-static void must(CUresult result, const char *call, int line)
-{
-    const char *name = "?";
-    if (result == CUDA_SUCCESS)
-        return;
-    cuGetErrorName(result, &name);
-    printf("error: line %d: %s: %s\n", line, call, name);
-    fflush(stdout);
-    _Exit(3);
-}
-#define OK(call) must(call, #call, __LINE__)
 
 static uint32_t chance(struct worker *w, uint32_t below)
 {

@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "must.h"
+
 enum { PIECE = 4 << 20, WORDS = PIECE / 8, PIECES_MAX = 256, ZERO = 0, CLEAN = 1, TWIN = 3, POOL = 4, OWN = 5 };
 
 static CUdeviceptr pieces[PIECES_MAX];
@@ -31,18 +33,6 @@ static void told(int number)
     ended |= number == SIGTERM;
     pausing = number == SIGUSR1;
 }
-
-static void must(CUresult result, const char *call, int line)
-{
-    const char *name = "?";
-    if (result == CUDA_SUCCESS)
-        return;
-    cuGetErrorName(result, &name);
-    printf("error: line %d: %s: %s\n", line, call, name);
-    fflush(stdout);
-    _Exit(3);
-}
-#define OK(call) must(call, #call, __LINE__)
 
 /* Word i of a piece at a step is key + i * odd. */
 static uint64_t key_of(int piece, uint64_t step)
