@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
+RERUNS ?= 2
 
 # What ends up in the built libraries: an edit installs again.
 NATIVE := $(shell find native -type f -not -name '*.md' 2>/dev/null)
@@ -26,7 +27,7 @@ demo: $(STAMP) ## Two jobs that do not fit on one GPU run on it together
 	@$(BIN)/python benchmarks/demo.py
 
 test: $(STAMP) ## Linters, C tests, unit and integration tests
-	@$(BIN)/python -m pytest -n $(WORKERS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --reruns $(RERUNS) --reruns-delay 2
 
 conformance: $(STAMP) ## The same driver cases on the soft GPU, under the shim, and on a real GPU if there is one
 	@$(BIN)/python tests/conformance/run.py --workers $(WORKERS)

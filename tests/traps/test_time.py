@@ -52,7 +52,7 @@ def test_one_stream_suspended() -> None:
 @trap(
     "Each rank of a job is looked at alone: one cannot drain, the other one, which it waits for, is kept out.",
     Edit(
-        "gpuvirt/arbitration/lease.py",
+        "gpuvirt/arbitration/drain.py",
         "return client.stuck and not client.drained",
         "return client.stuck and client.waiting and not client.drained",
     ),

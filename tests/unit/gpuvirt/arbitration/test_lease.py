@@ -7,7 +7,7 @@ from scene import MS, START, Scene, credits, sends, words
 
 from gpuvirt.arbitration import events
 from gpuvirt.arbitration.facts import Move, Store, WakeUp, Word
-from gpuvirt.arbitration.lease import EPOCH_LIMIT
+from gpuvirt.arbitration.transitions import EPOCH_LIMIT
 
 
 def test_alone_a_job_gets_everything_and_no_deadline() -> None:

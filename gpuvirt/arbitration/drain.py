@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lease is asked back: until all that was given to the GPU has ended, or the job must go on for a while."""
+
+from __future__ import annotations
+
+from gpuvirt.arbitration.facts import Client, Contender, Decision, Gpu, WakeUp, Word
+from gpuvirt.arbitration.fairshare import charge
+from gpuvirt.arbitration.transitions import close, renew, store
+
+PATIENCE_LIMIT = 11
+STEPS = 4  # tries in which only streams that have finished get work
+
+
+def drain(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
+    gpu.drain_since = now
+    gpu.drain_due = now + gpu.rules.drain_budget
+    holder.reason = ""
+    store(gpu, holder, Word.DRAIN, out)
+    out.actions += [WakeUp(number) for number in holder.clients]
+    out.wake(gpu.drain_due)
+
+
+def draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
+    if all(client.drained for client in holder.clients.values()):
+        if not any(client.request is not None and client.request.late for client in holder.clients.values()):
+            holder.reason = ""  # it was late to drain, and has
+        close(gpu, holder, now, out)
+        return True
+    if now >= gpu.drain_due and not holder.reason:
+        late = sorted(client.number for client in holder.clients.values() if not client.drained)
+        holder.overruns += 1
+        holder.reason = f"does not drain yet: {', '.join(f'client {number}' for number in late)}"
+        out.note("warning", "drain_overdue", holder.key, epoch=holder.epoch, clients=str(late))
+    if holder.waiting and any(map(is_stuck, holder.clients.values())):
+        # The second time it must wait, then twice as long each time: a job whose work is only long drains meanwhile.
+        times = min(holder.given_back, PATIENCE_LIMIT)
+        patience = gpu.rules.drain_budget // 16 << times if times else 0
+        if now >= gpu.drain_since + patience:
+            give_back(gpu, holder, now, out)
+            return True
+        out.wake(gpu.drain_since + patience)
+    out.wake(max(gpu.drain_due, now + gpu.rules.drain_budget))
+    return False
+
+
+def give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
+    """What is on the GPU may wait for what the job's own threads cannot give it: let them, for a moment, in STEP.
+
+    There only streams that have nothing to do get work, so that what waits for itself comes to an end. If that does not
+    help, a thread may have to give more to the very stream that waits before it comes to what ends the wait: every
+    second time all may go on, if work waits for values. (If it is merely long, there would only be more of it.)
+    Nobody else was granted anything meanwhile, so all its memory is where it was. The time is charged as ever.
+    """
+    charge(gpu, holder, now)
+    first = gpu.rules.give_back
+    window = min(first << min(holder.given_back, PATIENCE_LIMIT), max(holder.quantum, first))
+    all_on = holder.given_back >= STEPS and holder.given_back % 2 == 0
+    all_on = all_on and any(client.waits and not client.drained for client in holder.clients.values())
+    if all_on:  # it must reach what ends the wait
+        window = max(window, 4 * first)
+    holder.given_back += 1
+    holder.reason = ""
+    holder.granted_ns = now
+    holder.deadline = now + window
+    renew(gpu, holder)
+    store(gpu, holder, Word.GRANTED if all_on else Word.STEP, out)
+    out.wake(holder.deadline)
+    out.note("info", "drain_stuck", holder.key, epoch=holder.epoch, times=holder.given_back, window_ns=window)
+
+
+def is_stuck(client: Client) -> bool:
+    return client.stuck and not client.drained

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nobody holds the GPU: who is next, room for its memory, its memory, the lease."""
+
+from __future__ import annotations
+
+from gpuvirt.arbitration.drain import give_back, is_stuck
+from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Word
+from gpuvirt.arbitration.fairshare import choose
+from gpuvirt.arbitration.quantum import expected_cost, quantum_ns
+from gpuvirt.arbitration.room import Room, cancel_restores, give_credit, make_room, needs, send_restore, unavailable
+from gpuvirt.arbitration.transitions import renew, rivals, stall, store
+
+
+def switching(gpu: Gpu, now: int, out: Decision) -> bool:
+    """Nobody holds the GPU: choose who is next, make room for it, bring it in, grant."""
+    if now < gpu.hold_until:
+        out.wake(gpu.hold_until)
+        return False
+    waiters = rivals(gpu, now, out)
+    chosen = gpu.contenders.get(gpu.next) if gpu.next is not None else None
+    if chosen is None or chosen not in waiters:
+        chosen = choose(waiters)
+        gpu.next = None if chosen is None else chosen.key
+        gpu.switch_from, gpu.switch_moved = (now, 0) if gpu.switch_from == 0 else (gpu.switch_from, gpu.switch_moved)
+    if chosen is None:
+        gpu.switch_from = 0
+        return False
+    # Somebody who came back and has not proved yet that nothing of its work is on the GPU.
+    undrained = [one for one in gpu.contenders.values() if any(not client.drained for client in one.clients.values())]
+    if undrained:
+        if len(undrained) > 1 or undrained[0] not in waiters or not any(map(is_stuck, undrained[0].clients.values())):
+            chosen.reason = "a process that attached again has not drained yet"
+            return False
+        chosen = undrained[0]  # nobody can have the GPU before its own threads have gone on
+        gpu.next = chosen.key
+    clients = list(chosen.clients.values())
+    if any(client.request is not None and not client.restoring for client in clients):
+        return False
+    if chosen.tries >= gpu.rules.restore_tries:
+        _give_way(gpu, chosen, now, out)
+        return True
+    lacking = [client for client in clients if client.request is None and needs(client)]
+    if any(not client.connected for client in lacking):
+        _give_way(gpu, chosen, now, out, "a process whose memory must be restored lost its connection")
+        return True
+    restoring = [client for client in clients if client.restoring]
+    room = make_room(gpu, chosen, [*lacking, *restoring], now, out)
+    if room is Room.NONE:
+        _give_way(gpu, chosen, now, out, unavailable(gpu, chosen))
+        return True
+    give_credit(gpu, chosen, now, out)
+    for client in lacking:
+        if client.request is None:  # else its own unused promises go first
+            send_restore(gpu, chosen, client, now, out)
+    if lacking or restoring or room is Room.COMING:
+        return False
+    if undrained:
+        gpu.next, gpu.holder, gpu.switch_from = None, chosen.key, 0
+        chosen.charge_from = now
+        give_back(gpu, chosen, now, out)
+    else:
+        _grant(gpu, chosen, now, out)
+    return True
+
+
+def _give_way(gpu: Gpu, chosen: Contender, now: int, out: Decision, reason: str = "") -> None:
+    """Who was to be next cannot have its memory: what it waits for is called off, and another may be chosen."""
+    cancel_restores(chosen, now, out)
+    stall(gpu, chosen, now, out, reason)
+    gpu.next = None
+
+
+def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
+    gpu.next = None
+    gpu.holder = chosen.key
+    gpu.vnow = max(gpu.vnow, chosen.vtime)
+    gpu.penalty = 0
+    gpu.switches += 1
+    gpu.last_switch_ns = now - gpu.switch_from if gpu.switch_from else 0
+    swap = gpu.last_switch_ns if gpu.switch_moved else 0
+    rules = gpu.rules
+    chosen.switch_cost = expected_cost(chosen.switch_cost, swap)
+    chosen.quantum = quantum_ns(rules.quantum, chosen.switch_cost, rules.swap_share, rules.quantum_max)
+    chosen.granted_ns = chosen.charge_from = now
+    chosen.switches += 1
+    chosen.tries = chosen.refusals = 0
+    chosen.not_before = 0
+    chosen.reason = ""
+    if chosen.waiting_since is not None:
+        chosen.waits += 1
+        chosen.wait_ns += now - chosen.waiting_since
+    renew(gpu, chosen)
+    gpu.switch_from = 0
+    if rivals(gpu, now, out, without=chosen.key):
+        chosen.deadline = now + chosen.quantum
+        store(gpu, chosen, Word.GRANTED, out)
+        out.wake(chosen.deadline)
+    else:
+        chosen.deadline = 0
+        store(gpu, chosen, Word.OPEN, out)
+    out.note(
+        "debug",
+        "grant",
+        chosen.key,
+        epoch=chosen.epoch,
+        switch_ns=gpu.last_switch_ns,
+        moved=gpu.switch_moved,
+        quantum_ns=chosen.quantum,
+    )
+    gpu.switch_moved = 0
