@@ -11,6 +11,8 @@
 {"op": "describe", "job": "train"}
 {"op": "switches", "gpu": 0, "job": "train", "count": 20, "all": false}
 {"op": "metrics"}
+{"op": "why", "job": "train"}
+{"op": "trace", "gpu": 0, "last_ns": 30000000000}
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from gpuvirtd.log import Logger
 from gpuvirtd.metrics import collect
 from gpuvirtd.moves import switch_rows
 from gpuvirtd.status import gpu_status, job_status
+from gpuvirtd.why import Trace, Why, trace, why
 
 LINE_LIMIT = 1 << 20
 CONNECTIONS = 256
@@ -124,7 +127,9 @@ class Metrics(msgspec.Struct, tag_field="op", tag="metrics", forbid_unknown_fiel
     """What a monitoring system wants to know, as the text that Prometheus reads."""
 
 
-Request = Ping | CreateJob | AwaitStart | Limit | JobStarted | EndJob | Status | Switches | Metrics | Describe
+Request = (
+    Ping | CreateJob | AwaitStart | Limit | JobStarted | EndJob | Status | Switches | Metrics | Describe | Why | Trace
+)
 
 
 class Facts(msgspec.Struct):
@@ -256,6 +261,10 @@ class AdminServer:
                 return {}
             case Describe():
                 return {"job": describe(self.host, request.job)}
+            case Why():
+                return {"why": why(self.host, request.job)}
+            case Trace():
+                return trace(self.host, request)
             case Switches():
                 job_id = id_of(self.host, request.job) if request.job is not None else None
                 return {"switches": switch_rows(self.host, request.gpu, job_id, request.count, request.all)}
