@@ -20,9 +20,9 @@ import contextlib
 import dataclasses
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -124,7 +124,15 @@ class Metrics(msgspec.Struct, tag_field="op", tag="metrics", forbid_unknown_fiel
     """What a monitoring system wants to know, as the text that Prometheus reads."""
 
 
-Request = Ping | CreateJob | AwaitStart | Limit | JobStarted | EndJob | Status | Switches | Metrics | Describe
+class Usage(msgspec.Struct, tag_field="op", tag="usage", forbid_unknown_fields=True):
+    """Bills of a period (seconds since 1970; until null: now), by tenant, job or GPU."""
+
+    since: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    until: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    by: Literal["tenant", "job", "gpu"] = "tenant"
+
+
+Request = Usage | Ping | CreateJob | AwaitStart | Limit | JobStarted | EndJob | Status | Switches | Metrics | Describe
 
 
 class Facts(msgspec.Struct):
@@ -191,6 +199,8 @@ class AdminServer:
     async def _in_time(self, peer: Process, line: bytes) -> dict[str, Any]:
         """The answer, when there is one: that to await_start comes when something has changed."""
         answer = self.answer(peer, line)
+        if "later" in answer:
+            return await self._later(answer["later"])
         if "unchanged" in answer and len(self.connections) < CONNECTIONS // 2:  # else it may ask again
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE_S):
@@ -198,6 +208,12 @@ class AdminServer:
                         await self.host.line.change()
                         answer = self.answer(peer, line)
         return answer
+
+    async def _later(self, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return {"ok": True, **await answer}
+        except GpuvirtError as error:
+            return failure(error.message, error.hint)
 
     async def _farewell(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, error: str) -> None:
         """The last answer. What the peer still sends is read, for a moment: closing on it would destroy the answer."""
@@ -261,6 +277,8 @@ class AdminServer:
                 return {"switches": switch_rows(self.host, request.gpu, job_id, request.count, request.all)}
             case Metrics():
                 return {"text": render(collect(self.host, self.facts.counters(), self.facts.started))}
+            case Usage():
+                return {"later": self.host.books.bills(request.since, request.until, request.by)}
             case Status():
                 return self._status(peer, request.all)
 

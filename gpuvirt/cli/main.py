@@ -22,6 +22,7 @@ VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphe
     "limit": "Show or change how much memory a job may have, while it runs.",
     "gpus": "The GPUs of this host, their memory and holders.",
     "switches": "The last switches from job to job, and what moving memory cost.",
+    "usage": "The bill: GPU time of each tenant, job or GPU since some time.",
     "metrics": "What the daemon knows, in the text format of Prometheus.",
     "doctor": "Check that gpuvirt works here, with a fix for each fault.",
     "soft-gpu": "Run CUDA programs on the CPU stand-in for a GPU.",
