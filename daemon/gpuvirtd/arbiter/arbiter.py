@@ -89,7 +89,8 @@ class Arbiter:
         self.members[member.number] = member
         if member.facts.drained:  # a new one: nothing of it is on the GPU
             self.link.begin(member.number)
-        events.attach(self.gpu, member.job.id, member.job.weight, member.facts).soft = member.job.soft
+        contender = events.attach(self.gpu, member.job.id, member.job.weight, member.facts, member.job.user)
+        contender.soft = member.job.soft
         self.turn()
 
     def detach(self, member: Member) -> None:
