@@ -23,6 +23,7 @@ VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphe
     "gpus": "The GPUs of this host, their memory and holders.",
     "switches": "The last switches from job to job, and what moving memory cost.",
     "metrics": "What the daemon knows, in the text format of Prometheus.",
+    "simulate": "What the arbiter would do with jobs that are only described.",
     "doctor": "Check that gpuvirt works here, with a fix for each fault.",
     "soft-gpu": "Run CUDA programs on the CPU stand-in for a GPU.",
     "completion": "Print the shell completion for bash, zsh or fish.",
