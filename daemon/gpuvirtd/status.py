@@ -162,10 +162,10 @@ def _busy(job: Job, arbiter: Arbiter) -> bool:
 
 def _reason(arbiter: Arbiter, contender: Contender) -> str:
     """What is wrong with a job."""
-    return "; ".join(part for part in (_named(arbiter, contender.reason), _stopped(arbiter, contender)) if part)
+    return "; ".join(part for part in (named(arbiter, contender.reason), _stopped(arbiter, contender)) if part)
 
 
-def _named(arbiter: Arbiter, reason: str) -> str:
+def named(arbiter: Arbiter, reason: str) -> str:
     """With the pids of processes in place of the arbiter's own numbers for them."""
 
     def pid(found: re.Match[str]) -> str:
@@ -210,6 +210,4 @@ def _why(host: Host, arbiter: Arbiter, contender: Contender) -> str:
 
 def _which(arbiter: Arbiter, other: Contender) -> str:
     stopped = _stopped(arbiter, other)
-    return (f", which {_named(arbiter, other.reason)}" if other.reason else "") + (
-        f"; its {stopped}" if stopped else ""
-    )
+    return (f", which {named(arbiter, other.reason)}" if other.reason else "") + (f"; its {stopped}" if stopped else "")
