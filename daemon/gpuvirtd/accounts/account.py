@@ -66,7 +66,8 @@ class Account:
     settling: bool = False  # of before a restart: goes on as it was until its processes are back and have drained
     ended: bool = False
     slot: int = -1  # its place in the live file; -1: none
-    reported: Sums = NOTHING  # up to the last cut
+    reported: Sums = NOTHING  # up to the end of the last minute
+    entered: Sums = NOTHING  # what the database has
 
     def until(self, now: int, busy: int) -> Sums:
         """The sums at `now`, what goes on included. busy: what its processes have been busy for in all (ALONE)."""

@@ -66,7 +66,6 @@ class Books:
         same_boot = self.live.boot == boot_id()
         beat, beat_wall = self.live.last_beat
         before = self.live.accounts()
-        self.live.begin(now, wall)
         self._past, self._offset = before, beat_wall - beat
         self._set_boundary(beat - MINUTE_NS)  # before that the database has it
         self._cut_all(beat)
@@ -74,6 +73,7 @@ class Books:
         self._past = []
         for account in before:
             self._take_over(account, beat, same_boot)
+        self.live.begin(now, wall)  # what still runs is of this boot
         if not same_boot:
             self._offset, self._boundary = wall - now, NEVER
         self.tick(now)
@@ -113,9 +113,11 @@ class Books:
         """Write down what there is; jobs that go on are the next daemon's to settle."""
         now = self.host.clock.now()
         self.live.beat(now, self.wall())
+        if self._entering is not None:
+            self._entering.cancel()
         self._thread.shutdown(wait=True)
         try:
-            self.database.enter(self._entries(now))
+            self.database.enter([entry for _, entry in self._entries(now)])
         except sqlite3.Error as error:
             self._complain(error)
         self.database.close()
@@ -128,6 +130,7 @@ class Books:
         if now >= self._boundary:
             self._cut_all(now)
         self.meters[arbiter.device.uuid].look(arbiter.gpu, now)
+        self.live.beat(now, now + self._offset)
 
     def open(self, gpu: str, job: str) -> Account:
         """A new account of a job on a GPU."""
@@ -195,15 +198,18 @@ class Books:
 
     # ---- the database
 
-    def _entries(self, now: int) -> list[Entry]:
+    def _entries(self, now: int) -> list[tuple[Account, Entry]]:
+        """What the database does not have yet."""
         periods: dict[Account, list[tuple[int, Sums]]] = {account: [] for account in self._all()}
         for start, changed in self._cuts:
             for account, sums in changed:
                 periods.setdefault(account, []).append((start, sums))
-        for account, found in periods.items():
-            busy = self.busy(account, now) if account.mode is Mode.ALONE else 0
-            found.append((self._minute(now), account.until(now, busy)))
-        return [Entry(account.owner, found, account.ended) for account, found in periods.items()]
+        found = []
+        for account, ends in periods.items():
+            sums = account.until(now, self.busy(account, now) if account.mode is Mode.ALONE else 0)
+            if ends or sums != account.entered or account.ended:
+                found.append((account, Entry(account.owner, [*ends, (self._minute(now), sums)], account.ended)))
+        return found
 
     def enter(self) -> asyncio.Task[None]:
         """Bring the database up to date, in the background; the task ends when that is done."""
@@ -214,15 +220,20 @@ class Books:
     async def _enter(self) -> None:
         now = self._entered = self.host.clock.now()
         self._find_ended()
-        entries, past = self._entries(now), list(self._past)
+        found, past = self._entries(now), list(self._past)
         cuts, self._cuts = self._cuts, []
         tidies = self.wall() / SECOND - self._tidied > HOUR
+        if not (found or tidies):
+            return
+        entries = [entry for _, entry in found]
         try:
             await self.host.loop.run_in_executor(self._thread, self._write, entries, tidies)
         except sqlite3.Error as error:
             self._cuts = (cuts + self._cuts)[-CUTS_KEPT:]
             self._complain(error)
             return
+        for account, entry in found:
+            account.entered = entry.periods[-1][1]
         self._broken = ""
         for account in past:
             self._past.remove(account)
