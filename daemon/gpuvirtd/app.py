@@ -23,10 +23,12 @@ from gpuvirtd.config import Config, duration_of, share_of, size_of
 from gpuvirtd.devices.driver import find_driver, find_nvml
 from gpuvirtd.devices.inventory import Inventory, select
 from gpuvirtd.devices.nvml import NvmlInventory
+from gpuvirtd.exporter import Exporter
 from gpuvirtd.host import Host
 from gpuvirtd.log import Logger
 from gpuvirtd.memory.arenas import host_memory
 from gpuvirtd.memory.folder import Folder
+from gpuvirtd.metrics import served
 from gpuvirtd.policy import Policy
 from gpuvirtd.runtime import Runtime
 from gpuvirtd.sessions import Sessions
@@ -103,6 +105,11 @@ class App:
                 started=self.clock.now(),
                 counters=lambda: dict(sessions.counters),
             )
+            exporter = Exporter(
+                self.config.metrics.listen, lambda: served(host, facts.counters(), facts.started), self.log
+            )
+            stack.callback(exporter.close)
+            await exporter.start()
             admin = AdminServer(host, facts, self.log)
             await admin.start(admin_socket)
             stack.callback(admin.close)

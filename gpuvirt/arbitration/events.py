@@ -8,7 +8,7 @@ for is an UnexpectedAnswer, and the caller closes the connection.
 from __future__ import annotations
 
 from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move, Request, Word
-from gpuvirt.arbitration.fairshare import charge, vtime_on_wake
+from gpuvirt.arbitration.fairshare import charge, forget_tenants, tenant_of, wake
 from gpuvirt.arbitration.ledger import promised
 from gpuvirt.arbitration.quantum import learned_rate
 from gpuvirt.arbitration.tape import recorded
@@ -30,11 +30,12 @@ def find(gpu: Gpu, number: int) -> tuple[Contender, Client]:
 
 
 @recorded
-def attach(gpu: Gpu, key: str, weight: int, client: Client) -> Contender:
+def attach(gpu: Gpu, key: str, weight: int, client: Client, tenant: str = "") -> Contender:
     """A process joined (or came back under a new number). Its allowance is what it already has on the device."""
     contender = gpu.contenders.get(key)
     if contender is None:
-        contender = Contender(key=key, weight=weight, vtime=gpu.vnow)
+        contender = Contender(key=key, weight=weight, tenant=tenant)
+        contender.vtime = tenant_of(gpu, contender).vnow
         gpu.contenders[key] = contender
     contender.clients[client.number] = client
     if contender.may_launch:
@@ -59,6 +60,7 @@ def gone(gpu: Gpu, number: int) -> None:
 def ended(gpu: Gpu, key: str) -> None:
     """A job without clients left the host."""
     gpu.contenders.pop(key, None)
+    forget_tenants(gpu)
     gpu.holder = None if gpu.holder == key else gpu.holder
     gpu.next = None if gpu.next == key else gpu.next
 
@@ -106,7 +108,7 @@ def want(gpu: Gpu, number: int, charged: int, resident: int, now: int, native: i
     if not contender.waiting:
         if gpu.holder is not None:
             charge(gpu, gpu.contenders[gpu.holder], now)  # brings the present virtual time up to date
-        contender.vtime = vtime_on_wake(contender.vtime, gpu.vnow, gpu.rules.quantum, contender.weight)
+        wake(gpu, contender)
     if contender.waiting_since is None:
         contender.waiting_since = now
     client.waiting = True
