@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.facts import Contender, Word
+from gpuvirt.arbitration.policies import turns
 from gpuvirt.control.block import ClientState
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import is_stopped
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
 def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
     """One GPU."""
     gpu = arbiter.gpu
-    waiting = sorted(
-        (contender for contender in gpu.contenders.values() if contender.waiting and contender.key != gpu.holder),
-        key=lambda contender: (contender.vtime, contender.waiting_since or 0, contender.key),
-    )
     holder = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
     clients = gpu.clients()
     now = host.clock.now()
+    places = turns(gpu, now)
     return {
         "index": arbiter.device.index,
         "uuid": arbiter.device.uuid,
@@ -49,7 +47,7 @@ def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
         "holder": gpu.holder,
         "lease": holder.word.value if holder is not None else "closed",
         "next": gpu.next,
-        "queue": [contender.key for contender in waiting],
+        "queue": sorted(places, key=places.__getitem__),
         "epoch": gpu.epoch,
         "switches": gpu.switches,
         "last_switch_s": gpu.last_switch_ns / SECOND,

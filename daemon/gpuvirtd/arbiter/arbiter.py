@@ -61,6 +61,7 @@ class Arbiter:
         self.alone: dict[str, AloneTime] = {}
         self.switches, self.lost_time, self.link = Switches(), LostTime(), LinkMeter()  # what people ask about
         self.timeline = Timeline()
+        self.account: Callable[[Arbiter, int], None] = lambda arbiter, now: None  # who keeps the books
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
         self._again = False
@@ -91,7 +92,8 @@ class Arbiter:
         self.members[member.number] = member
         if member.facts.drained:  # a new one: nothing of it is on the GPU
             self.link.begin(member.number)
-        events.attach(self.gpu, member.job.id, member.job.weight, member.facts).soft = member.job.soft
+        contender = events.attach(self.gpu, member.job.id, member.job.weight, member.facts, member.job.user)
+        contender.soft = member.job.soft
         self.turn()
 
     def detach(self, member: Member) -> None:
@@ -254,6 +256,7 @@ class Arbiter:
         self._read_hints(now)
         self.gpu.host_room = self.host_room()
         decision = decide(self.gpu, now)
+        self.account(self, now)  # before anybody hears of it: what is on the books survives us
         for action in decision.actions:
             self._act(action)
         self.lost_time.look(self.gpu, now)
