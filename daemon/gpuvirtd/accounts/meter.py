@@ -47,28 +47,25 @@ class Meter:
             account = self.accounts.get(key)
             if account is None:
                 account = self.accounts[key] = self.books.open(self.gpu, key)
-            mode = mode_of(contender)
             if account.settling and not self._settled(key, contender):
                 continue
+            mode, counts = mode_of(contender), counted(contender)
             if (
-                account.settling
-                or account.mode is not mode
+                account.mode is not mode
                 or account.wait_since != contender.waiting_since
-                or account.seen != counted(contender)
+                or account.seen != counts
+                or account.settling
             ):
-                self._change(account, contender, mode, now)
+                account.settling = False
+                if account.mode is not mode:
+                    reads = mode is Mode.ALONE or account.mode is Mode.ALONE
+                    account.change(mode, now, self.books.busy(account, now) if reads else 0)
+                if account.wait_since != contender.waiting_since:
+                    account.waits_since(contender.waiting_since, now)
+                account.count(counts)
+                self.books.save(account)
         if len(self.accounts) > len(contenders):
             self._leave(contenders, now)
-
-    def _change(self, account: Account, contender: Contender, mode: Mode, now: int) -> None:
-        account.settling = False
-        if account.mode is not mode:
-            reads = Mode.ALONE in (mode, account.mode)
-            account.change(mode, now, self.books.busy(account, now) if reads else 0)
-        if account.wait_since != contender.waiting_since:
-            account.wait(contender.waiting_since, now)
-        account.count(contender)
-        self.books.save(account)
 
     def _settled(self, key: str, contender: Contender | None) -> bool:
         """Its processes of before the restart are back, and nothing of theirs can be on the GPU; or it has it anew."""
