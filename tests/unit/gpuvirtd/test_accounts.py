@@ -199,3 +199,17 @@ def test_a_database_that_cannot_be_written_costs_nothing(tmp_path: Path, monkeyp
         assert [rows[0]["alone"] for rows in minutes] == [59 * SECOND, MINUTE, MINUTE, SECOND]
 
     run(tmp_path, scenario)
+
+
+def test_nobody_is_busier_than_the_time_that_passed(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        job = world.start()
+        world.want(job)
+        for claim in (10 * SECOND, -(10 * SECOND), 10**17):
+            world.later(SECOND)
+            job.busy_ns += claim
+            world.books.tick(world.clock.now())
+        billed = await world.billed()
+        assert billed[job.id].alone == 3 * SECOND and billed[job.id].busy == 2 * SECOND
+
+    run(tmp_path, scenario)
