@@ -37,6 +37,7 @@ class Sums(NamedTuple):
 
 
 NOTHING = Sums()
+Counts = tuple[int, int, int, int]  # of the arbiter: overrun (ns), overruns, switches, waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Account:
     since: int = 0  # of the mode
     busy_from: int = 0  # ALONE: what the processes had been busy for in all when it began
     wait_since: int | None = None
-    seen: tuple[int, ...] = (0, 0, 0, 0)  # what the contender has counted (see `counted`), as it was taken over
+    seen: Counts = (0, 0, 0, 0)  # what of them has been taken over
     settling: bool = False  # of before a restart: goes on as it was until its processes are back and have drained
     ended: bool = False
     slot: int = -1  # its place in the live file; -1: none
@@ -111,7 +112,7 @@ class Account:
             self.wait += max(0, (now if since is None else min(since, now)) - self.wait_since)
         self.wait_since = since
 
-    def count(self, counts: tuple[int, int, int, int]) -> None:
+    def count(self, counts: Counts) -> None:
         """Take over what the contender has counted since the last time."""
         overrun, overruns, switches, waits = self.seen
         self.overrun += counts[0] - overrun
@@ -133,6 +134,6 @@ def mode_of(contender: Contender) -> Mode:
     return Mode.ALONE if contender.word is Word.OPEN else Mode.HELD
 
 
-def counted(contender: Contender) -> tuple[int, int, int, int]:
-    """What the arbiter counts by itself: overrun (ns), overruns, switches, waits."""
+def counted(contender: Contender) -> Counts:
+    """What the arbiter counts by itself."""
     return contender.overrun_ns, contender.overruns, contender.switches, contender.waits

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gpuvirt.arbitration.facts import Contender, Gpu
-from gpuvirtd.accounts.account import Account, Mode, counted, mode_of
+from gpuvirtd.accounts.account import Account, Counts, Mode, counted, mode_of
 
 
 class Books(Protocol):
@@ -43,6 +43,9 @@ class Meter:
     def look(self, gpu: Gpu, now: int) -> None:
         """The facts are as they are since `now`."""
         contenders = gpu.contenders
+        if len(self.accounts) > len(contenders):
+            self._leave(contenders, now)
+        begin = []
         for key, contender in contenders.items():
             account = self.accounts.get(key)
             if account is None:
@@ -56,16 +59,22 @@ class Meter:
                 or account.seen != counts
                 or account.settling
             ):
-                account.settling = False
-                if account.mode is not mode:
-                    reads = mode is Mode.ALONE or account.mode is Mode.ALONE
-                    account.change(mode, now, self.books.busy(account, now) if reads else 0)
-                if account.wait_since != contender.waiting_since:
-                    account.waits_since(contender.waiting_since, now)
-                account.count(counts)
-                self.books.save(account)
-        if len(self.accounts) > len(contenders):
-            self._leave(contenders, now)
+                if mode is Mode.NONE:
+                    self._change(account, contender, mode, counts, now)
+                else:
+                    begin.append((account, contender, mode, counts))
+        for account, contender, mode, counts in begin:  # last: killed in between, nobody has it rather than two
+            self._change(account, contender, mode, counts, now)
+
+    def _change(self, account: Account, contender: Contender, mode: Mode, counts: Counts, now: int) -> None:
+        account.settling = False
+        if account.mode is not mode:
+            reads = mode is Mode.ALONE or account.mode is Mode.ALONE
+            account.change(mode, now, self.books.busy(account, now) if reads else 0)
+        if account.wait_since != contender.waiting_since:
+            account.waits_since(contender.waiting_since, now)
+        account.count(counts)
+        self.books.save(account)
 
     def _settled(self, key: str, contender: Contender | None) -> bool:
         """Its processes of before the restart are back, and nothing of theirs can be on the GPU; or it has it anew."""
