@@ -59,7 +59,8 @@ class Arbiter:
     def enter(self, job: Job, number: int) -> None:
         """The daemon hears of it."""
         client = Client(number, granularity=self.scenario.gpus.granularity)
-        events.attach(self.gpu, job.name, job.weight, client).soft = job.soft
+        contender = events.attach(self.gpu, job.name, job.weight, client, job.tenant)
+        contender.soft, contender.priority, contender.tier = job.soft, job.priority, job.tier
         self.turn()
 
     def end(self, number: int) -> None:
