@@ -212,6 +212,8 @@ class Arbiter:
         tally, counts = self.tallies[name], now >= self.counted_from
         if word in RUNS and (worker is None or worker.word not in RUNS):
             tally.turns += counts
+            if counts:
+                tally.quanta.append(self.gpu.contenders[name].quantum)
             self.tally.switches += counts
             if waiting_since is not None and counts:
                 tally.waits.append(now - waiting_since)
