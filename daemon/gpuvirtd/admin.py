@@ -24,7 +24,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -126,8 +126,28 @@ class Metrics(msgspec.Struct, tag_field="op", tag="metrics", forbid_unknown_fiel
     """What a monitoring system wants to know, as the text that Prometheus reads."""
 
 
+class Usage(msgspec.Struct, tag_field="op", tag="usage", forbid_unknown_fields=True):
+    """Bills of a period (seconds since 1970; until null: now), by tenant, job or GPU."""
+
+    since: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    until: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    by: Literal["tenant", "job", "gpu"] = "tenant"
+
+
 Request = (
-    Ping | CreateJob | AwaitStart | Limit | JobStarted | EndJob | Status | Switches | Metrics | Describe | Why | Trace
+    Ping
+    | CreateJob
+    | AwaitStart
+    | Limit
+    | JobStarted
+    | EndJob
+    | Status
+    | Switches
+    | Metrics
+    | Describe
+    | Why
+    | Trace
+    | Usage
 )
 
 
@@ -195,9 +215,12 @@ class AdminServer:
     async def _in_time(self, peer: Process, line: bytes) -> dict[str, Any]:
         """The answer, when there is one: that to await_start comes when something has changed."""
         answer = self.answer(peer, line)
-        if "slowly" in answer:  # in steps: nobody's turn waits for it
+        if "slowly" in answer:  # in steps, or by another thread: nobody's turn waits for it
             try:
-                return {"ok": True, "text": await answer["slowly"]}
+                found = await answer["slowly"]
+                return {"ok": True, **(found if isinstance(found, dict) else {"text": found})}
+            except GpuvirtError as error:
+                return failure(error.message, error.hint)
             except Exception as error:
                 return self._mistake(line, error)
         if "unchanged" in answer and len(self.connections) < CONNECTIONS // 2:  # else it may ask again
@@ -276,6 +299,8 @@ class AdminServer:
                 return {"switches": switch_rows(self.host, request.gpu, job_id, request.count, request.all)}
             case Metrics():
                 return {"slowly": served(self.host, self.facts.counters(), self.facts.started)}
+            case Usage():
+                return {"slowly": self.host.books.bills(request.since, request.until, request.by)}
             case Status():
                 return self._status(peer, request.all)
 

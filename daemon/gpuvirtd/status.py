@@ -14,7 +14,7 @@ from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import is_stopped
 from gpuvirtd.job_events import Kind
 from gpuvirtd.jobs import Job
-from gpuvirtd.moves import SECOND, arena_of, link_of, lost_of, moved_of
+from gpuvirtd.moves import SECOND, arena_of, link_of, lost_of, moved_of, turn_wait_of
 from gpuvirtd.strangers import strangers
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "share": held / everybody if everybody else None,
         "waits": sum(contender.waits for _, contender in parts),
         "wait_s": waited / SECOND,
+        "turn_wait_s": turn_wait_of(host, job),
         "switches": sum(contender.switches for _, contender in parts),
         "overruns": sum(contender.overruns for _, contender in parts),
         "overrun_s": sum(contender.overrun_ns for _, contender in parts) / SECOND,

@@ -24,6 +24,7 @@ VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphe
     "why": "Why a job waits: who holds the GPU, its place, when its turn comes.",
     "trace": "What happened on the GPUs lately, as a file for Perfetto.",
     "switches": "The last switches from job to job, and what moving memory cost.",
+    "usage": "The bill: GPU time of each tenant, job or GPU since some time.",
     "metrics": "What the daemon knows, in the text format of Prometheus.",
     "simulate": "What the arbiter would do with jobs that are only described.",
     "doctor": "Check that gpuvirt works here, with a fix for each fault.",

@@ -61,6 +61,7 @@ class Arbiter:
         self.alone: dict[str, AloneTime] = {}
         self.switches, self.lost_time, self.link = Switches(), LostTime(), LinkMeter()  # what people ask about
         self.timeline = Timeline()
+        self.account: Callable[[Arbiter, int], None] = lambda arbiter, now: None  # who keeps the books
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
         self._again = False
@@ -255,6 +256,7 @@ class Arbiter:
         self._read_hints(now)
         self.gpu.host_room = self.host_room()
         decision = decide(self.gpu, now)
+        self.account(self, now)  # before anybody hears of it: what is on the books survives us
         for action in decision.actions:
             self._act(action)
         self.lost_time.look(self.gpu, now)
