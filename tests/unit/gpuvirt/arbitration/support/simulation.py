@@ -11,6 +11,7 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from gpuvirt.arbitration import events, ledger
 from gpuvirt.arbitration.facts import SECOND, Client, Credit, Gpu, Move, Rules, Send, Store, WakeUp, Word
@@ -59,10 +60,19 @@ class Simulation:
 
     # ---- what a test does
 
-    def add(self, name: str, size: int, weight: int = 1, soft: int | None = None, **facts: float) -> Job:
+    def add(
+        self,
+        name: str,
+        size: int,
+        weight: int = 1,
+        soft: int | None = None,
+        standing: dict[str, Any] | None = None,
+        **facts: float,
+    ) -> Job:
+        """standing: what its policy heeds of it (tenant, priority, tier, due_in)."""
         job = Job(name, size, len(self.jobs) + 1, **facts)  # type: ignore[arg-type]
         self.jobs[name] = job
-        contender = events.attach(self.gpu, name, weight, Client(job.number, granularity=1 << 20))
+        contender = events.attach(self.gpu, name, weight, Client(job.number, granularity=1 << 20), **(standing or {}))
         contender.soft = soft
         self._at(0, lambda: self._want(job))
         return job
