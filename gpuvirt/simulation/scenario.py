@@ -67,6 +67,7 @@ class JobTable(msgspec.Struct, forbid_unknown_fields=True):
     tenant: str = ""
     priority: int = 0
     tier: str = ""
+    deadline: str = ""
     memory: str = "0"
     soft_memory: str = ""
     dirty: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0  # part of its memory that it changes in a lease
@@ -148,6 +149,7 @@ class Job:
     tenant: str
     priority: int
     tier: str
+    due_in: int
     memory: int
     soft: int | None
     dirty: float
@@ -262,6 +264,7 @@ def _jobs(job: JobTable, index: int, gpus: int, costs: CostsTable, source: str) 
                 tenant=job.tenant,
                 priority=job.priority,
                 tier=job.tier,
+                due_in=_positive(job.deadline, f"{place}deadline") if job.deadline else 0,
                 memory=_size(job.memory, f"{place}memory"),
                 soft=_size(job.soft_memory, f"{place}soft_memory") if job.soft_memory else None,
                 dirty=job.dirty,
