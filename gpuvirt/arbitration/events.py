@@ -12,6 +12,7 @@ from gpuvirt.arbitration.facts import Client, Contender, Gpu, Grounds, Move, Req
 from gpuvirt.arbitration.fairshare import charge, forget_tenants, rebase, tenant_of, wake
 from gpuvirt.arbitration.ledger import promised
 from gpuvirt.arbitration.quantum import learned_rate
+from gpuvirt.arbitration.tape import recorded
 from gpuvirt.arbitration.victims import learned_copies, residence_ns
 
 CUDA_ERROR_OUT_OF_MEMORY = 2
@@ -29,6 +30,7 @@ def find(gpu: Gpu, number: int) -> tuple[Contender, Client]:
     raise KeyError(number)
 
 
+@recorded
 def attach(
     gpu: Gpu,
     key: str,
@@ -53,6 +55,7 @@ def attach(
     return contender
 
 
+@recorded
 def gone(gpu: Gpu, number: int) -> None:
     """A process is dead: the driver has its memory back. Room may have become free for those who found none."""
     contender, client = find(gpu, number)
@@ -63,6 +66,7 @@ def gone(gpu: Gpu, number: int) -> None:
     room_changed(gpu)
 
 
+@recorded
 def ended(gpu: Gpu, key: str) -> None:
     """A job without clients left the host."""
     gpu.contenders.pop(key, None)
@@ -71,6 +75,7 @@ def ended(gpu: Gpu, key: str) -> None:
     gpu.next = None if gpu.next == key else gpu.next
 
 
+@recorded
 def set_policy(gpu: Gpu, name: str, now: int) -> None:
     """Another policy from now on. Nobody is ahead or behind for what happened under the one before."""
     if gpu.holder is not None:
@@ -82,6 +87,7 @@ def set_policy(gpu: Gpu, name: str, now: int) -> None:
         contender.grounds = Grounds.SHARE
 
 
+@recorded
 def set_weight(gpu: Gpu, key: str, weight: int, now: int) -> None:
     """Another weight for a job from now on; what it has had was charged by the one before."""
     contender = gpu.contenders.get(key)
@@ -90,6 +96,7 @@ def set_weight(gpu: Gpu, key: str, weight: int, now: int) -> None:
         contender.weight = weight
 
 
+@recorded
 def room_changed(gpu: Gpu) -> None:
     """Capacity or promises changed: let everybody who failed for want of room try again."""
     for contender in gpu.contenders.values():
@@ -106,6 +113,7 @@ def _answered(gpu: Gpu, contender: Contender, client: Client) -> Request | None:
     return request
 
 
+@recorded
 def lost(gpu: Gpu, number: int) -> None:
     """The connection broke but the process lives:
 
@@ -117,6 +125,7 @@ def lost(gpu: Gpu, number: int) -> None:
         client.restored = False
 
 
+@recorded
 def want(gpu: Gpu, number: int, charged: int, resident: int, now: int, native: int = 0) -> None:
     """WANT: a thread waits at the gate or for room, or the client needs more memory while its job holds the lease."""
     contender, client = find(gpu, number)
@@ -138,6 +147,7 @@ def want(gpu: Gpu, number: int, charged: int, resident: int, now: int, native: i
     client.waiting = True
 
 
+@recorded
 def memory(gpu: Gpu, number: int, charged: int, resident: int, native: int) -> None:
     """MEMORY: new figures of a client.
 
@@ -158,12 +168,14 @@ def _figures(client: Client, charged: int, resident: int, native: int) -> None:
     client.native = min(native, charged, client.resident)
 
 
+@recorded
 def idle(gpu: Gpu, number: int) -> None:
     """IDLE: nothing submitted is unfinished, nobody waits at the gate."""
     _, client = find(gpu, number)
     client.idle = True
 
 
+@recorded
 def drained(gpu: Gpu, number: int, epoch: int) -> None:
     """DRAINED: work of the client up to this epoch is finished and no more can come.
 
@@ -176,6 +188,7 @@ def drained(gpu: Gpu, number: int, epoch: int) -> None:
         client.drained = True
 
 
+@recorded
 def stuck(gpu: Gpu, number: int, epoch: int, waits: bool = False) -> None:
     """STUCK: the drain of this epoch takes long; what is on the GPU may wait for what waits at the gate.
 
@@ -190,6 +203,7 @@ def stuck(gpu: Gpu, number: int, epoch: int, waits: bool = False) -> None:
         client.waits = waits
 
 
+@recorded
 def progress(gpu: Gpu, number: int, resident: int, now: int) -> None:
     """PROGRESS: an EVICT has come so far, and no more than this will be resident again. What has left is free.
 
@@ -208,6 +222,7 @@ def progress(gpu: Gpu, number: int, resident: int, now: int) -> None:
     client.resident = min(client.resident, allowance)
 
 
+@recorded
 def moved(
     gpu: Gpu,
     number: int,

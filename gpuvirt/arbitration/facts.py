@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpuvirt.arbitration.window import Recent
 
@@ -242,6 +243,7 @@ class Gpu:
     link_rate: float = 8e9  # bytes per second, learned
     switches: int = 0
     last_switch_ns: int = 0
+    tape: Any = field(default=None, repr=False, compare=False)  # no fact: tape.Tape, which records them
 
     def clients(self) -> list[Client]:
         return [client for contender in self.contenders.values() for client in contender.clients.values()]

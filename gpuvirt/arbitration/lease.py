@@ -37,6 +37,13 @@ SLOWEST_LINK = 1e9  # bytes/s: no client can say that its link is slower to gain
 
 def decide(gpu: Gpu, now: int) -> Decision:
     """Actions that follow from the facts at `now`, already applied to the facts, and when to look again."""
+    if gpu.tape is not None:
+        decision: Decision = gpu.tape.decided(gpu, now, lambda: _decide(gpu, now))
+        return decision
+    return _decide(gpu, now)
+
+
+def _decide(gpu: Gpu, now: int) -> Decision:
     out = Decision()
     _notice_silence(gpu, now, out)
     for _ in range(4 + 4 * len(gpu.contenders)):  # each contender is closed, chosen, stalled or granted at most once
