@@ -10,6 +10,8 @@ from typing import Any
 
 from gpuvirt import paths
 from gpuvirt.admin import AdminClient
+from gpuvirt.cli.timeline import Part
+from gpuvirt.cli.trace import fetch
 from gpuvirt.errors import DaemonUnavailable, GpuvirtError
 from harness.processes import Child, Children
 from harness.softgpu import Device
@@ -72,6 +74,7 @@ class Daemon:
         self._config = runtime.with_suffix(".toml")
         self._config.write_text(toml(settings) + "\n")
         self._admin = AdminClient([runtime])
+        self._process: Child | None = None
 
     def environ(self) -> dict[str, str]:
         """For `gpuvirt` and the programs that it starts."""
@@ -81,6 +84,7 @@ class Daemon:
         """Starts the daemon and returns when it answers. Raises DaemonUnavailable with its last words."""
         daemon = [command("gpuvirtd"), "--config", str(self._config)]
         child = children.start("gpuvirtd", daemon, self.environ(), quiet=True, keep=LOG_LINES)
+        self._process = child
         ready = self.runtime / paths.ADMIN_SOCKET
         for _ in range(int(START_LIMIT / 0.05)):
             if child.exit_code is not None or (ready.exists() and self._answers()):
@@ -103,6 +107,20 @@ class Daemon:
         answer: dict[str, Any] = self._admin.call("status", all=True)
         return answer
 
+    @property
+    def pid(self) -> int:
+        """Of the daemon that was started last."""
+        assert self._process is not None
+        return self._process.pid
+
+    def log_lines(self) -> list[str]:
+        """What it has said so far."""
+        return list(self._process.lines) if self._process is not None else []
+
+    def metrics(self) -> str:
+        """In the text format of Prometheus. Raises GpuvirtError."""
+        return str(self._admin.call("metrics").get("text", ""))
+
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs, ended ones too. Raises GpuvirtError."""
         rows: list[dict[str, Any]] = self.status()["jobs"]
@@ -113,6 +131,10 @@ class Daemon:
         rows = self.jobs()
         held = sum(float(row["held_s"]) for row in rows)
         return {row["name"]: {**row, "share": row["held_s"] / held if held else 0.0} for row in rows}
+
+    def trace(self, last_s: float) -> list[Part]:
+        """What `gpuvirt trace` writes of the last seconds, one part a GPU. Raises GpuvirtError."""
+        return fetch(self._admin, None, int(last_s * 1e9))
 
     def run_command(self, name: str, program: Sequence[str], *options: str) -> list[str]:
         """The command line that starts `program` as a job."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from gpuvirt.arbitration.drain import give_back, is_stuck
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Word
-from gpuvirt.arbitration.fairshare import choose
+from gpuvirt.arbitration.fairshare import advance
+from gpuvirt.arbitration.policies import choose
 from gpuvirt.arbitration.quantum import expected_cost, quantum_ns
 from gpuvirt.arbitration.room import Room, cancel_restores, give_credit, make_room, needs, send_restore, unavailable
 from gpuvirt.arbitration.transitions import renew, rivals, stall, store
@@ -19,7 +20,7 @@ def switching(gpu: Gpu, now: int, out: Decision) -> bool:
     waiters = rivals(gpu, now, out)
     chosen = gpu.contenders.get(gpu.next) if gpu.next is not None else None
     if chosen is None or chosen not in waiters:
-        chosen = choose(waiters)
+        chosen = choose(gpu, waiters, now)
         gpu.next = None if chosen is None else chosen.key
         gpu.switch_from, gpu.switch_moved = (now, 0) if gpu.switch_from == 0 else (gpu.switch_from, gpu.switch_moved)
     if chosen is None:
@@ -73,7 +74,7 @@ def _give_way(gpu: Gpu, chosen: Contender, now: int, out: Decision, reason: str 
 def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     gpu.next = None
     gpu.holder = chosen.key
-    gpu.vnow = max(gpu.vnow, chosen.vtime)
+    advance(gpu, chosen)
     gpu.penalty = 0
     gpu.switches += 1
     gpu.last_switch_ns = now - gpu.switch_from if gpu.switch_from else 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, Word
 from gpuvirt.arbitration.fairshare import charge
+from gpuvirt.arbitration.policies import policy_of
 from gpuvirt.units import format_size
 
 EPOCH_LIMIT = 1 << 29
@@ -22,7 +23,7 @@ def rivals(gpu: Gpu, now: int, out: Decision, without: str | None = None) -> lis
         if need > gpu.capacity + gpu.reserve:
             contender.reason = f"needs {format_size(need)}, the GPU has {format_size(gpu.capacity)} for jobs"
             continue
-        if contender.silent:
+        if contender.silent or policy_of(gpu).admits(gpu, contender):
             continue
         if contender.not_before > now:
             out.wake(contender.not_before)

@@ -17,6 +17,7 @@ from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.arbiter.link import LinkMeter
 from gpuvirtd.arbiter.lost import LostTime
 from gpuvirtd.arbiter.switches import Switches
+from gpuvirtd.arbiter.timeline import Timeline
 from gpuvirtd.devices.inventory import Device, Usage
 from gpuvirtd.job_events import remember
 from gpuvirtd.jobs import Job, Member
@@ -59,6 +60,8 @@ class Arbiter:
         self.jobs: dict[str, Job] = {}
         self.alone: dict[str, AloneTime] = {}
         self.switches, self.lost_time, self.link = Switches(), LostTime(), LinkMeter()  # what people ask about
+        self.timeline = Timeline()
+        self.account: Callable[[Arbiter, int], None] = lambda arbiter, now: None  # who keeps the books
         self._timer: asyncio.TimerHandle | None = None
         self._turning = False
         self._again = False
@@ -89,7 +92,8 @@ class Arbiter:
         self.members[member.number] = member
         if member.facts.drained:  # a new one: nothing of it is on the GPU
             self.link.begin(member.number)
-        events.attach(self.gpu, member.job.id, member.job.weight, member.facts).soft = member.job.soft
+        contender = events.attach(self.gpu, member.job.id, member.job.weight, member.facts, member.job.user)
+        contender.soft = member.job.soft
         self.turn()
 
     def detach(self, member: Member) -> None:
@@ -151,6 +155,7 @@ class Arbiter:
                     message.zero_bytes + message.clean_bytes + message.duplicate_bytes,
                 )
                 self.switches.heard(member.job.id, move, message, now)
+                self.timeline.answered(number, message)
                 self.log.debug(
                     "restored" if move is Move.RESTORE else "evicted",
                     job=member.job.id,
@@ -251,9 +256,11 @@ class Arbiter:
         self._read_hints(now)
         self.gpu.host_room = self.host_room()
         decision = decide(self.gpu, now)
+        self.account(self, now)  # before anybody hears of it: what is on the books survives us
         for action in decision.actions:
             self._act(action)
         self.lost_time.look(self.gpu, now)
+        self.timeline.look(self.gpu, now)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -17,6 +17,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from gpuvirt.arbitration import events, ledger
 from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Store, Word
 from gpuvirt.arbitration.lease import decide
+from gpuvirt.arbitration.tape import Tape
+from gpuvirt.simulation.replay import play
 
 CAPACITY = 100
 MS = 1_000_000
@@ -45,11 +47,14 @@ class Process:
 class Leases(RuleBasedStateMachine):
     """Drives one GPU; `words` and `processes` are the truth outside."""
 
+    taped = False
     processes = Bundle("processes")
 
     @initialize(quantum=st.sampled_from([5 * MS, 20 * MS]))
     def begin(self, quantum: int) -> None:
         self.gpu = Gpu("gpu", CAPACITY, Rules(quantum=quantum))
+        self.tape: list[bytes] = []
+        self.gpu.tape = Tape(self.gpu, self.tape.append) if self.taped else None
         self.now = 1000 * MS
         self.words: dict[str, Word] = {}
         self.epochs: dict[str, int] = {}
@@ -355,6 +360,7 @@ class Leases(RuleBasedStateMachine):
                     self.want(process, process.charged)
             served |= {key for key, word in self.words.items() if word in LAUNCHING}
             if served >= wanting:
+                assert not self.tape or play(self.tape).difference is None  # equal facts, equal decisions, all along
                 return
             self.now += 50 * MS
             self.act()
@@ -367,3 +373,13 @@ TestLeases = Leases.TestCase
 TestLeases.settings = settings(
     max_examples=EXAMPLES or 200, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
 )
+
+
+class TapedLeases(Leases):
+    """The same, and all of it once more from its tape."""
+
+    taped = True
+
+
+TestTapes = TapedLeases.TestCase
+TestTapes.settings = settings(max_examples=12, stateful_step_count=50, deadline=None, derandomize=True)
