@@ -172,6 +172,9 @@ void gv_gate_stream_ends(CUstream stream);
 /* Control thread, after the word was closed: returns when no thread is in a launch that saw it open. */
 void gv_gate_fence(void);
 
+/* The same without waiting; 0: some thread still is. */
+int gv_gate_fence_now(void);
+
 /* Wakes threads that wait for memory or for the lease. Any thread. */
 void gv_gate_notify(void);
 

@@ -6,9 +6,10 @@ Clients that die, fail, come back or fall silent between any two steps.
 
 from __future__ import annotations
 
-import copy
 import os
+import pickle
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,6 +18,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from gpuvirt.arbitration import events, ledger
 from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Store, Word
 from gpuvirt.arbitration.lease import decide
+from gpuvirt.arbitration.policies import POLICIES
+from gpuvirt.arbitration.tape import Tape
+from gpuvirt.simulation.replay import play
 
 CAPACITY = 100
 MS = 1_000_000
@@ -45,11 +49,15 @@ class Process:
 class Leases(RuleBasedStateMachine):
     """Drives one GPU; `words` and `processes` are the truth outside."""
 
+    taped = False
     processes = Bundle("processes")
+    STANDING: ClassVar[dict[str, dict[str, Any]]] = {}  # what a policy heeds of the jobs
 
     @initialize(quantum=st.sampled_from([5 * MS, 20 * MS]))
     def begin(self, quantum: int) -> None:
         self.gpu = Gpu("gpu", CAPACITY, Rules(quantum=quantum))
+        self.tape: list[bytes] = []
+        self.gpu.tape = Tape(self.gpu, self.tape.append) if self.taped else None
         self.now = 1000 * MS
         self.words: dict[str, Word] = {}
         self.epochs: dict[str, int] = {}
@@ -61,7 +69,7 @@ class Leases(RuleBasedStateMachine):
 
     def act(self) -> None:
         """Decide, carry out, and check each action against the truth at its moment."""
-        twin = copy.deepcopy(self.gpu)
+        twin = pickle.loads(pickle.dumps(self.gpu))
         decision = decide(self.gpu, self.now)
         assert decision == decide(twin, self.now), "equal facts, equal decisions"
         self.wake = decision.wake_at
@@ -145,7 +153,7 @@ class Leases(RuleBasedStateMachine):
             process.on_gpu = True  # work of before may still run
             process.zero_sent = False
         self.alive[process.number] = process
-        contender = events.attach(self.gpu, job, 100, client)
+        contender = events.attach(self.gpu, job, 100, client, **self.STANDING.get(job, {}))
         if contender.may_launch:
             process.on_gpu = True
         self.act()
@@ -289,7 +297,7 @@ class Leases(RuleBasedStateMachine):
         )  # fmt: skip
         self.alive[again.number] = again
         events.gone(self.gpu, process.number)
-        contender = events.attach(self.gpu, process.job, 100, client)
+        contender = events.attach(self.gpu, process.job, 100, client, **self.STANDING.get(process.job, {}))
         again.on_gpu = again.on_gpu or contender.may_launch
         self.act()
         return again
@@ -355,15 +363,48 @@ class Leases(RuleBasedStateMachine):
                     self.want(process, process.charged)
             served |= {key for key, word in self.words.items() if word in LAUNCHING}
             if served >= wanting:
+                assert not self.tape or play(self.tape).difference is None  # equal facts, equal decisions, all along
                 return
             self.now += 50 * MS
             self.act()
         raise AssertionError(f"starved: {wanting - served}; {self.gpu}")
 
 
+class LeasesOfAllPolicies(Leases):
+    """The same invariants hold under every policy, and while it is changed."""
+
+    STANDING: ClassVar[dict[str, dict[str, Any]]] = {
+        "a": {"priority": 1, "tier": "premium", "due_in": 30 * MS},
+        "b": {"tenant": "other", "due_in": 100 * MS},
+        "c": {"tier": "standard", "priority": -1},
+    }
+
+    @rule(policy=st.sampled_from(sorted(POLICIES)))
+    def change(self, policy: str) -> None:
+        events.set_policy(self.gpu, policy, self.now)
+        self.act()
+
+    def teardown(self) -> None:
+        if hasattr(self, "gpu") and self.gpu.policy == "exclusive":
+            self.change("fair")  # else nobody gets it but one
+        super().teardown()
+
+
 # The same cases at every run; with GPUVIRT_TEST_EXAMPLES=3000 so many others (about a minute).
 EXAMPLES = int(os.environ.get("GPUVIRT_TEST_EXAMPLES", "0"))
 TestLeases = Leases.TestCase
+TestLeasesOfAllPolicies = LeasesOfAllPolicies.TestCase
 TestLeases.settings = settings(
     max_examples=EXAMPLES or 200, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
 )
+TestLeasesOfAllPolicies.settings = settings(TestLeases.settings, max_examples=EXAMPLES or 50)
+
+
+class TapedLeases(Leases):
+    """The same, and all of it once more from its tape."""
+
+    taped = True
+
+
+TestTapes = TapedLeases.TestCase
+TestTapes.settings = settings(max_examples=12, stateful_step_count=50, deadline=None, derandomize=True)
