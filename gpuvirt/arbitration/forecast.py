@@ -92,12 +92,11 @@ def _begin(world: _World) -> None:
     """What is under way now."""
     gpu = world.gpu
     holder = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
-    if holder is not None and holder.word is Word.DRAIN:
-        if not holder.reason:  # else it is late already, and who knows
-            _will_drain(world, holder)
-    elif holder is not None and not holder.idle:
+    if holder is not None and holder.word is not Word.DRAIN and not holder.idle:
         _will_work(world, holder, world.now - holder.granted_ns)
     for contender in gpu.contenders.values():
+        if contender.word is Word.DRAIN and not contender.reason:  # else it is late already, and who knows
+            _will_drain(world, contender)
         pause, away = world.pauses.get(contender.key), world.now - contender.last_run_ns
         if pause is not None and not contender.waiting and not contender.may_launch and away < STALE * pause:
             _will_be_back(world, contender, pause - away)
