@@ -18,7 +18,6 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from gpuvirt.arbitration import events, ledger
 from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Store, Word
 from gpuvirt.arbitration.lease import decide
-from gpuvirt.arbitration.policies import POLICIES
 from gpuvirt.arbitration.tape import Tape
 from gpuvirt.simulation.replay import play
 
@@ -370,41 +369,9 @@ class Leases(RuleBasedStateMachine):
         raise AssertionError(f"starved: {wanting - served}; {self.gpu}")
 
 
-class LeasesOfAllPolicies(Leases):
-    """The same invariants hold under every policy, and while it is changed."""
-
-    STANDING: ClassVar[dict[str, dict[str, Any]]] = {
-        "a": {"priority": 1, "tier": "premium", "due_in": 30 * MS},
-        "b": {"tenant": "other", "due_in": 100 * MS},
-        "c": {"tier": "standard", "priority": -1},
-    }
-
-    @rule(policy=st.sampled_from(sorted(POLICIES)))
-    def change(self, policy: str) -> None:
-        events.set_policy(self.gpu, policy, self.now)
-        self.act()
-
-    def teardown(self) -> None:
-        if hasattr(self, "gpu") and self.gpu.policy == "exclusive":
-            self.change("fair")  # else nobody gets it but one
-        super().teardown()
-
-
 # The same cases at every run; with GPUVIRT_TEST_EXAMPLES=3000 so many others (about a minute).
 EXAMPLES = int(os.environ.get("GPUVIRT_TEST_EXAMPLES", "0"))
 TestLeases = Leases.TestCase
-TestLeasesOfAllPolicies = LeasesOfAllPolicies.TestCase
 TestLeases.settings = settings(
     max_examples=EXAMPLES or 200, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
 )
-TestLeasesOfAllPolicies.settings = settings(TestLeases.settings, max_examples=EXAMPLES or 50)
-
-
-class TapedLeases(Leases):
-    """The same, and all of it once more from its tape."""
-
-    taped = True
-
-
-TestTapes = TapedLeases.TestCase
-TestTapes.settings = settings(max_examples=12, stateful_step_count=50, deadline=None, derandomize=True)
