@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from gpuvirt.arbitration import ledger
+from gpuvirt.arbitration.debt import owe
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, Word
 from gpuvirt.arbitration.fairshare import charge
 from gpuvirt.arbitration.policies import policy_of
@@ -47,6 +48,7 @@ def close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     holder.given_back = 0
     if holder.word is Word.DRAIN and now > gpu.drain_due:
         holder.overrun_ns += now - gpu.drain_due
+        owe(holder, now - gpu.drain_due)
     store(gpu, holder, Word.CLOSED, out)
     if holder.waiting and holder.waiting_since is None:
         holder.waiting_since = now

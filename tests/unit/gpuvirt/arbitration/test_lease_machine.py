@@ -6,9 +6,10 @@ Clients that die, fail, come back or fall silent between any two steps.
 
 from __future__ import annotations
 
-import copy
 import os
+import pickle
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from gpuvirt.arbitration import events, ledger
 from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Store, Word
 from gpuvirt.arbitration.lease import decide
+from gpuvirt.arbitration.policies import POLICIES
 from gpuvirt.arbitration.tape import Tape
 from gpuvirt.simulation.replay import play
 
@@ -49,6 +51,7 @@ class Leases(RuleBasedStateMachine):
 
     taped = False
     processes = Bundle("processes")
+    STANDING: ClassVar[dict[str, dict[str, Any]]] = {}  # what a policy heeds of the jobs
 
     @initialize(quantum=st.sampled_from([5 * MS, 20 * MS]))
     def begin(self, quantum: int) -> None:
@@ -66,7 +69,7 @@ class Leases(RuleBasedStateMachine):
 
     def act(self) -> None:
         """Decide, carry out, and check each action against the truth at its moment."""
-        twin = copy.deepcopy(self.gpu)
+        twin = pickle.loads(pickle.dumps(self.gpu))
         decision = decide(self.gpu, self.now)
         assert decision == decide(twin, self.now), "equal facts, equal decisions"
         self.wake = decision.wake_at
@@ -150,7 +153,7 @@ class Leases(RuleBasedStateMachine):
             process.on_gpu = True  # work of before may still run
             process.zero_sent = False
         self.alive[process.number] = process
-        contender = events.attach(self.gpu, job, 100, client)
+        contender = events.attach(self.gpu, job, 100, client, **self.STANDING.get(job, {}))
         if contender.may_launch:
             process.on_gpu = True
         self.act()
@@ -294,7 +297,7 @@ class Leases(RuleBasedStateMachine):
         )  # fmt: skip
         self.alive[again.number] = again
         events.gone(self.gpu, process.number)
-        contender = events.attach(self.gpu, process.job, 100, client)
+        contender = events.attach(self.gpu, process.job, 100, client, **self.STANDING.get(process.job, {}))
         again.on_gpu = again.on_gpu or contender.may_launch
         self.act()
         return again
@@ -367,12 +370,34 @@ class Leases(RuleBasedStateMachine):
         raise AssertionError(f"starved: {wanting - served}; {self.gpu}")
 
 
+class LeasesOfAllPolicies(Leases):
+    """The same invariants hold under every policy, and while it is changed."""
+
+    STANDING: ClassVar[dict[str, dict[str, Any]]] = {
+        "a": {"priority": 1, "tier": "premium", "due_in": 30 * MS},
+        "b": {"tenant": "other", "due_in": 100 * MS},
+        "c": {"tier": "standard", "priority": -1},
+    }
+
+    @rule(policy=st.sampled_from(sorted(POLICIES)))
+    def change(self, policy: str) -> None:
+        events.set_policy(self.gpu, policy, self.now)
+        self.act()
+
+    def teardown(self) -> None:
+        if hasattr(self, "gpu") and self.gpu.policy == "exclusive":
+            self.change("fair")  # else nobody gets it but one
+        super().teardown()
+
+
 # The same cases at every run; with GPUVIRT_TEST_EXAMPLES=3000 so many others (about a minute).
 EXAMPLES = int(os.environ.get("GPUVIRT_TEST_EXAMPLES", "0"))
 TestLeases = Leases.TestCase
+TestLeasesOfAllPolicies = LeasesOfAllPolicies.TestCase
 TestLeases.settings = settings(
     max_examples=EXAMPLES or 200, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
 )
+TestLeasesOfAllPolicies.settings = settings(TestLeases.settings, max_examples=EXAMPLES or 50)
 
 
 class TapedLeases(Leases):
