@@ -100,10 +100,9 @@ __attribute__((always_inline)) static inline struct gv_submission gv_gate_pass(C
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     const uint32_t word = gv_load32(&gv_gate.lease->word);
     const uint64_t obstacles = __atomic_load_n(&gv_gate.obstacles, __ATOMIC_ACQUIRE);
-    /* The same line of the cache as the word. Whoever is alone does not come to it. */
-    const int free = gv_lease_state(word) == GV_LEASE_OPEN ||
-                     (gv_lease_state(word) == GV_LEASE_GRANTED &&
-                      (!submits || __atomic_load_n(&gv_gate.lease->window_us, __ATOMIC_RELAXED) == 0));
+    /* The same line of the cache as the word. Not 0 for who is alone, either, when somebody may come who must not wait. */
+    const int free =
+        gv_may_launch(word) && (!submits || __atomic_load_n(&gv_gate.lease->window_us, __ATOMIC_RELAXED) == 0);
     if (__builtin_expect(free && (submits ? obstacles : obstacles & ~GV_IS_IDLE) == 0, 1)) {
         if (submits)
             gv_gate_mark(thread, stream == NULL && per_thread ? CU_STREAM_PER_THREAD : stream);

@@ -23,7 +23,7 @@
 /* W in microseconds under this lease word; 0: no bound. */
 static inline uint32_t gv_pacing_window(uint32_t word)
 {
-    return gv_lease_state(word) == GV_LEASE_GRANTED ? __atomic_load_n(&gv_gate.lease->window_us, __ATOMIC_RELAXED) : 0;
+    return gv_may_launch(word) ? __atomic_load_n(&gv_gate.lease->window_us, __ATOMIC_RELAXED) : 0;
 }
 
 /* Has the stream as much work in flight as it may have? Calling thread, which may be in its launch: never waits. */
