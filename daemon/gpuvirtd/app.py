@@ -183,6 +183,10 @@ class App:
                 swap_share=config.time.swap_share,
                 idle_hold=time("idle_hold"),
                 drain_budget=time("drain_budget"),
+                window=time("window"),
+                floor=config.time.floor,
+                tiers=tuple(config.time.tiers.items()),
+                tenant_weights=tuple(config.time.tenant_weights.items()),
             ),
             reserve=lambda total: share_of("reserve", config.memory.reserve, total),
             host_budget=host_budget,
@@ -195,6 +199,8 @@ class App:
             arena_folder=folder,
             host_budget_per_user=share_of("host_budget_per_user", config.memory.host_budget_per_user, host_budget),
             verify=config.memory.verify,
+            time_policy=config.time.policy,
+            time_policies=config.time.policies,
         )
 
 

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gpuvirt.arbitration.facts import Rules
+from gpuvirt.arbitration.policies import POLICIES
 from gpuvirt.errors import ConfigError, UsageError
 from gpuvirt.units import parse_duration, parse_size
 from gpuvirtd.exporter import parse_address
@@ -60,6 +62,14 @@ class TimeSection(msgspec.Struct, forbid_unknown_fields=True):
     idle_hold: str = "200us"  # an idle holder keeps the GPU for so long
     drain_budget: str = "500ms"  # a drain that takes longer is reported
     recovery_grace: str = "5s"  # after a restart: wait for clients of before
+    policy: str = "fair"  # who gets a GPU that several jobs want; see gpuvirt.arbitration.policies
+    policies: dict[str, str] = {}  # the same of single GPUs, by index or UUID
+    window: str = "10s"  # over which floors and guarantees hold
+    floor: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1  # of the time, for those that others go before
+    tiers: dict[str, Annotated[float, msgspec.Meta(gt=0, lt=1)]] = msgspec.field(
+        default_factory=lambda: dict(Rules().tiers)  # guaranteed parts of the time, by name
+    )
+    tenant_weights: dict[str, Annotated[int, msgspec.Meta(ge=1, le=1000)]] = {}  # of users; of others 1
 
 
 class MemorySection(msgspec.Struct, forbid_unknown_fields=True):
@@ -125,6 +135,7 @@ DURATIONS = (
     ("time", "idle_hold"),
     ("time", "drain_budget"),
     ("time", "recovery_grace"),
+    ("time", "window"),
 )
 
 
@@ -191,6 +202,10 @@ def check_values(config: Config, source: str) -> None:
     """Values that are right by type and wrong by meaning. Raises ConfigError."""
     for section, key in DURATIONS:
         duration_of(config, section, key, source)
+    for key, name in {"policy": config.time.policy, **config.time.policies}.items():
+        if name not in POLICIES:
+            place = key if key == "policy" else f"policies.{key}"
+            raise ConfigError(f"{source}: time.{place}: there is no policy '{name}'", _nearest(name, list(POLICIES)))
     size_of("default_memory", config.memory.default_memory, source)
     for key in ("reserve", "host_budget", "host_budget_per_user", "pinned_per_process"):
         share_of(key, getattr(config.memory, key), 1 << 40, source)

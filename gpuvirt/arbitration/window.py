@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
 BUCKETS = 100  # a window is exact to a hundredth of its length
@@ -13,7 +12,7 @@ BUCKETS = 100  # a window is exact to a hundredth of its length
 class Window:
     """Times as [number of the bucket, ns within it], the oldest first. All calls must name the same length."""
 
-    buckets: deque[list[int]] = field(default_factory=deque)
+    buckets: list[list[int]] = field(default_factory=list)
     total: int = 0
 
     def add(self, start: int, end: int, length: int) -> None:
@@ -43,7 +42,7 @@ class Window:
 
     def _drop(self, edge: int, width: int) -> None:
         while self.buckets and (self.buckets[0][0] + 1) * width <= edge:
-            self.total -= self.buckets.popleft()[1]
+            self.total -= self.buckets.pop(0)[1]
 
 
 @dataclass(slots=True)
