@@ -68,6 +68,8 @@ WAITS_FOR_STREAM = (
 )  # fmt: skip
 # Work that waits for what other threads of the job may have to bring about: a drain may not end without them.
 MAY_WAIT = ("cuStreamWaitValue32", "cuStreamWaitValue64", "cuStreamBatchMemOp", "cuWaitExternalSemaphoresAsync")
+# Plain copies of one range: a large one goes in pieces while others want the GPU.
+IN_PIECES = ("cuMemcpy", "cuMemcpyHtoD", "cuMemcpyDtoH", "cuMemcpyDtoD")
 VARIANT_NUMBER = {"": 0, "ptds": 1, "ptsz": 2}
 
 
@@ -164,16 +166,52 @@ def marked(symbol: Symbol) -> list[str]:
     return ["    struct gv_activity_mark mark;", "    gv_activity_sync_begin(&mark);"]
 
 
+def in_pieces(symbol: Symbol) -> bool:
+    """Not the first version of them, whose lengths have 32 bits."""
+    length = [p.type for p in symbol.parameters if p.name == "ByteCount"]
+    return symbol.base.removesuffix("Async") in IN_PIECES and length == ["size_t"]
+
+
+def pieces(symbol: Symbol) -> list[str]:
+    """The exported function of such a copy, around the one that copies at once."""
+    declared = ", ".join(f"{p.type} {p.name}" for p in symbol.parameters)
+
+    def moved(kind: str, name: str) -> str:
+        if name == "ByteCount":
+            return "ByteCount - done < GV_PIECE_BYTES ? ByteCount - done : GV_PIECE_BYTES"
+        if "*" in kind:
+            return f"({kind})((uintptr_t){name} + done)"
+        return f"{name} + done" if kind == "CUdeviceptr" else name
+
+    passed = ", ".join(p.name for p in symbol.parameters)
+    piece = ", ".join(moved(p.type, p.name) for p in symbol.parameters)
+    return [
+        f"GV_EXPORT CUresult {symbol.name}({declared})",
+        "{",
+        *bounds.before(symbol),
+        "    if (__builtin_expect(ByteCount <= GV_PIECE_BYTES, 1) || !gv_pacing_in_pieces())",
+        f"        return whole_{symbol.name}({passed});",
+        "    CUresult result = CUDA_SUCCESS;",
+        "    for (size_t done = 0; done < ByteCount && result == CUDA_SUCCESS; done += GV_PIECE_BYTES)",
+        f"        result = whole_{symbol.name}({piece});",
+        "    return result;",
+        "}",
+    ]
+
+
 def shim_gates(symbols: list[Symbol], index: dict[str, int], kinds: dict[str, Kind]) -> str:
     lines = [f"/* {BANNER} */", "#define __CUDA_API_VERSION_INTERNAL", "#include <cuda.h>", '#include "bounds.h"']
-    lines += ['#include "activity.h"', '#include "gate.h"', '#include "real_driver.h"', ""]
+    lines += ['#include "activity.h"', '#include "gate.h"', '#include "pacing.h"', '#include "real_driver.h"', ""]
     for symbol in symbols:
         declared = ", ".join(f"{p.type} {p.name}" for p in symbol.parameters) or "void"
         passed = ", ".join(p.name for p in symbol.parameters)
+        split = in_pieces(symbol)
         lines += [
-            f"GV_EXPORT CUresult {symbol.name}({declared})",
+            f"static inline CUresult whole_{symbol.name}({declared})"
+            if split
+            else f"GV_EXPORT CUresult {symbol.name}({declared})",
             "{",
-            *bounds.before(symbol),
+            *([] if split else bounds.before(symbol)),
             *enter(symbol, kinds[symbol.base]),
             "    if (submission.refused != CUDA_SUCCESS)",
             "        return submission.refused;",
@@ -185,6 +223,7 @@ def shim_gates(symbols: list[Symbol], index: dict[str, int], kinds: dict[str, Ki
             "        gv_gate_failed(result);",
             "    return result;",
             "}",
+            *(pieces(symbol) if split else []),
         ]
     return "\n".join(lines) + "\n"
 

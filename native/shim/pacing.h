@@ -42,6 +42,17 @@ static inline void gv_pacing_graph(const struct gv_submission *submission, CUgra
         submission->thread->graph = graph;
 }
 
+/*
+ * A large copy cannot be stopped either: while others want the GPU it goes in pieces, with the gate between them. (Beside a
+ * capture as it is: the stream may capture, and its graph gets one node.)
+ */
+#define GV_PIECE_BYTES ((size_t)32 << 20)
+static inline int gv_pacing_in_pieces(void)
+{
+    return gv_pacing_window(gv_load32(&gv_gate.lease->word)) != 0 &&
+           (__atomic_load_n(&gv_gate.obstacles, __ATOMIC_ACQUIRE) & GV_CAPTURE_MASK) == 0;
+}
+
 void gv_pacing_thread_ends(struct gv_thread *thread);
 void gv_pacing_context_ended(CUcontext context); /* its events went with it */
 void gv_pacing_forget(void);                     /* in the child of a fork */

@@ -3,13 +3,14 @@
  * Usage: test_pacing SHIM DRIVER. A kernel waits for a flag, and a thread gives its stream more behind that: with a window it is
  * held up after two marks, and goes on when the kernel ends; a revocation meanwhile finds it at the gate. Without a window, alone,
  * or in a capture, nothing holds it up and nothing is added. If the kernel does not end for long, the thread goes on as well: it
- * may be this thread that is waited for.
+ * may be this thread that is waited for. A large copy goes in pieces with a window, and at once without.
  */
 #define __CUDA_API_VERSION_INTERNAL
 #include <cuda.h>
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #include "../check.h"
 #include "../softgpu/kernels.h"
@@ -202,6 +203,40 @@ static void test_context_ends(void)
     peer_revoke();
 }
 
+/* Calls that a copy there and back made of itself. */
+static uint64_t copied_in(uint32_t window_us, CUdeviceptr words, uint8_t *there, uint8_t *back, size_t bytes)
+{
+    peer_window(window_us);
+    peer_grant(GV_LEASE_GRANTED);
+    OK(SHIM(cuCtxSynchronize)());
+    const uint64_t before = gv_load64(&peer_client()->submitted);
+    for (size_t i = 0; i < bytes; i++)
+        there[i] = (uint8_t)(i * 2654435761u >> 13) + (uint8_t)window_us;
+    memset(back, 0, bytes);
+    OK(SHIM(cuMemcpyHtoD_v2)(words, there, bytes));
+    OK(SHIM(cuMemcpyDtoHAsync_v2)(back, words, bytes, stream));
+    OK(SHIM(cuCtxSynchronize)());
+    CHECK(memcmp(there, back, bytes) == 0);
+    CHECK_EQUAL(SHIM(cuMemcpyHtoD_v2)(words, there, bytes + 4096), CUDA_ERROR_INVALID_VALUE);
+    const uint64_t calls = gv_load64(&peer_client()->submitted) - before;
+    peer_revoke();
+    peer_window(WINDOW_US);
+    return calls;
+}
+
+static void test_copies(void)
+{
+    const size_t bytes = (32 << 20) + 4096;
+    uint8_t *const there = malloc(bytes + 4096), *const back = malloc(bytes);
+    CUdeviceptr words;
+    CHECK(there != NULL && back != NULL);
+    OK(SHIM(cuMemAlloc_v2)(&words, bytes));
+    CHECK_EQUAL(copied_in(0, words, there, back, bytes), 2);
+    CHECK_EQUAL(copied_in(WINDOW_US, words, there, back, bytes), 4);
+    free(there);
+    free(back);
+}
+
 int main(int argc, char **argv)
 {
     CHECK_EQUAL(argc, 3);
@@ -243,5 +278,6 @@ int main(int argc, char **argv)
     test_revoked_meanwhile();
     test_stalled();
     test_context_ends();
+    test_copies();
     return 0;
 }
