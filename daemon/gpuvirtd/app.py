@@ -157,6 +157,8 @@ class App:
                 quantum_max=max(time("quantum"), time("quantum_max")),
                 swap_share=config.time.swap_share,
                 idle_hold=time("idle_hold"),
+                window_max=time("window"),
+                window_urgent=time("window_urgent"),
                 drain_budget=time("drain_budget"),
             ),
             reserve=lambda total: share_of("reserve", config.memory.reserve, total),

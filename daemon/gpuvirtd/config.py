@@ -55,6 +55,8 @@ class TimeSection(msgspec.Struct, forbid_unknown_fields=True):
     quantum_max: str = "10s"  # limit for what swap_share makes of it
     swap_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
     idle_hold: str = "200us"  # an idle holder keeps the GPU for so long
+    window: str = "5ms"  # GPU time of work in flight while others wait, at most, and at most a tenth of the quantum
+    window_urgent: str = "500us"  # the same beside a job of higher priority
     drain_budget: str = "500ms"  # a drain that takes longer is reported
     recovery_grace: str = "5s"  # after a restart: wait for clients of before
 
@@ -104,6 +106,8 @@ DURATIONS = (
     ("time", "quantum"),
     ("time", "quantum_max"),
     ("time", "idle_hold"),
+    ("time", "window"),
+    ("time", "window_urgent"),
     ("time", "drain_budget"),
     ("time", "recovery_grace"),
 )

@@ -102,6 +102,7 @@ class Contender:
 
     key: str
     weight: int = 1
+    priority: int = 0  # larger: goes before all smaller ones (rank.py)
     soft: int | None = None  # bytes on the device beyond which it is the first to be swapped; None: no such limit
     clients: dict[int, Client] = field(default_factory=dict)
     word: Word = Word.CLOSED
@@ -113,6 +114,7 @@ class Contender:
     switch_cost: int = 0  # time that is expected to be lost when it is brought in (quantum.expected_cost)
     quantum: int = 0
     deadline: int = 0  # 0: none
+    window: int = 0  # W as its lease page says it (window.py)
     last_run_ns: int = 0
     tries: int = 0  # RESTOREs that failed in a row
     refusals: int = 0  # attempts to make room that failed in a row
@@ -155,6 +157,8 @@ class Rules:
     swap_share: float = 0.05  # swapping may take this part of the time
     idle_hold: int = MILLISECOND // 5
     minimum_run: int = MILLISECOND
+    window_max: int = 5 * MILLISECOND  # work in flight while others wait (window.py)
+    window_urgent: int = MILLISECOND // 2  # the same beside a job that must not wait
     drain_budget: int = 500 * MILLISECOND  # a drain that takes longer is reported as overrun
     give_back: int = 10 * MILLISECOND  # the lease for a job whose drain waits for its own threads; doubled each time
     retry: int = 250 * MILLISECOND  # after room could not be made
@@ -202,6 +206,7 @@ class Store:
     epoch: int
     deadline: int
     fits: bool
+    window: int = 0  # ns of GPU time that may be in flight; 0: no bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from gpuvirt.arbitration.fairshare import charge, choose
 from gpuvirt.arbitration.grant import switching
 from gpuvirt.arbitration.quantum import idle_hold_ns
 from gpuvirt.arbitration.room import Room, deficit, make_room, needs, restore_ahead, send_restore, unavailable
-from gpuvirt.arbitration.transitions import close, rivals, stall, store
+from gpuvirt.arbitration.transitions import close, renew_window, rivals, stall, store
 
 SLOWEST_LINK = 1e9  # bytes/s: no client can say that its link is slower to gain time
 
@@ -95,6 +95,7 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
             holder.deadline = 0
             gpu.idle_since = None
             store(gpu, holder, Word.OPEN, out)
+        renew_window(gpu, holder, out)
         return False
     if holder.word is Word.STEP:
         drain(gpu, holder, now, out)
@@ -105,6 +106,7 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         store(gpu, holder, Word.GRANTED, out)
         out.actions += [WakeUp(number) for number in holder.clients]  # so that they say whether they are idle
         gpu.idle_since = None
+    renew_window(gpu, holder, out)
     if not holder.idle:
         gpu.idle_since = None
     elif gpu.idle_since is None:

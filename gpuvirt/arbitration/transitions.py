@@ -6,6 +6,7 @@ from __future__ import annotations
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, Word
 from gpuvirt.arbitration.fairshare import charge
+from gpuvirt.arbitration.window import window_ns
 from gpuvirt.units import format_size
 
 EPOCH_LIMIT = 1 << 29
@@ -33,8 +34,15 @@ def rivals(gpu: Gpu, now: int, out: Decision, without: str | None = None) -> lis
 
 def store(gpu: Gpu, contender: Contender, word: Word, out: Decision) -> None:
     contender.word = word
+    contender.window = window_ns(gpu, contender, word)
     deadline = contender.deadline if word is Word.GRANTED else 0
-    out.actions.append(Store(contender.key, word, contender.epoch, deadline, ledger.fits(gpu)))
+    out.actions.append(Store(contender.key, word, contender.epoch, deadline, ledger.fits(gpu), contender.window))
+
+
+def renew_window(gpu: Gpu, holder: Contender, out: Decision) -> None:
+    """Somebody came, left, or changed rank: the bound of what runs now changes with it."""
+    if holder.may_launch and window_ns(gpu, holder, holder.word) != holder.window:
+        store(gpu, holder, holder.word, out)
 
 
 def close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:

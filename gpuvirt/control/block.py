@@ -63,11 +63,12 @@ class LeasePage:
         self._page.generation = generation
         self.heartbeat(lib.gv_now_ns())
 
-    def store(self, epoch: int, state: LeaseState, *, deadline_ns: int, fits: bool) -> None:
-        """Write a new lease word; wakes all threads that wait at the gate. deadline_ns 0: none."""
+    def store(self, epoch: int, state: LeaseState, *, deadline_ns: int, fits: bool, window_us: int = 0) -> None:
+        """Write a new lease word; wakes all threads that wait at the gate. deadline_ns, window_us 0: none."""
         flags = lib.GV_LEASE_FITS if fits else 0
         lib.gv_store32(ffi.addressof(self._page, "flags"), flags)
         lib.gv_store64(ffi.addressof(self._page, "deadline_ns"), deadline_ns)
+        lib.gv_store32(ffi.addressof(self._page, "window_us"), window_us)
         word = ffi.addressof(self._page, "word")
         lib.gv_store32(word, lib.gv_lease_word(epoch, int(state)))
         lib.gv_futex_wake_all(word)
@@ -139,6 +140,10 @@ class LeaseView:
     @property
     def deadline_ns(self) -> int:
         return int(lib.gv_load64(ffi.addressof(self._page, "deadline_ns")))
+
+    @property
+    def window_us(self) -> int:
+        return int(lib.gv_load32(ffi.addressof(self._page, "window_us")))
 
     @property
     def fits(self) -> bool:

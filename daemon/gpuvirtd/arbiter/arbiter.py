@@ -281,10 +281,10 @@ class Arbiter:
 
     def _act(self, action: facts.Action) -> None:
         match action:
-            case facts.Store(contender, word, epoch, deadline, fits):
+            case facts.Store(contender, word, epoch, deadline, fits, window):
                 page = self.pages.get(contender)
                 if page is not None:
-                    page.store(epoch, WORDS[word], deadline_ns=deadline, fits=fits)
+                    page.store(epoch, WORDS[word], deadline_ns=deadline, fits=fits, window_us=-(-window // 1000))
                     self._account_alone(contender, word)
                     if failpoints.lease(WORDS[word]):
                         self._hang_up(self.jobs[contender])
