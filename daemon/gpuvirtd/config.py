@@ -58,6 +58,9 @@ class TimeSection(msgspec.Struct, forbid_unknown_fields=True):
     window: str = "5ms"  # GPU time of work in flight while others wait, at most, and at most a tenth of the quantum
     window_urgent: str = "500us"  # the same beside a job of higher priority
     drain_budget: str = "500ms"  # a drain that takes longer is reported
+    on_overrun: Literal["wait", "stop", "kill"] = "wait"  # a job that does not give the GPU back while others want it
+    overrun_after: str = "10s"  # when, after it was asked
+    overlap: Literal["never", "priority", "always"] = "priority"  # who need not wait for the end of a drain
     recovery_grace: str = "5s"  # after a restart: wait for clients of before
 
 
@@ -109,6 +112,7 @@ DURATIONS = (
     ("time", "window"),
     ("time", "window_urgent"),
     ("time", "drain_budget"),
+    ("time", "overrun_after"),
     ("time", "recovery_grace"),
 )
 

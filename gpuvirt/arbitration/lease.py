@@ -22,13 +22,14 @@ raised above capacity.
 
 from __future__ import annotations
 
+from gpuvirt.arbitration.aside import find as find_aside
 from gpuvirt.arbitration.drain import drain, draining
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, WakeUp, Word
 from gpuvirt.arbitration.fairshare import charge, choose
 from gpuvirt.arbitration.grant import switching
 from gpuvirt.arbitration.quantum import idle_hold_ns
 from gpuvirt.arbitration.room import Room, deficit, make_room, needs, restore_ahead, send_restore, unavailable
-from gpuvirt.arbitration.transitions import close, renew_window, rivals, stall, store
+from gpuvirt.arbitration.transitions import close, close_aside, renew_window, rivals, stall, store
 
 SLOWEST_LINK = 1e9  # bytes/s: no client can say that its link is slower to gain time
 
@@ -68,6 +69,10 @@ def _notice_silence(gpu: Gpu, now: int, out: Decision) -> None:
 
 def _step(gpu: Gpu, now: int, out: Decision) -> bool:
     """One transition; True if another may follow at once."""
+    aside = find_aside(gpu)
+    if aside is not None and all(client.drained for client in aside.clients.values()):
+        close_aside(gpu, aside, now, out)
+        return True
     if gpu.holder is not None:
         holder = gpu.contenders[gpu.holder]
         if not holder.clients:
@@ -99,7 +104,7 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         return False
     if holder.word is Word.STEP:
         drain(gpu, holder, now, out)
-        return False
+        return True
     if holder.word is Word.OPEN:
         charge(gpu, holder, now)
         holder.deadline = max(holder.granted_ns + holder.quantum, now + gpu.rules.minimum_run)
@@ -129,7 +134,7 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         out.wake(holder.deadline)
         return False
     drain(gpu, holder, now, out)
-    return False
+    return True  # somebody may have it before that ends
 
 
 def _grow(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:

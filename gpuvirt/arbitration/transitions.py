@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from gpuvirt.arbitration import ledger
+from gpuvirt.arbitration.aside import go_on, settle
+from gpuvirt.arbitration.events import room_changed
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, Word
 from gpuvirt.arbitration.fairshare import charge
 from gpuvirt.arbitration.window import window_ns
@@ -51,7 +53,7 @@ def close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     holder.charge_from = None
     holder.last_run_ns = now
     holder.deadline = 0
-    holder.given_back = 0
+    holder.given_back = holder.asked_ns = 0
     if holder.word is Word.DRAIN and now > gpu.drain_due:
         holder.overrun_ns += now - gpu.drain_due
     store(gpu, holder, Word.CLOSED, out)
@@ -61,6 +63,20 @@ def close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     gpu.idle_since = None
     gpu.switch_from = now
     gpu.switch_moved = 0
+
+
+def close_aside(gpu: Gpu, contender: Contender, now: int, out: Decision) -> None:
+    """What stood aside is drained or dead. Whom its memory was in the way of may try again."""
+    settle(gpu, contender, now)
+    if contender.clients:
+        go_on(contender, out)
+    contender.stopped = False
+    contender.reason = ""
+    contender.deadline = contender.given_back = contender.asked_ns = 0
+    store(gpu, contender, Word.CLOSED, out)
+    if not contender.waiting:
+        contender.waiting_since = None
+    room_changed(gpu)
 
 
 def renew(gpu: Gpu, chosen: Contender) -> None:

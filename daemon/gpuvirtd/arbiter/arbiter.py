@@ -14,6 +14,7 @@ from gpuvirt.control import fixed, messages
 from gpuvirt.control.block import LeasePage, LeaseState
 from gpuvirt.control.timer import Timer
 from gpuvirtd import failpoints
+from gpuvirtd.arbiter import signals
 from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.arbiter.link import LinkMeter
 from gpuvirtd.arbiter.lost import LostTime
@@ -270,15 +271,15 @@ class Arbiter:
 
     def _read_hints(self) -> None:
         """The holder's pages: is it idle; did it drain although its message did not come (a broken connection)."""
-        holder = self.gpu.contenders.get(self.gpu.holder) if self.gpu.holder is not None else None
-        if holder is None:
-            return
-        for number in holder.clients:
-            idle, drained_epoch = self.members[number].page.hints()
-            if holder.may_launch:
-                holder.clients[number].idle = idle
-            elif drained_epoch == holder.epoch:
-                events.drained(self.gpu, number, drained_epoch)
+        for holder in self.gpu.contenders.values():
+            if holder.word is Word.CLOSED:
+                continue  # else: it holds the lease, or works beside the one that does
+            for number in holder.clients:
+                idle, drained_epoch = self.members[number].page.hints()
+                if holder.may_launch:
+                    holder.clients[number].idle = idle
+                elif drained_epoch == holder.epoch:
+                    events.drained(self.gpu, number, drained_epoch)
 
     def _act(self, action: facts.Action) -> None:
         match action:
@@ -297,6 +298,8 @@ class Arbiter:
                 self._send(number, messages.Credit(size, int(cancelled)))
             case facts.WakeUp(number):
                 self._send(number, messages.Wake())
+            case facts.Signal(contender, kind):
+                signals.send(self._of(self.jobs[contender]), kind, self.log)
             case facts.Note(level, event, contender, details):
                 getattr(self.log, level)(event, job=contender, **dict(details))
                 if level == "warning" and contender in self.jobs:

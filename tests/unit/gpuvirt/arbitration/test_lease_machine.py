@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from gpuvirt.arbitration import events, ledger
-from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Store, Word
+from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Signal, Signals, Store, Word
 from gpuvirt.arbitration.lease import decide
 
 CAPACITY = 100
@@ -46,14 +46,18 @@ class Leases(RuleBasedStateMachine):
     """Drives one GPU; `words` and `processes` are the truth outside."""
 
     processes = Bundle("processes")
+    overlap = "never"
+    on_overrun = "wait"
 
     @initialize(quantum=st.sampled_from([5 * MS, 20 * MS]))
     def begin(self, quantum: int) -> None:
-        self.gpu = Gpu("gpu", CAPACITY, Rules(quantum=quantum))
+        rules = Rules(quantum=quantum, overlap=self.overlap, on_overrun=self.on_overrun, overrun_after=100 * MS)
+        self.gpu = Gpu("gpu", CAPACITY, rules)
         self.now = 1000 * MS
         self.words: dict[str, Word] = {}
         self.epochs: dict[str, int] = {}
         self.alive: dict[int, Process] = {}
+        self.stopped: set[str] = set()
         self.count = 0
         self.last_epoch = 0
         self.wake: int | None = None
@@ -73,7 +77,9 @@ class Leases(RuleBasedStateMachine):
                 self.check_send(action)
             elif isinstance(action, Credit):
                 self.check_credit(action)
-        assert not any(isinstance(a, Store | Send | Credit) for a in decide(self.gpu, self.now).actions), (
+            elif isinstance(action, Signal):
+                self.check_signal(action)
+        assert not any(isinstance(a, Store | Send | Credit | Signal) for a in decide(self.gpu, self.now).actions), (
             "decide must settle"
         )
 
@@ -89,7 +95,11 @@ class Leases(RuleBasedStateMachine):
             back = back or action.word is Word.STEP
             for process in self.alive.values():
                 mine_again = back and process.job == action.contender
-                assert mine_again or not process.on_gpu, f"{action.contender} was granted, {process} may be on the GPU"
+                # What stands aside may launch nothing more (checked below), and what it has stays where it is.
+                aside = self.may_stand_aside and self.words.get(process.job) is Word.DRAIN
+                assert mine_again or aside or not process.on_gpu, (
+                    f"{action.contender} was granted, {process} may be on the GPU"
+                )
             for process in mine:
                 # (What it took since the drain began is absent, and its own gate is shut until it has that.)
                 assert back or process.resident >= process.charged, f"granted without all memory: {process}"
@@ -98,11 +108,30 @@ class Leases(RuleBasedStateMachine):
             assert not any(process.on_gpu for process in mine), "closed before everybody drained"
         self.words[action.contender] = action.word
         self.epochs[action.contender] = action.epoch
-        launching = [key for key, word in self.words.items() if word is not Word.CLOSED]
+        active = [key for key, word in self.words.items() if word is not Word.CLOSED]
+        launching = [key for key in active if self.words[key] is not Word.DRAIN]
         assert len(launching) <= 1, launching
+        assert len(active) <= 1 + self.may_stand_aside, active
+        assert not launching or launching[0] not in self.stopped, "who is stopped was granted"
+
+    @property
+    def may_stand_aside(self) -> bool:
+        return self.overlap != "never" or self.on_overrun == "stop"
+
+    def check_signal(self, action: Signal) -> None:
+        assert any(process.job == action.contender for process in self.alive.values()), "a signal to nobody"
+        assert self.on_overrun == "stop"
+        if action.kind is Signals.STOP:
+            assert self.words[action.contender] is Word.DRAIN
+            assert not any(process.job == action.contender and process.asked for process in self.alive.values())
+            self.stopped.add(action.contender)
+        else:
+            assert action.contender in self.stopped
+            self.stopped.discard(action.contender)
 
     def check_send(self, action: Send) -> None:
         process = self.alive[action.client]
+        assert process.job not in self.stopped, "a request to who is stopped"
         assert process.connected, "a request to nobody"
         assert process.asked is None, "one request at a time"
         if action.move is Move.EVICT:
@@ -310,7 +339,7 @@ class Leases(RuleBasedStateMachine):
     # ---- helpers and invariants
 
     def here(self, process: Process) -> bool:
-        return process.number in self.alive and process.connected
+        return process.number in self.alive and process.connected and process.job not in self.stopped
 
     def client(self, process: Process) -> Client:
         return events.find(self.gpu, process.number)[1]
@@ -366,4 +395,23 @@ EXAMPLES = int(os.environ.get("GPUVIRT_TEST_EXAMPLES", "0"))
 TestLeases = Leases.TestCase
 TestLeases.settings = settings(
     max_examples=EXAMPLES or 200, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
+)
+
+
+class Overlapping(Leases):
+    """The same when the next one comes before the drain of the last one has ended, if all memory fits."""
+
+    overlap = "always"
+
+
+class Stopping(Leases):
+    """And when jobs that do not drain are stopped."""
+
+    overlap = "always"
+    on_overrun = "stop"
+
+
+TestOverlapping, TestStopping = Overlapping.TestCase, Stopping.TestCase
+TestOverlapping.settings = TestStopping.settings = settings(
+    max_examples=EXAMPLES or 60, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
 )
