@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -48,18 +48,21 @@ def render(families: Iterable[Family]) -> str:
     Raises ValueError for what Prometheus would refuse or a dashboard could not use: a name outside the rules above, two
     families of one name, two samples with the same labels, a pid as a label (a series for each process that ever was).
     """
-    lines: list[str] = []
+    return "".join(rendered(families))
+
+
+def rendered(families: Iterable[Family]) -> Iterator[str]:
+    """The same, family by family."""
     seen: set[str] = set()
     for family in families:
         _check(family, seen)
         seen.add(family.name)
         if not family.samples:
             continue
-        lines.append(f"# HELP {family.name} {_escape(family.help)}")
-        lines.append(f"# TYPE {family.name} {family.kind}")
+        lines = [f"# HELP {family.name} {_escape(family.help)}", f"# TYPE {family.name} {family.kind}"]
         for labels, value in family.samples:
             lines += _lines(family.name, labels, value)
-    return "".join(f"{line}\n" for line in lines)
+        yield "".join(f"{line}\n" for line in lines)
 
 
 def _check(family: Family, seen: set[str]) -> None:

@@ -49,7 +49,8 @@ def run(
     try:
         with Scratch(f"gpuvirt-{name}-", room=3 * memory) as scratch, Children(interrupts) as children:
             bench = Bench(soft_gpu(scratch, memory), scratch, children, options)
-            record.write(options.json, name, bench.device.name, body(bench), headline)
+            results = body(bench)
+            record.write(options.json, name, bench.device.name, results, [key for key in headline if key in results])
     except Interrupted:
         return EXIT_INTERRUPTED
     except (ProbeFailed, NoRealGpu, GpuvirtError, FileNotFoundError) as error:

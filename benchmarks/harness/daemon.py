@@ -72,6 +72,7 @@ class Daemon:
         self._config = runtime.with_suffix(".toml")
         self._config.write_text(toml(settings) + "\n")
         self._admin = AdminClient([runtime])
+        self._process: Child | None = None
 
     def environ(self) -> dict[str, str]:
         """For `gpuvirt` and the programs that it starts."""
@@ -81,6 +82,7 @@ class Daemon:
         """Starts the daemon and returns when it answers. Raises DaemonUnavailable with its last words."""
         daemon = [command("gpuvirtd"), "--config", str(self._config)]
         child = children.start("gpuvirtd", daemon, self.environ(), quiet=True, keep=LOG_LINES)
+        self._process = child
         ready = self.runtime / paths.ADMIN_SOCKET
         for _ in range(int(START_LIMIT / 0.05)):
             if child.exit_code is not None or (ready.exists() and self._answers()):
@@ -102,6 +104,20 @@ class Daemon:
         """All that the daemon says about jobs and devices. Raises GpuvirtError."""
         answer: dict[str, Any] = self._admin.call("status", all=True)
         return answer
+
+    @property
+    def pid(self) -> int:
+        """Of the daemon that was started last."""
+        assert self._process is not None
+        return self._process.pid
+
+    def log_lines(self) -> list[str]:
+        """What it has said so far."""
+        return list(self._process.lines) if self._process is not None else []
+
+    def metrics(self) -> str:
+        """In the text format of Prometheus. Raises GpuvirtError."""
+        return str(self._admin.call("metrics").get("text", ""))
 
     def jobs(self) -> list[dict[str, Any]]:
         """The jobs, ended ones too. Raises GpuvirtError."""

@@ -11,6 +11,8 @@
 {"op": "describe", "job": "train"}
 {"op": "switches", "gpu": 0, "job": "train", "count": 20, "all": false}
 {"op": "metrics"}
+{"op": "why", "job": "train"}
+{"op": "trace", "gpu": 0, "last_ns": 30000000000}
 """
 
 from __future__ import annotations
@@ -22,23 +24,23 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 import gpuvirt
 from gpuvirt.arbitration.limits import Limits
 from gpuvirt.errors import GpuvirtError, RefusedError
-from gpuvirt.metrics import render
 from gpuvirtd.creation import change_limits, create_job, limits_row
 from gpuvirtd.describe import describe, find, id_of
 from gpuvirtd.host import Host
 from gpuvirtd.identity import Process, ProcessGone, peer_process
 from gpuvirtd.jobs import Job
 from gpuvirtd.log import Logger
-from gpuvirtd.metrics import collect
+from gpuvirtd.metrics import served
 from gpuvirtd.moves import switch_rows
 from gpuvirtd.status import gpu_status, job_status
+from gpuvirtd.why import Trace, Why, trace, why
 
 LINE_LIMIT = 1 << 20
 CONNECTIONS = 256
@@ -124,7 +126,29 @@ class Metrics(msgspec.Struct, tag_field="op", tag="metrics", forbid_unknown_fiel
     """What a monitoring system wants to know, as the text that Prometheus reads."""
 
 
-Request = Ping | CreateJob | AwaitStart | Limit | JobStarted | EndJob | Status | Switches | Metrics | Describe
+class Usage(msgspec.Struct, tag_field="op", tag="usage", forbid_unknown_fields=True):
+    """Bills of a period (seconds since 1970; until null: now), by tenant, job or GPU."""
+
+    since: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    until: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    by: Literal["tenant", "job", "gpu"] = "tenant"
+
+
+Request = (
+    Ping
+    | CreateJob
+    | AwaitStart
+    | Limit
+    | JobStarted
+    | EndJob
+    | Status
+    | Switches
+    | Metrics
+    | Describe
+    | Why
+    | Trace
+    | Usage
+)
 
 
 class Facts(msgspec.Struct):
@@ -191,6 +215,14 @@ class AdminServer:
     async def _in_time(self, peer: Process, line: bytes) -> dict[str, Any]:
         """The answer, when there is one: that to await_start comes when something has changed."""
         answer = self.answer(peer, line)
+        if "slowly" in answer:  # in steps, or by another thread: nobody's turn waits for it
+            try:
+                found = await answer["slowly"]
+                return {"ok": True, **(found if isinstance(found, dict) else {"text": found})}
+            except GpuvirtError as error:
+                return failure(error.message, error.hint)
+            except Exception as error:
+                return self._mistake(line, error)
         if "unchanged" in answer and len(self.connections) < CONNECTIONS // 2:  # else it may ask again
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PATIENCE_S):
@@ -220,10 +252,12 @@ class AdminServer:
         except GpuvirtError as error:
             return failure(error.message, error.hint)
         except Exception as error:
-            self.log.error(
-                "internal_error", request=line[:200].decode(errors="replace"), error=repr(error), exc_info=True
-            )
-            return failure(f"internal error: {error!r}", "see the log of gpuvirtd")
+            return self._mistake(line, error)
+
+    def _mistake(self, line: bytes, error: Exception) -> dict[str, Any]:
+        """Of ours: logged, and told."""
+        self.log.error("internal_error", request=line[:200].decode(errors="replace"), error=repr(error), exc_info=error)
+        return failure(f"internal error: {error!r}", "see the log of gpuvirtd")
 
     def _carry_out(self, peer: Process, request: Request) -> dict[str, Any]:
         match request:
@@ -256,11 +290,17 @@ class AdminServer:
                 return {}
             case Describe():
                 return {"job": describe(self.host, request.job)}
+            case Why():
+                return {"why": why(self.host, request.job)}
+            case Trace():
+                return trace(self.host, request)
             case Switches():
                 job_id = id_of(self.host, request.job) if request.job is not None else None
                 return {"switches": switch_rows(self.host, request.gpu, job_id, request.count, request.all)}
             case Metrics():
-                return {"text": render(collect(self.host, self.facts.counters(), self.facts.started))}
+                return {"slowly": served(self.host, self.facts.counters(), self.facts.started)}
+            case Usage():
+                return {"slowly": self.host.books.bills(request.since, request.until, request.by)}
             case Status():
                 return self._status(peer, request.all)
 

@@ -18,15 +18,20 @@ from gpuvirt.arbitration.facts import Rules
 from gpuvirt.clock import Clock, MonotonicClock
 from gpuvirt.errors import ConfigError, DriverUnavailable
 from gpuvirt.paths import CLIENT_SOCKET, default_runtime, library
+from gpuvirtd.accounts.books import Books
+from gpuvirtd.accounts.database import DAY, Database
+from gpuvirtd.accounts.live import Live
 from gpuvirtd.admin import AdminServer, Facts
 from gpuvirtd.config import Config, duration_of, share_of, size_of
 from gpuvirtd.devices.driver import find_driver, find_nvml
 from gpuvirtd.devices.inventory import Inventory, select
 from gpuvirtd.devices.nvml import NvmlInventory
+from gpuvirtd.exporter import Exporter
 from gpuvirtd.host import Host
 from gpuvirtd.log import Logger
 from gpuvirtd.memory.arenas import host_memory
 from gpuvirtd.memory.folder import Folder
+from gpuvirtd.metrics import served
 from gpuvirtd.policy import Policy
 from gpuvirtd.runtime import Runtime
 from gpuvirtd.sessions import Sessions
@@ -84,6 +89,8 @@ class App:
             host = Host(devices, inventory, self._policy(), state, self.clock, self.log)
             stack.callback(host.close)
             host.recovery.begin()  # first: what its processes have on the devices is no residue
+            self._open_books(host, folder)
+            stack.callback(host.books.close)
             await host.poll_usage()
             nvml_shim = find_nvml_shim(shim)
             runtime.link_shims(shim, nvml_shim)
@@ -103,6 +110,11 @@ class App:
                 started=self.clock.now(),
                 counters=lambda: dict(sessions.counters),
             )
+            exporter = Exporter(
+                self.config.metrics.listen, lambda: served(host, facts.counters(), facts.started), self.log
+            )
+            stack.callback(exporter.close)
+            await exporter.start()
             admin = AdminServer(host, facts, self.log)
             await admin.start(admin_socket)
             stack.callback(admin.close)
@@ -117,6 +129,15 @@ class App:
             )
             await self.stopping.wait()
             self.log.info("stopping", jobs=len(host.jobs.by_id))
+
+    def _open_books(self, host: Host, folder: Path) -> None:
+        accounts = self.config.accounts
+        kept = Path(self.environ.get("STATE_DIRECTORY", folder)) / "accounts.db"  # set by systemd
+        database = Database(Path(accounts.database) if accounts.database else kept)
+        if database.note:
+            self.log.error("accounts_rebuilt", reason=database.note)
+        host.books = Books(host, Live(folder / "accounts.live"), database, accounts.retention_days * DAY)
+        host.books.begin()
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A mistake of ours in a call-back of the loop: logged, and the daemon goes on."""

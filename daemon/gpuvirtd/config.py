@@ -19,6 +19,7 @@ import msgspec
 
 from gpuvirt.errors import ConfigError, UsageError
 from gpuvirt.units import parse_duration, parse_size
+from gpuvirtd.exporter import parse_address
 
 DEFAULT_FILE = Path("/etc/gpuvirt/gpuvirt.toml")
 
@@ -84,6 +85,19 @@ class LimitsSection(msgspec.Struct, forbid_unknown_fields=True):
     jobs_per_user: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 256
 
 
+class MetricsSection(msgspec.Struct, forbid_unknown_fields=True):
+    """[metrics]"""
+
+    listen: list[str] = []  # for Prometheus: "127.0.0.1:9456", "[::1]:9456", or the absolute path of a socket
+
+
+class AccountsSection(msgspec.Struct, forbid_unknown_fields=True):
+    """[accounts]"""
+
+    database: str = ""  # file; empty: accounts.db in $STATE_DIRECTORY (systemd), else in the runtime folder
+    retention_days: Annotated[int, msgspec.Meta(ge=3, le=36500)] = 400
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True):
     """Everything that a file may say, as it says it."""
 
@@ -93,6 +107,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     time: TimeSection = msgspec.field(default_factory=TimeSection)
     memory: MemorySection = msgspec.field(default_factory=MemorySection)
     limits: LimitsSection = msgspec.field(default_factory=LimitsSection)
+    metrics: MetricsSection = msgspec.field(default_factory=MetricsSection)
+    accounts: AccountsSection = msgspec.field(default_factory=AccountsSection)
 
 
 # (section, key, variable)
@@ -189,8 +205,12 @@ def check_values(config: Config, source: str) -> None:
             raise ConfigError(f"{source}: driver.{key}: '{value}' is not an absolute path", "give one, or auto")
     if not config.memory.arena_folder.startswith("/"):
         raise ConfigError(f"{source}: memory.arena_folder: '{config.memory.arena_folder}' is not an absolute path")
+    if config.accounts.database and not config.accounts.database.startswith("/"):
+        raise ConfigError(f"{source}: accounts.database: '{config.accounts.database}' is not an absolute path")
     if config.daemon.runtime and not config.daemon.runtime.startswith("/"):
         raise ConfigError(f"{source}: daemon.runtime: '{config.daemon.runtime}' is not an absolute path")
+    for address in config.metrics.listen:
+        parse_address(address, source)
     for name in config.driver.environment:
         if not name or "=" in name or "\0" in name or name in ("LD_PRELOAD", "GPUVIRT_JOB", "GPUVIRT_SOCKET"):
             raise ConfigError(f"{source}: driver.environment: '{name}' cannot be set for jobs")

@@ -12,6 +12,7 @@ from gpuvirt.clock import Clock
 from gpuvirt.control import messages
 from gpuvirt.control.block import ClientPage
 from gpuvirt.errors import DriverUnavailable, RefusedError
+from gpuvirtd.accounts.books import Books
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.devices.inventory import Device, Inventory
 from gpuvirtd.identity import Process, ProcessGone, is_descendant, is_exiting, open_process
@@ -31,6 +32,8 @@ from gpuvirtd.state import State, StoredClient
 
 class Host:
     """All jobs and GPUs of this daemon."""
+
+    books: Books  # opened by the application
 
     def __init__(
         self, devices: list[Device], inventory: Inventory, policy: Policy, state: State, clock: Clock, log: Logger
@@ -70,6 +73,7 @@ class Host:
         for arbiter in self.arbiters.values():
             arbiter.beat(now)
             arbiter.turn()  # nothing should be left to do; if something is, it waits no longer than this
+        self.books.tick(now)
         if self.jobs.by_id:  # also of those without a client: their processes may have lost the shim
             self.poll_soon()
         self._poll = self.loop.call_later(self.policy.poll / 1e9, self._tick)

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import gpuvirt
 from gpuvirt.arbitration.facts import Contender
 from gpuvirt.control import fixed
-from gpuvirt.metrics import COUNTER, GAUGE, HISTOGRAM, Buckets, Family, families
+from gpuvirt.metrics import COUNTER, GAUGE, HISTOGRAM, Buckets, Family, families, rendered
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.arbiter.switches import BOUNDS_S
 from gpuvirtd.jobs import Job, Member
@@ -52,6 +53,7 @@ GPU = (
         HISTOGRAM,
         "From asking the GPU back until the next job could go on, by what memory did.",
     ),
+    ("gpu_wait_seconds", HISTOGRAM, "How long jobs waited for a turn, each time."),
     ("gpu_swap_idle_seconds_total", COUNTER, "Time that nobody could use the GPU because memory moved."),
     ("gpu_link_bytes_total", COUNTER, "Bytes that swapping copied over the link of the GPU."),
     ("gpu_link_bytes_per_second", GAUGE, "Bytes a second that the link is taken to do one way: learned from copies."),
@@ -101,13 +103,30 @@ SHARE = (  # of one job on one GPU
 )
 
 
-def collect(host: Host, counters: Mapping[str, int], started: int) -> list[Family]:
-    """All families, in a fixed order. counters: those of the sessions; started: clock of the start, ns."""
+async def served(host: Host, counters: Mapping[str, int], started: int) -> str:
+    """The text of all families, in a fixed order, made in small steps between which the daemon does its real work.
+
+    counters: those of the sessions; started: clock of the start, ns.
+    """
     found = families([*DAEMON, *GPU, *JOB, *SHARE])
+    for _ in collecting(found, host, counters, started):
+        await asyncio.sleep(0)
+    parts = []
+    for part in rendered(found.values()):
+        parts.append(part)
+        await asyncio.sleep(0)
+    return "".join(parts)
+
+
+def collecting(found: dict[str, Family], host: Host, counters: Mapping[str, int], started: int) -> Iterator[None]:
+    """Fills the families; between the steps jobs may come and end."""
     _daemon(found, host, counters, started)
     for arbiter in host.arbiters.values():
         _gpu(found, arbiter, host.clock.now())
-    for job in host.jobs:
+        yield
+    for job in list(host.jobs):
+        if job.id not in host.jobs.by_id:
+            continue
         found["job_info"].add(1, job=job.id, name=job.name, user=job.user)
         found["job_weight"].add(job.weight, job=job.id)
         found["job_arena_bytes"].add(arena_of(host, job), job=job.id)
@@ -115,7 +134,7 @@ def collect(host: Host, counters: Mapping[str, int], started: int) -> list[Famil
             contender = arbiter.gpu.contenders.get(job.id)
             if contender is not None:
                 _share(found, host, job, arbiter, contender)
-    return list(found.values())
+        yield
 
 
 def _daemon(found: dict[str, Family], host: Host, counters: Mapping[str, int], started: int) -> None:
@@ -151,6 +170,8 @@ def _gpu(found: dict[str, Family], arbiter: Arbiter, now: int) -> None:
     for moved, histogram in arbiter.switches.histograms.items():
         buckets = Buckets(BOUNDS_S, histogram.counts, histogram.total_ns / SECOND)
         found["gpu_switch_seconds"].add(buckets, **labels, memory="moved" if moved else "stayed")
+    waited = arbiter.timeline.waited
+    found["gpu_wait_seconds"].add(Buckets(BOUNDS_S, waited.counts, waited.total_ns / SECOND), **labels)
     found["gpu_swap_idle_seconds_total"].add(arbiter.lost_time.of_gpu(now) / SECOND, **labels)
     link = link_of(arbiter, now)
     found["gpu_link_bytes_total"].add(link["out_bytes"], **labels, direction="out")

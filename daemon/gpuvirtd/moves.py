@@ -48,6 +48,16 @@ def lost_of(host: Host, job: Job) -> dict[str, Any]:
     return {"lost_s": lost, "lost_share": lost / wall if wall > 0 else 0.0}
 
 
+def turn_wait_of(host: Host, job: Job) -> float | None:
+    """How long the job waits for a turn: the median of the last waits, of the GPU where that is longest."""
+    known = [
+        arbiter.timeline.waits[job.id].typical()
+        for arbiter in host.arbiters.values()
+        if job.id in arbiter.timeline.waits
+    ]
+    return max((wait / SECOND for wait in known if wait is not None), default=None)
+
+
 def link_of(arbiter: Arbiter, now: int) -> dict[str, Any]:
     """Swapping on the link of a GPU: bytes/s now, in all, and the share of the link of the busier direction."""
     meter, rate = arbiter.measure(now), arbiter.gpu.link_rate

@@ -95,6 +95,13 @@ class Recovery:
         """Pids that this GPU still waits for."""
         return [pid for pid, _, device in self._expected if device == arbiter.device.uuid]
 
+    def lacks(self, arbiter: Arbiter, job: str) -> bool:
+        """True while this GPU gets no grants because a client of this job has not come back."""
+        device = arbiter.device.uuid
+        return arbiter.recovering() and any(
+            key[2] == device and owner == job for key, (_, owner) in self._expected.items()
+        )
+
     def waits_for(self, job: Job) -> bool:
         """True if a client of this job has not come back."""
         return any(owner == job.id for _, owner in self._expected.values())

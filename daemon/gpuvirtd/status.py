@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.facts import Contender, Word
+from gpuvirt.arbitration.policies import turns
 from gpuvirt.control.block import ClientState
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import is_stopped
 from gpuvirtd.job_events import Kind
 from gpuvirtd.jobs import Job
-from gpuvirtd.moves import SECOND, arena_of, link_of, lost_of, moved_of
+from gpuvirtd.moves import SECOND, arena_of, link_of, lost_of, moved_of, turn_wait_of
 from gpuvirtd.strangers import strangers
 
 if TYPE_CHECKING:
@@ -23,13 +24,10 @@ if TYPE_CHECKING:
 def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
     """One GPU."""
     gpu = arbiter.gpu
-    waiting = sorted(
-        (contender for contender in gpu.contenders.values() if contender.waiting and contender.key != gpu.holder),
-        key=lambda contender: (contender.vtime, contender.waiting_since or 0, contender.key),
-    )
     holder = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
     clients = gpu.clients()
     now = host.clock.now()
+    places = turns(gpu, now)
     return {
         "index": arbiter.device.index,
         "uuid": arbiter.device.uuid,
@@ -49,7 +47,7 @@ def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
         "holder": gpu.holder,
         "lease": holder.word.value if holder is not None else "closed",
         "next": gpu.next,
-        "queue": [contender.key for contender in waiting],
+        "queue": sorted(places, key=places.__getitem__),
         "epoch": gpu.epoch,
         "switches": gpu.switches,
         "last_switch_s": gpu.last_switch_ns / SECOND,
@@ -108,6 +106,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "share": held / everybody if everybody else None,
         "waits": sum(contender.waits for _, contender in parts),
         "wait_s": waited / SECOND,
+        "turn_wait_s": turn_wait_of(host, job),
         "switches": sum(contender.switches for _, contender in parts),
         "overruns": sum(contender.overruns for _, contender in parts),
         "overrun_s": sum(contender.overrun_ns for _, contender in parts) / SECOND,
@@ -164,10 +163,10 @@ def _busy(job: Job, arbiter: Arbiter) -> bool:
 
 def _reason(arbiter: Arbiter, contender: Contender) -> str:
     """What is wrong with a job."""
-    return "; ".join(part for part in (_named(arbiter, contender.reason), _stopped(arbiter, contender)) if part)
+    return "; ".join(part for part in (named(arbiter, contender.reason), _stopped(arbiter, contender)) if part)
 
 
-def _named(arbiter: Arbiter, reason: str) -> str:
+def named(arbiter: Arbiter, reason: str) -> str:
     """With the pids of processes in place of the arbiter's own numbers for them."""
 
     def pid(found: re.Match[str]) -> str:
@@ -212,6 +211,4 @@ def _why(host: Host, arbiter: Arbiter, contender: Contender) -> str:
 
 def _which(arbiter: Arbiter, other: Contender) -> str:
     stopped = _stopped(arbiter, other)
-    return (f", which {_named(arbiter, other.reason)}" if other.reason else "") + (
-        f"; its {stopped}" if stopped else ""
-    )
+    return (f", which {named(arbiter, other.reason)}" if other.reason else "") + (f"; its {stopped}" if stopped else "")

@@ -10,6 +10,7 @@ wake-up come out (`lease.decide`). The daemon and a simulator use the same code.
     room.py        makes room in device memory, brings a contender's memory back
     ledger.py      allowances against capacity; residue
     victims.py     whom to evict, and how far
-    fairshare.py   who is next
+    policies/      who is next: fair, ...
+    fairshare.py   charged time and virtual time of tenants and their jobs
     quantum.py     for how long; how long an idle holder is left alone
 """

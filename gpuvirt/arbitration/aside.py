@@ -16,7 +16,7 @@ import enum
 
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Signal, Signals, Word
-from gpuvirt.arbitration.fairshare import charge, charged_vtime
+from gpuvirt.arbitration.fairshare import charge, charged_vtime, tenant_of
 from gpuvirt.arbitration.rank import outranks
 from gpuvirt.arbitration.room import needs
 
@@ -39,13 +39,13 @@ def find(gpu: Gpu) -> Contender | None:
     return None
 
 
-def may_go_beside(gpu: Gpu, draining: Contender, chosen: Contender) -> bool:
+def may_go_beside(gpu: Gpu, draining: Contender, chosen: Contender, now: int) -> bool:
     """May `chosen` have the GPU while work of `draining` is still on it?"""
     if draining.stopped or chosen is draining:
         return True
     if gpu.rules.overlap == Overlap.NEVER.value:
         return False
-    if gpu.rules.overlap == Overlap.PRIORITY.value and not outranks(chosen, draining):
+    if gpu.rules.overlap == Overlap.PRIORITY.value and not outranks(gpu, chosen, draining, now):
         return False
     if draining.given_back or any(client.stuck for client in draining.clients.values()):
         return False  # what is on the GPU waits for its own threads: they need the lease
@@ -81,7 +81,9 @@ def settle(gpu: Gpu, contender: Contender, now: int) -> None:
     contender.aside_since = None
     contender.overrun_ns += beside
     limit = DEBT_QUANTA * max(contender.quantum, gpu.rules.quantum)
+    tenant = tenant_of(gpu, contender)
     contender.vtime += charged_vtime(min(beside, limit), contender.weight)
+    tenant.vtime += charged_vtime(min(beside, limit), tenant.weight)
 
 
 def go_on(contender: Contender, out: Decision) -> None:

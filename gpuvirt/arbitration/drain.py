@@ -6,8 +6,9 @@ from __future__ import annotations
 from gpuvirt.arbitration.aside import find as find_aside
 from gpuvirt.arbitration.aside import may_go_beside, step_aside
 from gpuvirt.arbitration.facts import Client, Contender, Decision, Gpu, WakeUp, Word
-from gpuvirt.arbitration.fairshare import charge, choose
+from gpuvirt.arbitration.fairshare import charge
 from gpuvirt.arbitration.ladder import climb
+from gpuvirt.arbitration.policies import choose
 from gpuvirt.arbitration.transitions import close, renew, rivals, store
 
 PATIENCE_LIMIT = 11
@@ -19,7 +20,7 @@ def drain(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     holder.asked_ns = holder.asked_ns or now
     gpu.drain_due = now + gpu.rules.drain_budget
     holder.reason = ""
-    store(gpu, holder, Word.DRAIN, out)
+    store(gpu, holder, Word.DRAIN, now, out)
     out.actions += [WakeUp(number) for number in holder.clients]
     out.wake(gpu.drain_due)
 
@@ -30,8 +31,8 @@ def draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
             holder.reason = ""  # it was late to drain, and has
         close(gpu, holder, now, out)
         return True
-    best = choose(rivals(gpu, now, out, without=holder.key))
-    if best is not None and find_aside(gpu) is None and may_go_beside(gpu, holder, best):
+    best = choose(gpu, rivals(gpu, now, out, without=holder.key), now)
+    if best is not None and find_aside(gpu) is None and may_go_beside(gpu, holder, best, now):
         step_aside(gpu, holder, now)
         return True
     if now >= gpu.drain_due and not holder.reason:
@@ -73,7 +74,7 @@ def give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     holder.granted_ns = now
     holder.deadline = now + window
     renew(gpu, holder)
-    store(gpu, holder, Word.GRANTED if all_on else Word.STEP, out)
+    store(gpu, holder, Word.GRANTED if all_on else Word.STEP, now, out)
     out.wake(holder.deadline)
     out.note("info", "drain_stuck", holder.key, epoch=holder.epoch, times=holder.given_back, window_ns=window)
 

@@ -8,9 +8,10 @@ for is an UnexpectedAnswer, and the caller closes the connection.
 from __future__ import annotations
 
 from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move, Request, Word
-from gpuvirt.arbitration.fairshare import charge, vtime_on_wake
+from gpuvirt.arbitration.fairshare import charge, forget_tenants, tenant_of, wake
 from gpuvirt.arbitration.ledger import promised
 from gpuvirt.arbitration.quantum import learned_rate
+from gpuvirt.arbitration.tape import recorded
 from gpuvirt.arbitration.victims import learned_copies, residence_ns
 
 CUDA_ERROR_OUT_OF_MEMORY = 2
@@ -28,11 +29,13 @@ def find(gpu: Gpu, number: int) -> tuple[Contender, Client]:
     raise KeyError(number)
 
 
-def attach(gpu: Gpu, key: str, weight: int, client: Client) -> Contender:
+@recorded
+def attach(gpu: Gpu, key: str, weight: int, client: Client, tenant: str = "") -> Contender:
     """A process joined (or came back under a new number). Its allowance is what it already has on the device."""
     contender = gpu.contenders.get(key)
     if contender is None:
-        contender = Contender(key=key, weight=weight, vtime=gpu.vnow)
+        contender = Contender(key=key, weight=weight, tenant=tenant)
+        contender.vtime = tenant_of(gpu, contender).vnow
         gpu.contenders[key] = contender
     contender.clients[client.number] = client
     if contender.may_launch:
@@ -42,6 +45,7 @@ def attach(gpu: Gpu, key: str, weight: int, client: Client) -> Contender:
     return contender
 
 
+@recorded
 def gone(gpu: Gpu, number: int) -> None:
     """A process is dead: the driver has its memory back. Room may have become free for those who found none."""
     contender, client = find(gpu, number)
@@ -52,13 +56,16 @@ def gone(gpu: Gpu, number: int) -> None:
     room_changed(gpu)
 
 
+@recorded
 def ended(gpu: Gpu, key: str) -> None:
     """A job without clients left the host."""
     gpu.contenders.pop(key, None)
+    forget_tenants(gpu)
     gpu.holder = None if gpu.holder == key else gpu.holder
     gpu.next = None if gpu.next == key else gpu.next
 
 
+@recorded
 def room_changed(gpu: Gpu) -> None:
     """Capacity or promises changed: let everybody who failed for want of room try again."""
     for contender in gpu.contenders.values():
@@ -75,6 +82,7 @@ def _answered(gpu: Gpu, contender: Contender, client: Client) -> Request | None:
     return request
 
 
+@recorded
 def lost(gpu: Gpu, number: int) -> None:
     """The connection broke but the process lives:
 
@@ -86,6 +94,7 @@ def lost(gpu: Gpu, number: int) -> None:
         client.restored = False
 
 
+@recorded
 def want(gpu: Gpu, number: int, charged: int, resident: int, now: int, native: int = 0) -> None:
     """WANT: a thread waits at the gate or for room, or the client needs more memory while its job holds the lease."""
     contender, client = find(gpu, number)
@@ -99,12 +108,13 @@ def want(gpu: Gpu, number: int, charged: int, resident: int, now: int, native: i
     if not contender.waiting:
         if gpu.holder is not None:
             charge(gpu, gpu.contenders[gpu.holder], now)  # brings the present virtual time up to date
-        contender.vtime = vtime_on_wake(contender.vtime, gpu.vnow, gpu.rules.quantum, contender.weight)
+        wake(gpu, contender)
     if contender.waiting_since is None:
         contender.waiting_since = now
     client.waiting = True
 
 
+@recorded
 def memory(gpu: Gpu, number: int, charged: int, resident: int, native: int) -> None:
     """MEMORY: new figures of a client.
 
@@ -125,12 +135,14 @@ def _figures(client: Client, charged: int, resident: int, native: int) -> None:
     client.native = min(native, charged, client.resident)
 
 
+@recorded
 def idle(gpu: Gpu, number: int) -> None:
     """IDLE: nothing submitted is unfinished, nobody waits at the gate."""
     _, client = find(gpu, number)
     client.idle = True
 
 
+@recorded
 def drained(gpu: Gpu, number: int, epoch: int) -> None:
     """DRAINED: work of the client up to this epoch is finished and no more can come.
 
@@ -143,6 +155,7 @@ def drained(gpu: Gpu, number: int, epoch: int) -> None:
         client.drained = True
 
 
+@recorded
 def stuck(gpu: Gpu, number: int, epoch: int, waits: bool = False) -> None:
     """STUCK: the drain of this epoch takes long; what is on the GPU may wait for what waits at the gate.
 
@@ -157,6 +170,7 @@ def stuck(gpu: Gpu, number: int, epoch: int, waits: bool = False) -> None:
         client.waits = waits
 
 
+@recorded
 def progress(gpu: Gpu, number: int, resident: int, now: int) -> None:
     """PROGRESS: an EVICT has come so far, and no more than this will be resident again. What has left is free.
 
@@ -175,6 +189,7 @@ def progress(gpu: Gpu, number: int, resident: int, now: int) -> None:
     client.resident = min(client.resident, allowance)
 
 
+@recorded
 def moved(
     gpu: Gpu,
     number: int,

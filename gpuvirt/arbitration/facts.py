@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Any
 
 MILLISECOND = 1_000_000
 SECOND = 1_000_000_000
@@ -102,19 +103,21 @@ class Contender:
 
     key: str
     weight: int = 1
-    priority: int = 0  # larger: goes before all smaller ones (rank.py)
+    tenant: str = ""  # whose it is: shares are first those of tenants
+    priority: int = 0  # the larger goes first where the policy knows priorities; 0: ordinary
+    tier: str = ""  # name of its service tier (Rules.tiers); empty: what those leave
     soft: int | None = None  # bytes on the device beyond which it is the first to be swapped; None: no such limit
     clients: dict[int, Client] = field(default_factory=dict)
     word: Word = Word.CLOSED
     epoch: int = 0
-    vtime: int = 0  # charged time / weight, scaled (fairshare.SCALE)
+    vtime: int = 0  # within its tenant: charged time / weight, scaled (fairshare.SCALE)
     waiting_since: int | None = None
     granted_ns: int = 0
     charge_from: int | None = None  # held time is charged up to here; None: it does not hold the lease
     switch_cost: int = 0  # time that is expected to be lost when it is brought in (quantum.expected_cost)
     quantum: int = 0
     deadline: int = 0  # 0: none
-    window: int = 0  # W as its lease page says it (window.py)
+    window: int = 0  # W as its lease page says it (in_flight.py)
     last_run_ns: int = 0
     tries: int = 0  # RESTOREs that failed in a row
     refusals: int = 0  # attempts to make room that failed in a row
@@ -152,6 +155,15 @@ class Contender:
         return all(client.idle for client in self.clients.values())
 
 
+@dataclass(slots=True)
+class Tenant:
+    """One user on one GPU, with all its jobs there."""
+
+    weight: int = 1
+    vtime: int = 0  # charged time of all its jobs / weight, scaled
+    vnow: int = 0  # virtual time among its jobs: that of the one that was granted last
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The configured constants of arbitration."""
@@ -161,7 +173,7 @@ class Rules:
     swap_share: float = 0.05  # swapping may take this part of the time
     idle_hold: int = MILLISECOND // 5
     minimum_run: int = MILLISECOND
-    window_max: int = 5 * MILLISECOND  # work in flight while others wait (window.py)
+    window_max: int = 5 * MILLISECOND  # work in flight while others wait (in_flight.py)
     window_urgent: int = MILLISECOND // 2  # the same beside a job that must not wait
     drain_budget: int = 500 * MILLISECOND  # a drain that takes longer is reported as overrun
     on_overrun: str = "wait"  # ladder.OnOverrun: what happens to a job that does not give the GPU back
@@ -173,6 +185,10 @@ class Rules:
     stall: int = SECOND  # after RESTORE failed restore_tries times
     restore_tries: int = 3
     slack: float = 0.25  # allowance beyond the need, to save round trips
+    tenant_weights: tuple[tuple[str, int], ...] = ()  # of those tenants that have not 1
+
+    def weight_of(self, tenant: str) -> int:
+        return dict(self.tenant_weights).get(tenant, 1)
 
 
 @dataclass(slots=True)
@@ -182,11 +198,13 @@ class Gpu:
     name: str
     capacity: int
     rules: Rules = field(default_factory=Rules)
+    policy: str = "fair"  # a name in policies.POLICIES
     contenders: dict[str, Contender] = field(default_factory=dict)
+    tenants: dict[str, Tenant] = field(default_factory=dict)
     holder: str | None = None
     next: str | None = None
     epoch: int = 0
-    vnow: int = 0  # virtual time: that of the holder when it was granted
+    vnow: int = 0  # virtual time among tenants: that of the holder's when it was granted
     reserve: int = 0  # beyond the capacity: for a job that fitted until somebody else's context took room
     penalty: int = 0  # room that a client did not find although the ledger had it; forgotten at the next grant
     host_room: int = 1 << 62  # bytes that may still be swapped out; set by the owner before each decision
@@ -199,6 +217,7 @@ class Gpu:
     link_rate: float = 8e9  # bytes per second, learned
     switches: int = 0
     last_switch_ns: int = 0
+    tape: Any = field(default=None, repr=False, compare=False)  # no fact: tape.Tape, which records them
 
     def clients(self) -> list[Client]:
         return [client for contender in self.contenders.values() for client in contender.clients.values()]

@@ -7,7 +7,8 @@ from gpuvirt.arbitration.aside import find as find_aside
 from gpuvirt.arbitration.aside import go_on, may_go_beside, settle, step_back
 from gpuvirt.arbitration.drain import give_back, is_stuck
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Word
-from gpuvirt.arbitration.fairshare import choose
+from gpuvirt.arbitration.fairshare import advance
+from gpuvirt.arbitration.policies import choose
 from gpuvirt.arbitration.quantum import expected_cost, quantum_ns
 from gpuvirt.arbitration.room import Room, cancel_restores, give_credit, make_room, needs, send_restore, unavailable
 from gpuvirt.arbitration.transitions import renew, rivals, stall, store
@@ -21,7 +22,7 @@ def switching(gpu: Gpu, now: int, out: Decision) -> bool:
     waiters = rivals(gpu, now, out)
     chosen = gpu.contenders.get(gpu.next) if gpu.next is not None else None
     if chosen is None or chosen not in waiters:
-        chosen = choose(waiters)
+        chosen = choose(gpu, waiters, now)
         gpu.next = None if chosen is None else chosen.key
         gpu.switch_from, gpu.switch_moved = (now, 0) if gpu.switch_from == 0 else (gpu.switch_from, gpu.switch_moved)
     if chosen is None:
@@ -31,7 +32,7 @@ def switching(gpu: Gpu, now: int, out: Decision) -> bool:
             step_back(gpu, alone, now, out)
         return alone is not None
     aside = find_aside(gpu)
-    if aside is not None and not may_go_beside(gpu, aside, chosen):
+    if aside is not None and not may_go_beside(gpu, aside, chosen, now):
         step_back(gpu, aside, now, out)
         return True
     go_on(chosen, out)  # else it could not answer
@@ -87,7 +88,7 @@ def _give_way(gpu: Gpu, chosen: Contender, now: int, out: Decision, reason: str 
 def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     gpu.next = None
     gpu.holder = chosen.key
-    gpu.vnow = max(gpu.vnow, chosen.vtime)
+    advance(gpu, chosen)
     gpu.penalty = 0
     gpu.switches += 1
     gpu.last_switch_ns = now - gpu.switch_from if gpu.switch_from else 0
@@ -109,11 +110,11 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     gpu.switch_from = 0
     if rivals(gpu, now, out, without=chosen.key):
         chosen.deadline = now + chosen.quantum
-        store(gpu, chosen, Word.GRANTED, out)
+        store(gpu, chosen, Word.GRANTED, now, out)
         out.wake(chosen.deadline)
     else:
         chosen.deadline = 0
-        store(gpu, chosen, Word.OPEN, out)
+        store(gpu, chosen, Word.OPEN, now, out)
     out.note(
         "debug",
         "grant",

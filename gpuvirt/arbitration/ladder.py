@@ -17,7 +17,7 @@ import enum
 
 from gpuvirt.arbitration.aside import find, step_aside
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Signal, Signals
-from gpuvirt.arbitration.fairshare import choose
+from gpuvirt.arbitration.policies import choose
 from gpuvirt.arbitration.transitions import rivals
 
 
@@ -38,7 +38,7 @@ def climb(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     if now < due:
         out.wake(due)
         return False
-    best = choose(rivals(gpu, now, out, without=holder.key))
+    best = choose(gpu, rivals(gpu, now, out, without=holder.key), now)
     if best is None:
         return False  # nobody suffers from it
     lasted = now - holder.asked_ns

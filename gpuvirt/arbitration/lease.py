@@ -25,8 +25,9 @@ from __future__ import annotations
 from gpuvirt.arbitration.aside import find as find_aside
 from gpuvirt.arbitration.drain import drain, draining
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, WakeUp, Word
-from gpuvirt.arbitration.fairshare import charge, choose
+from gpuvirt.arbitration.fairshare import advance, charge
 from gpuvirt.arbitration.grant import switching
+from gpuvirt.arbitration.policies import choose, policy_of
 from gpuvirt.arbitration.quantum import idle_hold_ns
 from gpuvirt.arbitration.room import Room, deficit, make_room, needs, restore_ahead, send_restore, unavailable
 from gpuvirt.arbitration.transitions import close, close_aside, renew_window, rivals, stall, store
@@ -36,6 +37,13 @@ SLOWEST_LINK = 1e9  # bytes/s: no client can say that its link is slower to gain
 
 def decide(gpu: Gpu, now: int) -> Decision:
     """Actions that follow from the facts at `now`, already applied to the facts, and when to look again."""
+    if gpu.tape is not None:
+        decision: Decision = gpu.tape.decided(gpu, now, lambda: _decide(gpu, now))
+        return decision
+    return _decide(gpu, now)
+
+
+def _decide(gpu: Gpu, now: int) -> Decision:
     out = Decision()
     _notice_silence(gpu, now, out)
     for _ in range(4 + 4 * len(gpu.contenders)):  # each contender is closed, chosen, stalled or granted at most once
@@ -99,8 +107,8 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
             charge(gpu, holder, now)
             holder.deadline = 0
             gpu.idle_since = None
-            store(gpu, holder, Word.OPEN, out)
-        renew_window(gpu, holder, out)
+            store(gpu, holder, Word.OPEN, now, out)
+        renew_window(gpu, holder, now, out)
         return False
     if holder.word is Word.STEP:
         drain(gpu, holder, now, out)
@@ -108,29 +116,32 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     if holder.word is Word.OPEN:
         charge(gpu, holder, now)
         holder.deadline = max(holder.granted_ns + holder.quantum, now + gpu.rules.minimum_run)
-        store(gpu, holder, Word.GRANTED, out)
+        store(gpu, holder, Word.GRANTED, now, out)
         out.actions += [WakeUp(number) for number in holder.clients]  # so that they say whether they are idle
         gpu.idle_since = None
-    renew_window(gpu, holder, out)
+    renew_window(gpu, holder, now, out)
     if not holder.idle:
         gpu.idle_since = None
     elif gpu.idle_since is None:
         gpu.idle_since = now
     charge(gpu, holder, now)
-    best = choose(waiters)
+    best = choose(gpu, waiters, now)
     assert best is not None
     hold = idle_hold_ns(gpu.rules.idle_hold, deficit(gpu, best, best.clients.values()), gpu.link_rate)
     idle_end = holder.deadline if gpu.idle_since is None else gpu.idle_since + hold
     end = min(holder.deadline, idle_end)
+    revoke = policy_of(gpu).revoke_at(gpu, holder, best, now)
+    if revoke is not None:
+        end = min(end, max(revoke, holder.granted_ns + max(gpu.rules.minimum_run, holder.switch_cost)))
     if now < end:
         restore_ahead(gpu, best, now, out)
         out.wake(end)
         return False
-    if not holder.idle and choose([holder, *waiters]) is holder:
+    if not holder.idle and choose(gpu, [holder, *waiters], now) is holder:
         # Its weight entitles it to more in a row: no hand-over, another quantum.
         holder.deadline = now + holder.quantum
-        gpu.vnow = max(gpu.vnow, holder.vtime)
-        store(gpu, holder, Word.GRANTED, out)
+        advance(gpu, holder)
+        store(gpu, holder, Word.GRANTED, now, out)
         out.wake(holder.deadline)
         return False
     drain(gpu, holder, now, out)

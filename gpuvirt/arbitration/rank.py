@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from gpuvirt.arbitration.facts import Contender
+from gpuvirt.arbitration.facts import Contender, Gpu
+from gpuvirt.arbitration.policies import policy_of
 
 
-def outranks(one: Contender, other: Contender) -> bool:
-    """True if `one` is to have the GPU before `other` whenever it wants it."""
-    return one.priority > other.priority
+def outranks(gpu: Gpu, one: Contender, other: Contender, now: int) -> bool:
+    """True if `one`, by the GPU's policy, may have it now, although the quantum of `other` is not over."""
+    at = policy_of(gpu).revoke_at(gpu, other, one, now)
+    return at is not None and at <= now

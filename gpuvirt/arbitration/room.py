@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.events import CUDA_ERROR_OUT_OF_MEMORY
 from gpuvirt.arbitration.facts import Client, Contender, Credit, Decision, Gpu, Move, Request, Send
+from gpuvirt.arbitration.policies import turns
 from gpuvirt.arbitration.victims import candidates, choose_victims
 from gpuvirt.units import format_size
 
@@ -55,7 +56,7 @@ def make_room(gpu: Gpu, contender: Contender, clients: list[Client], now: int, o
     excess = 0 if missing else -ledger.free(gpu)
     if missing == 0 and excess <= 0:
         return Room.THERE
-    able = candidates(gpu.contenders.values(), contender.key, now)
+    able = candidates(gpu.contenders.values(), contender.key, now, turns(gpu, now))
     if missing == 0:
         missing = min(excess, sum(client.evictable for other, client in able if other is not contender))
     plan = choose_victims(able, contender.key, missing, gpu.host_room, real=gpu.penalty > 0)

@@ -8,7 +8,8 @@ from gpuvirt.arbitration.aside import go_on, settle
 from gpuvirt.arbitration.events import room_changed
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, Word
 from gpuvirt.arbitration.fairshare import charge
-from gpuvirt.arbitration.window import window_ns
+from gpuvirt.arbitration.in_flight import window_ns
+from gpuvirt.arbitration.policies import policy_of
 from gpuvirt.units import format_size
 
 EPOCH_LIMIT = 1 << 29
@@ -25,7 +26,7 @@ def rivals(gpu: Gpu, now: int, out: Decision, without: str | None = None) -> lis
         if need > gpu.capacity + gpu.reserve:
             contender.reason = f"needs {format_size(need)}, the GPU has {format_size(gpu.capacity)} for jobs"
             continue
-        if contender.silent:
+        if contender.silent or policy_of(gpu).admits(gpu, contender):
             continue
         if contender.not_before > now:
             out.wake(contender.not_before)
@@ -34,17 +35,17 @@ def rivals(gpu: Gpu, now: int, out: Decision, without: str | None = None) -> lis
     return ready
 
 
-def store(gpu: Gpu, contender: Contender, word: Word, out: Decision) -> None:
+def store(gpu: Gpu, contender: Contender, word: Word, now: int, out: Decision) -> None:
     contender.word = word
-    contender.window = window_ns(gpu, contender, word)
+    contender.window = window_ns(gpu, contender, word, now)
     deadline = contender.deadline if word is Word.GRANTED else 0
     out.actions.append(Store(contender.key, word, contender.epoch, deadline, ledger.fits(gpu), contender.window))
 
 
-def renew_window(gpu: Gpu, holder: Contender, out: Decision) -> None:
+def renew_window(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     """Somebody came, left, or changed rank: the bound of what runs now changes with it."""
-    if holder.may_launch and window_ns(gpu, holder, holder.word) != holder.window:
-        store(gpu, holder, holder.word, out)
+    if holder.may_launch and window_ns(gpu, holder, holder.word, now) != holder.window:
+        store(gpu, holder, holder.word, now, out)
 
 
 def close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
@@ -56,7 +57,7 @@ def close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     holder.given_back = holder.asked_ns = 0
     if holder.word is Word.DRAIN and now > gpu.drain_due:
         holder.overrun_ns += now - gpu.drain_due
-    store(gpu, holder, Word.CLOSED, out)
+    store(gpu, holder, Word.CLOSED, now, out)
     if holder.waiting and holder.waiting_since is None:
         holder.waiting_since = now
     gpu.holder = None
@@ -73,7 +74,7 @@ def close_aside(gpu: Gpu, contender: Contender, now: int, out: Decision) -> None
     contender.stopped = False
     contender.reason = ""
     contender.deadline = contender.given_back = contender.asked_ns = 0
-    store(gpu, contender, Word.CLOSED, out)
+    store(gpu, contender, Word.CLOSED, now, out)
     if not contender.waiting:
         contender.waiting_since = None
     room_changed(gpu)

@@ -6,9 +6,8 @@ Fixed memory (Client.native) stays where it is: no target is below it. What is t
 1. Room that is promised but not used: costs no copy.
 2. What a job has on the device beyond its soft limit.
 3. The rest. Those that do not wait go before those that do. Of the idle ones the one that is least worth keeping:
-   idle for long, of little weight, cheap to move. Of the waiting ones who is served last (largest virtual time: under
-   a round robin the one that ran last comes again last, so the usual least-recently-used order would evict exactly
-   who is next).
+   idle for long, of little weight, cheap to move. Of the waiting ones who is served last (under a round robin the
+   one that ran last comes again last, so the usual least-recently-used order would evict exactly who is next).
 
 Against thrash: an idle one that was brought in at a price stays for a while (`residence_ns`). It goes last of the
 idle ones, but it goes: nobody waits for ever behind somebody else's patience. (Before those that wait, all the same:
@@ -17,7 +16,7 @@ they will surely need their memory again, it perhaps not.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from gpuvirt.arbitration.facts import SECOND, Client, Contender
@@ -60,8 +59,13 @@ def worth(contender: Contender, client: Client, now: int) -> float:
     return contender.weight * (1.0 + client.copies) / idle
 
 
-def candidates(contenders: Iterable[Contender], excluded: str, now: int) -> list[tuple[Contender, Client]]:
-    """Clients that can be evicted now, best first. Of the `excluded` job itself only unused promises can be taken."""
+def candidates(
+    contenders: Iterable[Contender], excluded: str, now: int, turns: Mapping[str, int]
+) -> list[tuple[Contender, Client]]:
+    """Clients that can be evicted now, best first. Of the `excluded` job itself only unused promises can be taken.
+
+    turns: the place in the queue of everybody who waits.
+    """
     able = [
         (contender, client)
         for contender in contenders
@@ -71,7 +75,7 @@ def candidates(contenders: Iterable[Contender], excluded: str, now: int) -> list
 
     def order(pair: tuple[Contender, Client]) -> tuple[bool, bool, float, int, int]:
         contender, client = pair
-        keep = -contender.vtime if contender.waiting else worth(contender, client, now)
+        keep = -turns.get(contender.key, 0) if contender.waiting else worth(contender, client, now)
         fresh = not contender.waiting and now < client.stays_until
         return (contender.waiting, fresh, keep, -client.resident, client.number)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuvirt.cli.gpus import link
-from gpuvirt.cli.output import Column, Row, cut, gigabytes, paint, percent, plain, seconds, size, table
+from gpuvirt.cli.output import Column, Row, brief, cut, gigabytes, paint, percent, plain, seconds, size, table
 
 _ORDER = {"running": 0, "swapping": 1, "recovering": 2, "waiting": 3, "queued": 4, "idle": 5, "new": 6}
 _COLOURS = {"running": "green", "swapping": "cyan", "waiting": "yellow", "recovering": "yellow", "queued": "yellow"}
@@ -31,7 +31,10 @@ class Look:
 
 
 def compared(before: Look, now: Look) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of GPUs and of jobs, with what has happened in between: `share`, `lost_now` (0 to 1), `turns` (a second)."""
+    """Rows of GPUs and of jobs, with what has happened in between.
+
+    `turns`: a second; `share`, `waited_now`, `lost_now`: parts of the time, 0 to 1; None when no time has passed.
+    """
     elapsed = now.at - before.at
     earlier, gpus = before.gpus(), []
     for uuid, gpu in now.gpus().items():
@@ -43,7 +46,9 @@ def compared(before: Look, now: Look) -> tuple[list[dict[str, Any]], list[dict[s
         used = max(1, len(job.get("gpu") or []))
         share = _grown(job, old, "held_s") / elapsed / used if elapsed > 0 else None
         lost = _grown(job, old, "lost_s") / elapsed if elapsed > 0 else None
-        jobs.append({**job, "share": _bounded(share), "lost_now": _bounded(lost)})
+        waited = _grown(job, old, "wait_s") / elapsed / used if elapsed > 0 else None
+        parts = {"share": share, "waited_now": waited, "lost_now": lost}
+        jobs.append({**job, **{key: _bounded(value) for key, value in parts.items()}})
     return gpus, sorted(jobs, key=_rank)
 
 
@@ -96,14 +101,41 @@ JOBS = (
     Column("NAME", lambda row: str(row.get("name", "-")), shrink=6),
     Column("USER", lambda row: str(row.get("user", "-")), shrink=5),
     Column("GPU", lambda row: ",".join(str(index) for index in row.get("gpu") or []) or "-", right=True),
+    Column("WT", lambda row: str(row.get("weight", "-")), right=True),
     Column("STATE", lambda row: str(row.get("state", "-")), colour=lambda row: _COLOURS.get(str(row.get("state")))),
     Column("SHARE", lambda row: percent(row.get("share")), right=True),
+    Column("WAIT", lambda row: percent(row.get("waited_now")), right=True),
+    Column("EACH", lambda row: brief(row.get("turn_wait_s")), right=True),
     Column("LOST", lambda row: percent(row.get("lost_now")), right=True),
     Column("MEM", lambda row: size(row.get("charged")), right=True),
     Column("RES", lambda row: size(row.get("resident")), right=True),
     Column("HOST", lambda row: size(row.get("arena")), right=True),
     Column("REASON", lambda row: str(row.get("reason") or ""), shrink=6),
 )
+
+_SPARE = ("EACH", "WT", "HOST", "USER")  # in this order they are left out of a table that is too wide
+_REASON = 14  # characters of a reason that are worth more than those
+
+
+def _job_columns(jobs: Sequence[Row], gpus: int, width: int) -> list[Column]:
+    """What there is room for; the GPU only where there are several, weights where they differ."""
+    chosen = [column for column in JOBS if column.title != "GPU" or gpus > 1]
+    if len({row.get("weight") for row in jobs}) < 2:
+        chosen = [column for column in chosen if column.title != "WT"]
+    for title in _SPARE:
+        if _least(chosen, jobs) > width:
+            chosen = [column for column in chosen if column.title != title]
+    return chosen
+
+
+def _least(columns: Sequence[Column], rows: Sequence[Row]) -> int:
+    """Characters that a table needs at least."""
+    needed = 0
+    for column in columns:
+        natural = max([len(column.title), *(len(plain(column.text(row))) for row in rows)])
+        smallest = _REASON if column.title == "REASON" else column.shrink
+        needed += 2 + (min(natural, smallest) if column.shrink else natural)
+    return needed - 2
 
 
 def _heading(now: Look, elapsed: float, clock: float, width: int) -> str:
@@ -135,7 +167,8 @@ def lines(
     if not jobs:
         found.append("no jobs; start one with 'gpuvirt run -- COMMAND'")
     else:
-        found += _fitting(table(JOBS, jobs, width, colour), None if height is None else height - len(found))
+        columns = _job_columns(jobs, len(gpus), width)
+        found += _fitting(table(columns, jobs, width, colour), None if height is None else height - len(found))
     return found if height is None else found[:height]
 
 

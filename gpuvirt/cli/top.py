@@ -34,9 +34,11 @@ def command(once: bool, interval: float, output: str) -> int | None:
     """Show GPUs and jobs on a screen that keeps itself up to date. q ends it.
 
     Of a GPU: the memory in use, what its jobs have swapped out, the part of the link to the host that swapping takes,
-    turns a second, who holds it and who waits. Of a job: SHARE, the part of the last seconds that it had the GPU; LOST,
-    the part in which it wanted the GPU and only memory that moved kept it from it; its memory (MEM), what of that is
-    on the device (RES), and the host memory that holds what is swapped out (HOST).
+    turns a second, who holds it and who waits. Of a job: SHARE, the part of the last seconds that it had the GPU; WAIT,
+    the part in which it waited for it; LOST, the part in which it wanted the GPU and only memory that moved kept it
+    from it; its memory (MEM), what of that is on the device (RES), and the host memory that holds what is swapped out
+    (HOST). Where there is room: its weight (WT), where weights differ, and how long it waits for each turn (EACH, the
+    median of the last ones). Why it waits now: gpuvirt why JOB.
     """
     client = connection.connect()
     if output == "json" or once or not _screen_there():

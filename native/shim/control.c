@@ -121,16 +121,17 @@ static int send_hello(int handle)
     return gv_send_descriptors(handle, GV_HELLO, &hello, sizeof hello, &arena, arena >= 0);
 }
 
-static int accept_welcome(int handle, const union gv_packet *packet, const int descriptors[GV_DESCRIPTORS_MAX])
+static int accept_welcome(int handle, const union gv_packet *packet, int descriptors[GV_DESCRIPTORS_MAX])
 {
     const struct gv_welcome *const welcome = &packet->welcome;
-    if (packet->header.size < sizeof *welcome || descriptors[2] < 0)
-        return EPROTO;
-    int error = gv_arena_attach(descriptors[2], welcome->arena_bytes, welcome->owner);
+    int error = packet->header.size < sizeof *welcome || descriptors[2] < 0 ? EPROTO : 0;
     if (error == 0)
         error = gv_pages_take(descriptors[0], descriptors[1]);
-    close(descriptors[0]);
-    close(descriptors[1]);
+    if (error == 0) { /* the last step: who has an arena has its owner number in it for good */
+        error = gv_arena_attach(descriptors[2], welcome->arena_bytes, welcome->owner);
+        descriptors[2] = -1;
+    }
+    gv_close_descriptors(descriptors);
     if (error != 0)
         return error;
     gv_memory.allowance = welcome->allowance;
@@ -192,6 +193,7 @@ int gv_control_try(void)
     if (error == 0 && packet.header.type == GV_WELCOME) {
         error = accept_welcome(handle, &packet, descriptors);
     } else if (error == 0) {
+        gv_close_descriptors(descriptors);
         if (packet.header.type == GV_REFUSED && packet.header.size >= sizeof packet.refused)
             refused(&packet);
         error = EACCES;

@@ -80,6 +80,17 @@ def test_arbitration_depends_on_nothing_above_it() -> None:
         assert all(target.startswith(allowed) for target in used), name(path)
 
 
+def test_simulation_is_pure_and_draws_by_seed() -> None:
+    """The same scenario gives the same figures, and the daemon's decisions are in it unchanged."""
+    for path in modules("gpuvirt/simulation"):
+        used = imports_of(path)
+        touched = {target.split(".")[0] for target in used} & (PURE_FORBIDS - {"random"})
+        assert not touched, f"{name(path)} imports {touched}"
+        assert "random" not in used or "random.Random" in used, f"{name(path)}: only Random with a seed"
+        allowed = ("gpuvirt.arbitration", "gpuvirt.simulation", "gpuvirt.errors", "gpuvirt.units")
+        assert all(target.startswith(allowed) for target in used if target.startswith("gpuvirt.")), name(path)
+
+
 def test_translator_stands_alone() -> None:
     """The soft driver starts it as a program, from any Python."""
     for path in modules("gpuvirt/softgpu"):

@@ -19,6 +19,7 @@ from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.arbiter.link import LinkMeter
 from gpuvirtd.arbiter.lost import LostTime
 from gpuvirtd.arbiter.switches import Switches
+from gpuvirtd.arbiter.timeline import Timeline
 from gpuvirtd.devices.inventory import Device, Usage
 from gpuvirtd.job_events import remember
 from gpuvirtd.jobs import Job, Member
@@ -61,6 +62,8 @@ class Arbiter:
         self.jobs: dict[str, Job] = {}
         self.alone: dict[str, AloneTime] = {}
         self.switches, self.lost_time, self.link = Switches(), LostTime(), LinkMeter()  # what people ask about
+        self.timeline = Timeline()
+        self.account: Callable[[Arbiter, int], None] = lambda arbiter, now: None  # who keeps the books
         self._timer = Timer()
         asyncio.get_running_loop().add_reader(self._timer.fd, self._due)
         self._turning = False
@@ -92,7 +95,8 @@ class Arbiter:
         self.members[member.number] = member
         if member.facts.drained:  # a new one: nothing of it is on the GPU
             self.link.begin(member.number)
-        events.attach(self.gpu, member.job.id, member.job.weight, member.facts).soft = member.job.soft
+        contender = events.attach(self.gpu, member.job.id, member.job.weight, member.facts, member.job.user)
+        contender.soft = member.job.soft
         self.turn()
 
     def detach(self, member: Member) -> None:
@@ -154,6 +158,7 @@ class Arbiter:
                     message.zero_bytes + message.clean_bytes + message.duplicate_bytes,
                 )
                 self.switches.heard(member.job.id, move, message, now)
+                self.timeline.answered(number, message)
                 self.log.debug(
                     "restored" if move is Move.RESTORE else "evicted",
                     job=member.job.id,
@@ -254,12 +259,14 @@ class Arbiter:
         self._read_hints()
         self.gpu.host_room = self.host_room()
         decision = decide(self.gpu, now)
+        self.account(self, now)  # before anybody hears of it: what is on the books survives us
         for action in decision.actions:
             self._act(action)
         for action in decision.actions:  # the jobs go on meanwhile
             if isinstance(action, facts.Store):
                 self._account(action, now)
         self.lost_time.look(self.gpu, now)
+        self.timeline.look(self.gpu, now)
         if decision.wake_at is None:
             self._timer.stop()
         else:

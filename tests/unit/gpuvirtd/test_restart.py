@@ -110,7 +110,8 @@ def test_stopped_daemon_leaves_jobs_alone_and_nothing_behind(new_daemon, shims):
     process = daemon.process
     daemon.stop()
     assert process.returncode == 0
-    assert sorted(path.name for path in daemon.runtime.iterdir() if not path.name.startswith("state.db")) == []
+    kept = ("state.db", "accounts.")
+    assert sorted(path.name for path in daemon.runtime.iterdir() if not path.name.startswith(kept)) == []
     assert shim.view()["word"] == "OPEN"
     assert shim.process.is_alive()
 

@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuvirt.arbitration.facts import Contender
-from gpuvirt.arbitration.fairshare import charged_vtime, choose, vtime_on_wake
+from gpuvirt.arbitration.facts import Contender, Gpu
+from gpuvirt.arbitration.fairshare import charged_vtime, vtime_on_wake
+from gpuvirt.arbitration.policies import choose
 
 MS = 1_000_000
+GPU = Gpu("gpu", 100)
 
 
 def contender(key: str, vtime: int = 0, since: int = 0, weight: int = 100) -> Contender:
@@ -18,14 +20,14 @@ def contender(key: str, vtime: int = 0, since: int = 0, weight: int = 100) -> Co
 
 
 def test_smallest_virtual_time_is_next() -> None:
-    assert choose([]) is None
+    assert choose(GPU, [], 0) is None
     first, second = contender("a", 20), contender("b", 10)
-    assert choose([first, second]) is second
+    assert choose(GPU, [first, second], 0) is second
 
 
 def test_ties_go_to_the_longest_waiter_then_to_the_key() -> None:
-    assert choose([contender("a", since=9), contender("b", since=3)]).key == "b"  # type: ignore[union-attr]
-    assert choose([contender("b", since=3), contender("a", since=3)]).key == "a"  # type: ignore[union-attr]
+    assert choose(GPU, [contender("a", since=9), contender("b", since=3)], 0).key == "b"  # type: ignore[union-attr]
+    assert choose(GPU, [contender("b", since=3), contender("a", since=3)], 0).key == "a"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("weights", [(100, 100), (100, 200, 400), (1, 1000), (3, 5, 7)])
@@ -33,7 +35,7 @@ def test_shares_follow_weights(weights: tuple[int, ...]) -> None:
     jobs = [contender(f"j{index}", weight=weight) for index, weight in enumerate(weights)]
     held = dict.fromkeys((job.key for job in jobs), 0)
     for _ in range(20 * sum(weights) // min(weights)):
-        best = choose(jobs)
+        best = choose(GPU, jobs, 0)
         assert best is not None
         held[best.key] += 20 * MS
         best.vtime += charged_vtime(20 * MS, best.weight)

@@ -191,7 +191,6 @@ def test_a_third_one_waits_for_the_drain_of_the_first() -> None:
     urgent(scene)
     scene.want(second)
     scene.want(third)
-    scene.gpu.contenders["b"].vtime = -1  # its turn
     scene.later_at_wake()
     assert scene.gpu.holder == "b"
     events.idle(scene.gpu, second)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,12 +29,18 @@ def job(key: str, *clients: Client, **facts: object) -> Contender:
     return made
 
 
+def able_of(jobs: Sequence[Contender], excluded: str, now: int = 0) -> list[tuple[Contender, Client]]:
+    """Those that can be evicted, where turns come by virtual time."""
+    queue = sorted((one for one in jobs if one.waiting), key=lambda one: one.vtime)
+    return candidates(jobs, excluded, now, {one.key: place for place, one in enumerate(queue)})
+
+
 def order(*jobs: Contender, excluded: str = "", now: int = 0) -> list[int]:
-    return [one.number for _, one in candidates(jobs, excluded, now)]
+    return [one.number for _, one in able_of(jobs, excluded, now)]
 
 
 def plan(*jobs: Contender, deficit: int, room: int = PLENTY, excluded: str = "") -> dict[int, int] | None:
-    chosen = choose_victims(candidates(jobs, excluded, 0), excluded, deficit, room)
+    chosen = choose_victims(able_of(jobs, excluded), excluded, deficit, room)
     return None if chosen is None else {eviction.client.number: eviction.target for eviction in chosen}
 
 
@@ -173,7 +181,7 @@ def test_no_target_is_below_fixed_memory(
         one = client(n, charged, allowance, restored=charged <= allowance)
         one.native = min(native, one.resident)
         jobs.append(job(f"j{n}", one, vtime=n))
-    able = candidates(jobs, "", 0)
+    able = able_of(jobs, "")
     chosen = choose_victims(able, "", deficit, room, real)
     if chosen is not None:
         assert all(eviction.target >= eviction.client.native for eviction in chosen)
@@ -196,7 +204,7 @@ def test_plans_free_exactly_the_deficit(
         job(f"j{n}", client(n, charged, allowance, restored=charged <= allowance, waiting=waiting), vtime=n, soft=soft)
         for n, (charged, allowance, waiting, soft) in enumerate(figures)
     ]
-    able = candidates(jobs, "", 0)
+    able = able_of(jobs, "")
     chosen = choose_victims(able, "", deficit, room)
     if chosen is None:
         unused = sum(max(0, c.allowance - c.resident) for _, c in able)

@@ -63,9 +63,45 @@ def test_the_picture() -> None:
     assert text[0].split("  ")[1:] == ["last 5.00s", "host memory for swap 50M of 12.0G", "up 1m40s"]
     assert text[2].split() == ["GPU", "NAME", "USED", "SWAPPED", "LINK", "OUT/IN", "GB/s", "TURNS/s", "HOLDS", "WAIT"]
     assert text[3].split()[-7:] == ["350M/512M", "50M", "25%", "0.95/1.10", "0.0", "j1", "j2"]
-    assert text[6].split() == ["j1", "train", "alice", "0", "running", "80%", "0%", "300M", "300M", "60M"]
+    assert text[5].split() == ["JOB", "NAME", "USER", "STATE", "SHARE", "WAIT", "LOST", "MEM", "RES", "HOST", "REASON"]
+    assert text[6].split() == ["j1", "train", "alice", "running", "80%", "0%", "0%", "300M", "300M", "60M"]
     assert "j1 ho" in text[7]
     assert max(map(len, text)) <= 80
+
+
+def test_waits_are_shown_where_there_is_room() -> None:
+    before = look(100.0, [{**JOB, "weight": 3}, {**WAITING, "weight": 1, "wait_s": 2.0}])
+    waits = {**WAITING, "weight": 1, "wait_s": 5.0, "turn_wait_s": 0.038}
+    now = look(105.0, [{**JOB, "weight": 3, "held_s": 14.0}, waits])
+    _, jobs = compared(before, now)
+    assert [job["waited_now"] for job in jobs] == [0.0, pytest.approx(0.6)]
+    wide = lines(before, now, 0.0, 120)
+    assert wide[5].split() == [
+        "JOB",
+        "NAME",
+        "USER",
+        "WT",
+        "STATE",
+        "SHARE",
+        "WAIT",
+        "EACH",
+        "LOST",
+        "MEM",
+        "RES",
+        "HOST",
+        "REASON",
+    ]
+    assert wide[6].split()[:8] == ["j1", "train", "alice", "3", "running", "80%", "0%", "-"]
+    assert wide[7].split()[:8] == ["j2", "evaluation", "alice", "1", "waiting", "0%", "60%", "38ms"]
+    narrow = lines(before, now, 0.0, 80)
+    assert "EACH" not in narrow[5] and "WAIT" in narrow[5] and max(map(len, narrow)) <= 80
+
+
+def test_several_gpus_are_told_apart() -> None:
+    job = {**JOB, "gpu": [1]}
+    several = Look(1.0, {"daemon": DAEMON, "gpus": [GPU, {**GPU, "uuid": "GPU-1", "index": 1}], "jobs": [job]})
+    text = lines(several, several, 0.0, 120)
+    assert text[6].split()[:5] == ["JOB", "NAME", "USER", "GPU", "STATE"] and text[7].split()[3] == "1"
 
 
 def test_a_gpu_on_its_way_says_to_whom() -> None:

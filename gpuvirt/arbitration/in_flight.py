@@ -13,7 +13,7 @@ from gpuvirt.arbitration.rank import outranks
 SHARE = 10  # among equals: the quantum divided by this
 
 
-def window_ns(gpu: Gpu, contender: Contender, word: Word) -> int:
+def window_ns(gpu: Gpu, contender: Contender, word: Word, now: int) -> int:
     """W of a contender whose lease word is to be `word` (ns); 0: no bound.
 
     - Alone (OPEN): 0.
@@ -23,7 +23,8 @@ def window_ns(gpu: Gpu, contender: Contender, word: Word) -> int:
     """
     if word is Word.STEP or contender.given_back > 0:
         return 0
-    if any(outranks(other, contender) for other in gpu.contenders.values() if other.clients):
+    others = (other for other in gpu.contenders.values() if other.clients and other is not contender)
+    if any(outranks(gpu, other, contender, now) for other in others):
         return gpu.rules.window_urgent
     if word is Word.OPEN:
         return 0
