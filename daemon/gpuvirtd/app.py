@@ -97,6 +97,7 @@ class App:
             client_socket, admin_socket = runtime.listen()
             sessions = Sessions(host, client_socket, self.config.limits.connections_per_user, self.log)
             stack.callback(sessions.close)
+            stack.callback(host.let_go)
             facts = Facts(
                 runtime=folder,
                 socket=folder / CLIENT_SOCKET,

@@ -19,6 +19,7 @@ from gpuvirt.arbitration.aside import find, step_aside
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Signal, Signals
 from gpuvirt.arbitration.policies import choose
 from gpuvirt.arbitration.transitions import rivals
+from gpuvirt.units import format_duration
 
 
 class OnOverrun(enum.Enum):
@@ -41,19 +42,19 @@ def climb(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     best = choose(gpu, rivals(gpu, now, out, without=holder.key), now)
     if best is None:
         return False  # nobody suffers from it
-    lasted = now - holder.asked_ns
+    why = f"its work was on the GPU {format_duration(now - holder.asked_ns)} after others wanted it"
     if rules.on_overrun == OnOverrun.KILL.value:
         holder.killed = True
-        holder.reason = "was killed: its work did not leave the GPU"
+        holder.reason = f"is killed: {why}"
         out.actions.append(Signal(holder.key, Signals.KILL))
-        out.note("warning", "overrun_killed", holder.key, epoch=holder.epoch, overrun_ns=lasted)
+        out.note("warning", "overrun_killed", holder.key, epoch=holder.epoch, reason=why)
         return False
     if find(gpu) is not None or any(client.request is not None for client in holder.clients.values()):
         return False  # one at a time; and who is stopped answers nothing
     holder.stopped = True
-    holder.reason = "was stopped: its work did not leave the GPU; it goes on at its turn"
+    holder.reason = f"is stopped until its turn: {why}"
     out.actions.append(Signal(holder.key, Signals.STOP))
-    out.note("warning", "overrun_stopped", holder.key, epoch=holder.epoch, overrun_ns=lasted)
+    out.note("warning", "overrun_stopped", holder.key, epoch=holder.epoch, reason=why)
     step_aside(gpu, holder, now)
     gpu.next = best.key
     return True

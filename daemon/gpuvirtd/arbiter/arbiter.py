@@ -361,6 +361,12 @@ class Arbiter:
                 self.log.warning("rubbish_in_page", job=member.job.id, client=member.number, pid=member.process.pid)
         self.measure(now)
 
+    def let_go(self) -> None:
+        """Nobody stays stopped without us."""
+        for contender in self.gpu.contenders.values():
+            if contender.stopped:
+                signals.send(self._of(self.jobs[contender.key]), facts.Signals.CONTINUE, self.log)
+
     def close(self) -> None:
         """Stop; lease words stay as they are, so that jobs wait or run on."""
         asyncio.get_running_loop().remove_reader(self._timer.fd)

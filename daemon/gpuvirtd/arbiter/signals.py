@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterable
 
@@ -24,3 +25,9 @@ def send(members: Iterable[Member], kind: Signals, log: Logger) -> None:
             signal.pidfd_send_signal(member.process.pidfd, NUMBERS[kind])
         except OSError as error:
             log.warning("signal_failed", job=member.job.id, pid=member.process.pid, signal=kind.value, error=str(error))
+
+
+def continue_process(pidfd: int) -> None:
+    """SIGCONT; nothing if it has ended or is not ours."""
+    with contextlib.suppress(OSError):
+        signal.pidfd_send_signal(pidfd, signal.SIGCONT)

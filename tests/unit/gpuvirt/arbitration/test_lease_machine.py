@@ -396,22 +396,3 @@ TestLeases = Leases.TestCase
 TestLeases.settings = settings(
     max_examples=EXAMPLES or 200, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
 )
-
-
-class Overlapping(Leases):
-    """The same when the next one comes before the drain of the last one has ended, if all memory fits."""
-
-    overlap = "always"
-
-
-class Stopping(Leases):
-    """And when jobs that do not drain are stopped."""
-
-    overlap = "always"
-    on_overrun = "stop"
-
-
-TestOverlapping, TestStopping = Overlapping.TestCase, Stopping.TestCase
-TestOverlapping.settings = TestStopping.settings = settings(
-    max_examples=EXAMPLES or 60, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
-)
