@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.aside import go_on, settle
-from gpuvirt.arbitration.events import room_changed
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, Word
 from gpuvirt.arbitration.fairshare import charge
 from gpuvirt.arbitration.in_flight import window_ns
@@ -77,7 +76,8 @@ def close_aside(gpu: Gpu, contender: Contender, now: int, out: Decision) -> None
     store(gpu, contender, Word.CLOSED, now, out)
     if not contender.waiting:
         contender.waiting_since = None
-    room_changed(gpu)
+    for other in gpu.contenders.values():
+        other.not_before = other.refusals = 0
 
 
 def renew(gpu: Gpu, chosen: Contender) -> None:

@@ -21,7 +21,7 @@ VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphe
     "top": "Jobs and GPUs on a screen that keeps itself up to date.",
     "limit": "Show or change how much memory a job may have, while it runs.",
     "gpus": "The GPUs of this host, their memory and holders.",
-    "why": "Why a job waits: who holds the GPU, its place, when its turn comes.",
+    "why": "Why a job waits, who is before it, when its turn comes.",
     "trace": "What happened on the GPUs lately, as a file for Perfetto.",
     "switches": "The last switches from job to job, and what moving memory cost.",
     "usage": "The bill: GPU time of each tenant, job or GPU since some time.",

@@ -8,51 +8,39 @@ from __future__ import annotations
 
 import copy
 import os
-from dataclasses import dataclass, field
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from process import Process
 
 from gpuvirt.arbitration import events, ledger
 from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Signal, Signals, Store, Word
 from gpuvirt.arbitration.lease import decide
+from gpuvirt.arbitration.tape import Tape
+from gpuvirt.simulation.replay import play
 
 CAPACITY = 100
 MS = 1_000_000
 LAUNCHING = (Word.OPEN, Word.GRANTED, Word.STEP)
 
 
-@dataclass
-class Process:
-    """A model of a client: what is really true of it."""
-
-    number: int
-    job: str
-    charged: int = 0
-    resident: int = 0
-    native: int = 0  # of it, what cannot be moved
-    allowance: int = 0  # what it may have resident, as it was last told, or has told
-    before: int = 0  # the same before the RESTORE that is under way
-    asked: Send | None = None
-    cancelled: bool = False
-    on_gpu: bool = False
-    connected: bool = True
-    zero_sent: bool = True
-    order: list[str] = field(default_factory=list)
-
-
 class Leases(RuleBasedStateMachine):
     """Drives one GPU; `words` and `processes` are the truth outside."""
 
+    taped = False
     processes = Bundle("processes")
-    overlap = "never"
-    on_overrun = "wait"
 
-    @initialize(quantum=st.sampled_from([5 * MS, 20 * MS]))
-    def begin(self, quantum: int) -> None:
-        rules = Rules(quantum=quantum, overlap=self.overlap, on_overrun=self.on_overrun, overrun_after=100 * MS)
+    @initialize(
+        quantum=st.sampled_from([5 * MS, 20 * MS]),
+        overlap=st.sampled_from(["priority", "always"]),
+        on_overrun=st.sampled_from(["wait", "stop"]),
+    )
+    def begin(self, quantum: int, overlap: str, on_overrun: str) -> None:
+        rules = Rules(quantum=quantum, overlap=overlap, on_overrun=on_overrun, overrun_after=100 * MS)
         self.gpu = Gpu("gpu", CAPACITY, rules)
+        self.tape: list[bytes] = []
+        self.gpu.tape = Tape(self.gpu, self.tape.append) if self.taped else None
         self.now = 1000 * MS
         self.words: dict[str, Word] = {}
         self.epochs: dict[str, int] = {}
@@ -116,11 +104,11 @@ class Leases(RuleBasedStateMachine):
 
     @property
     def may_stand_aside(self) -> bool:
-        return self.overlap != "never" or self.on_overrun == "stop"
+        return self.gpu.rules.overlap == "always" or self.gpu.rules.on_overrun == "stop"
 
     def check_signal(self, action: Signal) -> None:
         assert any(process.job == action.contender for process in self.alive.values()), "a signal to nobody"
-        assert self.on_overrun == "stop"
+        assert self.gpu.rules.on_overrun == "stop"
         if action.kind is Signals.STOP:
             assert self.words[action.contender] is Word.DRAIN
             assert not any(process.job == action.contender and process.asked for process in self.alive.values())
@@ -384,6 +372,7 @@ class Leases(RuleBasedStateMachine):
                     self.want(process, process.charged)
             served |= {key for key, word in self.words.items() if word in LAUNCHING}
             if served >= wanting:
+                assert not self.tape or play(self.tape).difference is None  # equal facts, equal decisions, all along
                 return
             self.now += 50 * MS
             self.act()
@@ -396,3 +385,13 @@ TestLeases = Leases.TestCase
 TestLeases.settings = settings(
     max_examples=EXAMPLES or 200, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
 )
+
+
+class TapedLeases(Leases):
+    """The same, and all of it once more from its tape."""
+
+    taped = True
+
+
+TestTapes = TapedLeases.TestCase
+TestTapes.settings = settings(max_examples=12, stateful_step_count=50, deadline=None, derandomize=True)
