@@ -11,6 +11,8 @@
 {"op": "describe", "job": "train"}
 {"op": "switches", "gpu": 0, "job": "train", "count": 20, "all": false}
 {"op": "metrics"}
+{"op": "weight", "job": "train", "weight": 3}
+{"op": "policy", "gpu": 0, "name": "priority"}
 {"op": "why", "job": "train"}
 {"op": "trace", "gpu": 0, "last_ns": 30000000000}
 """
@@ -30,6 +32,7 @@ import msgspec
 
 import gpuvirt
 from gpuvirt.arbitration.limits import Limits
+from gpuvirt.arbitration.standing import PRIORITIES, Standing
 from gpuvirt.errors import GpuvirtError, RefusedError
 from gpuvirtd.creation import change_limits, create_job, limits_row
 from gpuvirtd.describe import describe, find, id_of
@@ -40,6 +43,7 @@ from gpuvirtd.log import Logger
 from gpuvirtd.metrics import served
 from gpuvirtd.moves import switch_rows
 from gpuvirtd.status import gpu_status, job_status
+from gpuvirtd.turns import SetPolicy, Weight, notes, policy_answer, weight_answer
 from gpuvirtd.why import Trace, Why, trace, why
 
 LINE_LIMIT = 1 << 20
@@ -64,6 +68,9 @@ class CreateJob(msgspec.Struct, tag_field="op", tag="create_job", forbid_unknown
     command: Annotated[list[str], msgspec.Meta(min_length=1, max_length=4096)]
     memory: Size | None = None
     weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    priority: Literal["low", "normal", "high"] = "normal"
+    tier: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    deadline_ns: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] = 0
     pid: Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)] | None = None
     trial: bool = False
     soft: Size | None = None
@@ -139,6 +146,8 @@ Request = (
     | CreateJob
     | AwaitStart
     | Limit
+    | Weight
+    | SetPolicy
     | JobStarted
     | EndJob
     | Status
@@ -265,19 +274,24 @@ class AdminServer:
                 return {"version": gpuvirt.__version__, "pid": os.getpid(), "generation": self.host.generation}
             case CreateJob():
                 limits = Limits(request.memory, request.soft, request.reserve or 0)
+                asked = Standing(request.weight, PRIORITIES[request.priority], request.tier, request.deadline_ns)
                 job = create_job(
-                    self.host, peer, request.name, limits, request.weight, request.command, request.pid, request.wait
+                    self.host, peer, request.name, limits, asked, request.command, request.pid, request.wait
                 )
                 if request.trial:
                     job.trial = True
                     self.host.write("put_trial", job.id)
-                return self._job_environment(job) | {"queued": self.host.line.row(job)}
+                return self._job_environment(job) | {"queued": self.host.line.row(job), "notes": notes(self.host, job)}
             case AwaitStart():
                 row = self.host.line.row(self._own(peer, request.job))
                 same = row is not None and row["position"] == request.position
                 return {"queued": row} | ({"unchanged": True} if same else {})
             case Limit():
                 return self._limit(peer, request)
+            case Weight():
+                return weight_answer(self.host, self._owned(peer, find(self.host, request.job)), request.weight)
+            case SetPolicy():
+                return policy_answer(self.host, peer, request)
             case JobStarted():
                 job = self._own(peer, request.job)
                 if job.queued is not None:

@@ -183,12 +183,16 @@ class App:
                 quantum_max=max(time("quantum"), time("quantum_max")),
                 swap_share=config.time.swap_share,
                 idle_hold=time("idle_hold"),
-                window_max=time("window"),
-                window_urgent=time("window_urgent"),
+                window_max=time("in_flight"),
+                window_urgent=time("in_flight_urgent"),
                 drain_budget=time("drain_budget"),
                 on_overrun=config.time.on_overrun,
                 overrun_after=time("overrun_after"),
                 overlap=config.time.overlap,
+                window=time("window"),
+                floor=config.time.floor,
+                tiers=tuple(config.time.tiers.items()),
+                tenant_weights=tuple(config.time.tenant_weights.items()),
             ),
             reserve=lambda total: share_of("reserve", config.memory.reserve, total),
             host_budget=host_budget,
@@ -201,6 +205,8 @@ class App:
             arena_folder=folder,
             host_budget_per_user=share_of("host_budget_per_user", config.memory.host_budget_per_user, host_budget),
             verify=config.memory.verify,
+            time_policy=config.time.policy,
+            time_policies=config.time.policies,
         )
 
 

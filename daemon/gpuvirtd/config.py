@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from gpuvirt.arbitration.facts import Rules
+from gpuvirt.arbitration.policies import POLICIES
 from gpuvirt.errors import ConfigError, UsageError
 from gpuvirt.units import parse_duration, parse_size
 from gpuvirtd.exporter import parse_address
@@ -58,13 +60,21 @@ class TimeSection(msgspec.Struct, forbid_unknown_fields=True):
     quantum_max: str = "10s"  # limit for what swap_share makes of it
     swap_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
     idle_hold: str = "200us"  # an idle holder keeps the GPU for so long
-    window: str = "5ms"  # GPU time of work in flight while others wait, at most, and at most a tenth of the quantum
-    window_urgent: str = "500us"  # the same beside a job of higher priority
+    in_flight: str = "5ms"  # GPU time of work in flight while others wait, at most, and at most a tenth of the quantum
+    in_flight_urgent: str = "500us"  # the same beside a job of higher priority
     drain_budget: str = "500ms"  # a drain that takes longer is reported
     on_overrun: Literal["wait", "stop", "kill"] = "wait"  # a job that does not give the GPU back while others want it
     overrun_after: str = "10s"  # when, after it was asked
     overlap: Literal["never", "priority", "always"] = "priority"  # who need not wait for the end of a drain
     recovery_grace: str = "5s"  # after a restart: wait for clients of before
+    policy: str = "fair"  # who gets a GPU that several jobs want; see gpuvirt.arbitration.policies
+    policies: dict[str, str] = {}  # the same of single GPUs, by index or UUID
+    window: str = "10s"  # over which floors and guarantees hold
+    floor: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1  # of the time, for those that others go before
+    tiers: dict[str, Annotated[float, msgspec.Meta(gt=0, lt=1)]] = msgspec.field(
+        default_factory=lambda: dict(Rules().tiers)  # guaranteed parts of the time, by name
+    )
+    tenant_weights: dict[str, Annotated[int, msgspec.Meta(ge=1, le=1000)]] = {}  # of users; of others 1
 
 
 class MemorySection(msgspec.Struct, forbid_unknown_fields=True):
@@ -128,11 +138,12 @@ DURATIONS = (
     ("time", "quantum"),
     ("time", "quantum_max"),
     ("time", "idle_hold"),
-    ("time", "window"),
-    ("time", "window_urgent"),
+    ("time", "in_flight"),
+    ("time", "in_flight_urgent"),
     ("time", "drain_budget"),
     ("time", "overrun_after"),
     ("time", "recovery_grace"),
+    ("time", "window"),
 )
 
 
@@ -199,6 +210,10 @@ def check_values(config: Config, source: str) -> None:
     """Values that are right by type and wrong by meaning. Raises ConfigError."""
     for section, key in DURATIONS:
         duration_of(config, section, key, source)
+    for key, name in {"policy": config.time.policy, **config.time.policies}.items():
+        if name not in POLICIES:
+            place = key if key == "policy" else f"policies.{key}"
+            raise ConfigError(f"{source}: time.{place}: there is no policy '{name}'", _nearest(name, list(POLICIES)))
     size_of("default_memory", config.memory.default_memory, source)
     for key in ("reserve", "host_budget", "host_budget_per_user", "pinned_per_process"):
         share_of(key, getattr(config.memory, key), 1 << 40, source)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration.events import room_changed
 from gpuvirt.arbitration.limits import Limits, check, meaning
+from gpuvirt.arbitration.standing import Standing
+from gpuvirt.arbitration.standing import check as check_standing
 from gpuvirt.errors import RefusedError
 from gpuvirt.units import format_size
 from gpuvirtd.identity import Process
@@ -21,17 +23,28 @@ if TYPE_CHECKING:
 
 
 def create_job(
-    host: Host, peer: Process, name: str, limits: Limits, weight: int, command: list[str], pid: int | None, wait: bool
+    host: Host,
+    peer: Process,
+    name: str,
+    limits: Limits,
+    standing: Standing,
+    command: list[str],
+    pid: int | None,
+    wait: bool,
 ) -> Job:
     """A new job of the peer's user. Without `wait` one that would have to wait in line is refused."""
     if limits.memory is None and host.policy.default_memory:
         limits = Limits(host.policy.default_memory, limits.soft, limits.reserve)
     _check(host, limits)
+    check_standing(standing, host.policy.rules)
     if sum(job.uid == peer.uid for job in host.jobs) >= host.policy.jobs_per_user:
         raise RefusedError(f"uid {peer.uid} has {host.policy.jobs_per_user} jobs already", "raise limits.jobs_per_user")
     root = host.root_of(peer, pid if pid is not None else peer.pid)
-    job = Job(host.jobs.new_id(), new_token(), name, peer.uid, weight, limits.memory, command, root, time.time())
+    job = Job(
+        host.jobs.new_id(), new_token(), name, peer.uid, standing.weight, limits.memory, command, root, time.time()
+    )
     job.soft, job.reserve = limits.soft, limits.reserve
+    job.priority, job.tier, job.due_in = standing.priority, standing.tier, standing.due_in
     host.line.enter(job)
     try:
         host.state.put_job(job.stored(), job.extra())

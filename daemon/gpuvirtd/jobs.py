@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration import facts
 from gpuvirt.arbitration.limits import Limits
+from gpuvirt.arbitration.standing import Standing
 from gpuvirt.control.block import EMPTY_REPORT, MOVING, ClientPage, ClientReport, ClientState
 from gpuvirtd.identity import Process
 from gpuvirtd.job_events import JobEvents, Kind
@@ -92,8 +93,15 @@ class Job:
     soft: int | None = None  # bytes on the device beyond which it is the first to be swapped
     reserve: int = 0  # bytes that are set aside for it
     queued: int | None = None  # its number in the line of those that wait to be started; None: it may run
+    priority: int = 0
+    tier: str = ""  # empty: none
+    due_in: int = 0  # ns in which its bursts of work are to be done; 0: no deadline
     trial: bool = False  # of `gpuvirt doctor`: nothing of it is shown when it has ended
     events: JobEvents = field(default_factory=JobEvents)
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.weight, self.priority, self.tier, self.due_in)
 
     @property
     def limits(self) -> Limits:
@@ -124,7 +132,7 @@ class Job:
             past[name] += count
 
     def extra(self) -> StoredExtra:
-        return StoredExtra(self.soft, self.reserve, self.queued)
+        return StoredExtra(self.soft, self.reserve, self.queued, self.priority, self.tier, self.due_in)
 
     def stored(self) -> StoredJob:
         pid, start = (self.root.pid, self.root.start) if self.root else (0, 0)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gpuvirt.arbitration import facts
@@ -27,6 +27,8 @@ class Policy:
     arena_folder: Folder
     host_budget_per_user: int  # of host_budget
     verify: bool
+    time_policy: str  # of gpuvirt.arbitration.policies
+    time_policies: Mapping[str, str]  # the same of single GPUs, by index or UUID
 
     @property
     def budget(self) -> Budget:

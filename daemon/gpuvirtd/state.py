@@ -18,6 +18,7 @@ from gpuvirtd.identity import boot_id
 
 SCHEMA = 1
 TRIAL, EXTRA = "trial ", "extra "  # and the job: keys of `meta`, so that the tables stay as they were
+POLICY = "policy "  # and the UUID of the GPU
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE jobs (
@@ -72,11 +73,14 @@ class StoredJob:
 
 @dataclass(frozen=True, slots=True)
 class StoredExtra:
-    """Limits besides --memory, and the place in the line of those that wait to be started."""
+    """Limits besides --memory, what policies heed of it, its place in the line of those that wait to be started."""
 
     soft: int | None = None
     reserve: int = 0
     queued: int | None = None
+    priority: int = 0
+    tier: str = ""
+    due_in: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +185,18 @@ class State:
         """What jobs have besides their row, by job."""
         rows = self._db.execute("SELECT key, value FROM meta WHERE key LIKE ?", (EXTRA + "%",)).fetchall()
         return {key.removeprefix(EXTRA): _extra(value) for key, value in rows}
+
+    def policies(self) -> dict[str, str]:
+        """Policies that were set while a daemon ran, by the UUID of the GPU. They outlive the host's boots."""
+        rows = self._db.execute("SELECT key, value FROM meta WHERE key LIKE ?", (POLICY + "%",)).fetchall()
+        return {key.removeprefix(POLICY): value for key, value in rows}
+
+    def put_policy(self, device: str, name: str | None) -> None:
+        """None: as configured."""
+        if name is None:
+            self._db.execute("DELETE FROM meta WHERE key = ?", (POLICY + device,))
+        else:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (POLICY + device, name))
 
     def clients(self) -> list[StoredClient]:
         rows = self._db.execute(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.facts import Contender, Word
-from gpuvirt.arbitration.policies import turns
+from gpuvirt.arbitration.policies import policy_of, turns
 from gpuvirt.control.block import ClientState
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import is_stopped
@@ -16,6 +16,7 @@ from gpuvirtd.job_events import Kind
 from gpuvirtd.jobs import Job
 from gpuvirtd.moves import SECOND, arena_of, link_of, lost_of, moved_of, turn_wait_of
 from gpuvirtd.strangers import strangers
+from gpuvirtd.turns import standing_row
 
 if TYPE_CHECKING:
     from gpuvirtd.host import Host
@@ -53,6 +54,7 @@ def gpu_status(host: Host, arbiter: Arbiter) -> dict[str, Any]:
         "last_switch_s": gpu.last_switch_ns / SECOND,
         "lost_s": arbiter.lost_time.of_gpu(now) / SECOND,
         "link": link_of(arbiter, now),
+        "policy": gpu.policy,
         "quantum_s": (holder.quantum if holder is not None else gpu.rules.quantum) / SECOND,
         "waits_for": host.recovery.missing(arbiter),
     }
@@ -87,7 +89,7 @@ def job_status(host: Host, job: Job) -> dict[str, Any]:
         "reason": reason,
         "pids": sorted({member.process.pid for member in job.members.values()}),
         "root_pid": job.root.pid if job.root is not None else None,
-        "weight": job.weight,
+        **standing_row(job),
         "memory": job.memory,
         "memory_soft": job.soft,
         "memory_reserve": job.reserve,
@@ -194,6 +196,9 @@ def _why(host: Host, arbiter: Arbiter, contender: Contender) -> str:
     missing = host.recovery.missing(arbiter)
     if missing:
         return f"GPU {arbiter.device.index} waits for processes {missing} of before the restart"
+    refused = policy_of(gpu).admits(gpu, contender)
+    if refused:
+        return refused
     holder = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
     if holder is not None:
         return f"{holder.key} holds GPU {arbiter.device.index}{_which(arbiter, holder)}"

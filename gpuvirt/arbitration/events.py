@@ -7,8 +7,9 @@ for is an UnexpectedAnswer, and the caller closes the connection.
 
 from __future__ import annotations
 
-from gpuvirt.arbitration.facts import Client, Contender, Gpu, Move, Request, Word
-from gpuvirt.arbitration.fairshare import charge, forget_tenants, tenant_of, wake
+from gpuvirt.arbitration.bursts import begin_burst
+from gpuvirt.arbitration.facts import Client, Contender, Gpu, Grounds, Move, Request, Word
+from gpuvirt.arbitration.fairshare import charge, forget_tenants, rebase, tenant_of, wake
 from gpuvirt.arbitration.ledger import promised
 from gpuvirt.arbitration.quantum import learned_rate
 from gpuvirt.arbitration.tape import recorded
@@ -30,11 +31,20 @@ def find(gpu: Gpu, number: int) -> tuple[Contender, Client]:
 
 
 @recorded
-def attach(gpu: Gpu, key: str, weight: int, client: Client, tenant: str = "") -> Contender:
+def attach(
+    gpu: Gpu,
+    key: str,
+    weight: int,
+    client: Client,
+    tenant: str = "",
+    priority: int = 0,
+    tier: str = "",
+    due_in: int = 0,
+) -> Contender:
     """A process joined (or came back under a new number). Its allowance is what it already has on the device."""
     contender = gpu.contenders.get(key)
     if contender is None:
-        contender = Contender(key=key, weight=weight, tenant=tenant)
+        contender = Contender(key=key, weight=weight, tenant=tenant, priority=priority, tier=tier, due_in=due_in)
         contender.vtime = tenant_of(gpu, contender).vnow
         gpu.contenders[key] = contender
     contender.clients[client.number] = client
@@ -63,6 +73,27 @@ def ended(gpu: Gpu, key: str) -> None:
     forget_tenants(gpu)
     gpu.holder = None if gpu.holder == key else gpu.holder
     gpu.next = None if gpu.next == key else gpu.next
+
+
+@recorded
+def set_policy(gpu: Gpu, name: str, now: int) -> None:
+    """Another policy from now on. Nobody is ahead or behind for what happened under the one before."""
+    if gpu.holder is not None:
+        charge(gpu, gpu.contenders[gpu.holder], now)
+    gpu.policy = name
+    gpu.owner = gpu.holder
+    rebase(gpu)
+    for contender in gpu.contenders.values():
+        contender.grounds = Grounds.SHARE
+
+
+@recorded
+def set_weight(gpu: Gpu, key: str, weight: int, now: int) -> None:
+    """Another weight for a job from now on; what it has had was charged by the one before."""
+    contender = gpu.contenders.get(key)
+    if contender is not None:
+        charge(gpu, contender, now)
+        contender.weight = weight
 
 
 @recorded
@@ -99,6 +130,8 @@ def want(gpu: Gpu, number: int, charged: int, resident: int, now: int, native: i
     """WANT: a thread waits at the gate or for room, or the client needs more memory while its job holds the lease."""
     contender, client = find(gpu, number)
     memory(gpu, number, charged, resident, native)
+    if contender.idle and not contender.waiting:
+        begin_burst(contender, now)
     client.idle = False
     if contender.may_launch:
         # It needs memory. (A WANT that crossed the grant on its way needs no answer: the futex woke the thread

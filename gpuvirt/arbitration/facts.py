@@ -10,6 +10,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuvirt.arbitration.window import Recent
+
 MILLISECOND = 1_000_000
 SECOND = 1_000_000_000
 
@@ -22,6 +24,14 @@ class Word(enum.Enum):
     GRANTED = "granted"
     DRAIN = "drain"
     STEP = "step"
+
+
+class Grounds(enum.Enum):
+    """On what grounds a contender has the lease."""
+
+    SHARE = "share"  # its turn
+    RIGHT = "right"  # a guarantee or a deadline: does not count for its fair share of the rest
+    FLOOR = "floor"  # the little that it always has: for a whole quantum
 
 
 class Move(enum.Enum):
@@ -106,6 +116,7 @@ class Contender:
     tenant: str = ""  # whose it is: shares are first those of tenants
     priority: int = 0  # the larger goes first where the policy knows priorities; 0: ordinary
     tier: str = ""  # name of its service tier (Rules.tiers); empty: what those leave
+    due_in: int = 0  # ns in which its bursts of work are to be done, from when they are ready; 0: no deadline
     soft: int | None = None  # bytes on the device beyond which it is the first to be swapped; None: no such limit
     clients: dict[int, Client] = field(default_factory=dict)
     word: Word = Word.CLOSED
@@ -116,6 +127,7 @@ class Contender:
     charge_from: int | None = None  # held time is charged up to here; None: it does not hold the lease
     switch_cost: int = 0  # time that is expected to be lost when it is brought in (quantum.expected_cost)
     quantum: int = 0
+    grounds: Grounds = Grounds.SHARE  # of its last grant
     deadline: int = 0  # 0: none
     window: int = 0  # W as its lease page says it (in_flight.py)
     last_run_ns: int = 0
@@ -137,6 +149,11 @@ class Contender:
     switches: int = 0  # grants
     overruns: int = 0
     overrun_ns: int = 0
+    debt_ns: int = 0  # overrun that it has not made up for (debt.py)
+    recent: Recent = field(default_factory=Recent)
+    ready_since: int | None = None  # when its present burst of work began (bursts.py)
+    burst_ns: int = 0  # GPU time of this burst so far
+    work_ns: int = 0  # what a burst is expected to take; 0: not known
 
     @property
     def waiting(self) -> bool:
@@ -155,6 +172,10 @@ class Contender:
     def idle(self) -> bool:
         return all(client.idle for client in self.clients.values())
 
+    def wants(self, gpu: Gpu) -> bool:
+        """It waits for the GPU, or has it."""
+        return self.key == gpu.holder or self.waiting
+
 
 @dataclass(slots=True)
 class Tenant:
@@ -163,6 +184,14 @@ class Tenant:
     weight: int = 1
     vtime: int = 0  # charged time of all its jobs / weight, scaled
     vnow: int = 0  # virtual time among its jobs: that of the one that was granted last
+
+
+@dataclass(slots=True)
+class Level:
+    """Tenants whose virtual times are compared: those of one priority where that counts, else all."""
+
+    vnow: int = 0  # virtual time: that of the tenant that was granted last
+    tenants: dict[str, Tenant] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +215,17 @@ class Rules:
     stall: int = SECOND  # after RESTORE failed restore_tries times
     restore_tries: int = 3
     slack: float = 0.25  # allowance beyond the need, to save round trips
+    window: int = 10 * SECOND  # over which floors and guarantees hold
+    floor: float = 0.1  # of the time, for those that others go before
+    tiers: tuple[tuple[str, float], ...] = (("premium", 0.95), ("standard", 0.70))  # guaranteed parts of the time
     tenant_weights: tuple[tuple[str, int], ...] = ()  # of those tenants that have not 1
 
     def weight_of(self, tenant: str) -> int:
         return dict(self.tenant_weights).get(tenant, 1)
+
+    def share_of(self, tier: str) -> float:
+        """The guaranteed part of a tier; 0 for what is none."""
+        return next((share for name, share in self.tiers if name == tier), 0.0)
 
 
 @dataclass(slots=True)
@@ -201,11 +237,11 @@ class Gpu:
     rules: Rules = field(default_factory=Rules)
     policy: str = "fair"  # a name in policies.POLICIES
     contenders: dict[str, Contender] = field(default_factory=dict)
-    tenants: dict[str, Tenant] = field(default_factory=dict)
+    levels: dict[int, Level] = field(default_factory=dict)
+    owner: str | None = None  # who has it for itself (policies/exclusive.py)
     holder: str | None = None
     next: str | None = None
     epoch: int = 0
-    vnow: int = 0  # virtual time among tenants: that of the holder's when it was granted
     reserve: int = 0  # beyond the capacity: for a job that fitted until somebody else's context took room
     penalty: int = 0  # room that a client did not find although the ledger had it; forgotten at the next grant
     host_room: int = 1 << 62  # bytes that may still be swapped out; set by the owner before each decision

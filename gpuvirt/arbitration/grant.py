@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from gpuvirt.arbitration.aside import find as find_aside
 from gpuvirt.arbitration.aside import go_on, may_go_beside, settle, step_back
+from gpuvirt.arbitration.debt import repay
 from gpuvirt.arbitration.drain import give_back, is_stuck
-from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Word
+from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Grounds, Word
 from gpuvirt.arbitration.fairshare import advance
-from gpuvirt.arbitration.policies import choose
+from gpuvirt.arbitration.policies import choose, policy_of
 from gpuvirt.arbitration.quantum import expected_cost, quantum_ns
 from gpuvirt.arbitration.room import Room, cancel_restores, give_credit, make_room, needs, send_restore, unavailable
 from gpuvirt.arbitration.transitions import renew, rivals, stall, store
@@ -21,7 +22,9 @@ def switching(gpu: Gpu, now: int, out: Decision) -> bool:
         return False
     waiters = rivals(gpu, now, out)
     chosen = gpu.contenders.get(gpu.next) if gpu.next is not None else None
-    if chosen is None or chosen not in waiters:
+    if chosen is not None and chosen in waiters:
+        chosen = _overtaken(gpu, chosen, waiters, now, out)
+    else:
         chosen = choose(gpu, waiters, now)
         gpu.next = None if chosen is None else chosen.key
         gpu.switch_from, gpu.switch_moved = (now, 0) if gpu.switch_from == 0 else (gpu.switch_from, gpu.switch_moved)
@@ -78,6 +81,19 @@ def switching(gpu: Gpu, now: int, out: Decision) -> bool:
     return True
 
 
+def _overtaken(gpu: Gpu, chosen: Contender, waiters: list[Contender], now: int, out: Decision) -> Contender:
+    """While one is prepared another may come that could take the GPU from it at once: it is prepared instead."""
+    best = choose(gpu, waiters, now)
+    if best is None or best is chosen:
+        return chosen
+    when = policy_of(gpu).revoke_at(gpu, chosen, best, now)
+    if when is None or when > now or policy_of(gpu).grounds(gpu, chosen, now) is Grounds.FLOOR:
+        return chosen
+    cancel_restores(chosen, now, out)
+    gpu.next = best.key
+    return best
+
+
 def _give_way(gpu: Gpu, chosen: Contender, now: int, out: Decision, reason: str = "") -> None:
     """Who was to be next cannot have its memory: what it waits for is called off, and another may be chosen."""
     cancel_restores(chosen, now, out)
@@ -86,6 +102,7 @@ def _give_way(gpu: Gpu, chosen: Contender, now: int, out: Decision, reason: str 
 
 
 def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
+    chosen.grounds = policy_of(gpu).grounds(gpu, chosen, now)
     gpu.next = None
     gpu.holder = chosen.key
     advance(gpu, chosen)
@@ -97,6 +114,7 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     chosen.switch_cost = expected_cost(chosen.switch_cost, swap)
     chosen.quantum = quantum_ns(rules.quantum, chosen.switch_cost, rules.swap_share, rules.quantum_max)
     settle(gpu, chosen, now)
+    length = repay(chosen, chosen.quantum, rules)
     chosen.granted_ns = chosen.charge_from = now
     chosen.asked_ns = chosen.given_back = 0
     chosen.switches += 1
@@ -106,10 +124,11 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     if chosen.waiting_since is not None:
         chosen.waits += 1
         chosen.wait_ns += now - chosen.waiting_since
+        chosen.recent.waited.add(chosen.waiting_since, now, rules.window)
     renew(gpu, chosen)
     gpu.switch_from = 0
     if rivals(gpu, now, out, without=chosen.key):
-        chosen.deadline = now + chosen.quantum
+        chosen.deadline = now + length
         store(gpu, chosen, Word.GRANTED, now, out)
         out.wake(chosen.deadline)
     else:

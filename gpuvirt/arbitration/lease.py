@@ -23,11 +23,12 @@ raised above capacity.
 from __future__ import annotations
 
 from gpuvirt.arbitration.aside import find as find_aside
+from gpuvirt.arbitration.bursts import begin_burst
 from gpuvirt.arbitration.drain import drain, draining
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, WakeUp, Word
 from gpuvirt.arbitration.fairshare import advance, charge
 from gpuvirt.arbitration.grant import switching
-from gpuvirt.arbitration.policies import choose, policy_of
+from gpuvirt.arbitration.policies import choose, policy_of, revoke_at
 from gpuvirt.arbitration.quantum import idle_hold_ns
 from gpuvirt.arbitration.room import Room, deficit, make_room, needs, restore_ahead, send_restore, unavailable
 from gpuvirt.arbitration.transitions import close, close_aside, renew_window, rivals, stall, store
@@ -118,9 +119,12 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         holder.deadline = max(holder.granted_ns + holder.quantum, now + gpu.rules.minimum_run)
         store(gpu, holder, Word.GRANTED, now, out)
         out.actions += [WakeUp(number) for number in holder.clients]  # so that they say whether they are idle
+        begin_burst(holder, now)  # or long ago: nobody knows
         gpu.idle_since = None
     renew_window(gpu, holder, now, out)
     if not holder.idle:
+        if gpu.idle_since is not None:
+            begin_burst(holder, now)
         gpu.idle_since = None
     elif gpu.idle_since is None:
         gpu.idle_since = now
@@ -130,7 +134,7 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     hold = idle_hold_ns(gpu.rules.idle_hold, deficit(gpu, best, best.clients.values()), gpu.link_rate)
     idle_end = holder.deadline if gpu.idle_since is None else gpu.idle_since + hold
     end = min(holder.deadline, idle_end)
-    revoke = policy_of(gpu).revoke_at(gpu, holder, best, now)
+    revoke = revoke_at(gpu, holder, best, now)
     if revoke is not None:
         end = min(end, max(revoke, holder.granted_ns + max(gpu.rules.minimum_run, holder.switch_cost)))
     if now < end:
@@ -141,6 +145,7 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         # Its weight entitles it to more in a row: no hand-over, another quantum.
         holder.deadline = now + holder.quantum
         advance(gpu, holder)
+        holder.grounds = policy_of(gpu).grounds(gpu, holder, now)
         store(gpu, holder, Word.GRANTED, now, out)
         out.wake(holder.deadline)
         return False

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from gpuvirt.arbitration.facts import Contender, Gpu
-from gpuvirt.arbitration.policies import policy_of
+from gpuvirt.arbitration.policies import revoke_at
 
 
 def outranks(gpu: Gpu, one: Contender, other: Contender, now: int) -> bool:
     """True if `one`, by the GPU's policy, may have it now, although the quantum of `other` is not over."""
-    at = policy_of(gpu).revoke_at(gpu, other, one, now)
+    at = revoke_at(gpu, other, one, now)
     return at is not None and at <= now

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from gpuvirt.arbitration import ledger
 from gpuvirt.arbitration.aside import go_on, settle
+from gpuvirt.arbitration.debt import owe
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, Word
 from gpuvirt.arbitration.fairshare import charge
 from gpuvirt.arbitration.in_flight import window_ns
@@ -56,6 +57,7 @@ def close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     holder.given_back = holder.asked_ns = 0
     if holder.word is Word.DRAIN and now > gpu.drain_due:
         holder.overrun_ns += now - gpu.drain_due
+        owe(holder, now - gpu.drain_due)
     store(gpu, holder, Word.CLOSED, now, out)
     if holder.waiting and holder.waiting_since is None:
         holder.waiting_since = now

@@ -24,6 +24,7 @@ from gpuvirt.cli.output import (
     table,
     terminal_width,
 )
+from gpuvirt.cli.weight import standing_text
 from gpuvirt.errors import UsageError
 
 _FIXED = (
@@ -74,7 +75,7 @@ def _facts(job: Row) -> list[tuple[str, str]]:
         ("command", " ".join(str(word) for word in get("command") or [])),
         ("since", f"{_clock(get('since'))}{ended}"),
         ("GPUs", ", ".join(str(index) for index in get("gpu") or []) or "-"),
-        ("weight", f"{get('weight')}{'' if share is None else f', share {100 * share:.0f}%'}"),
+        ("weight", f"{standing_text(job)}{'' if share is None else f', share {100 * share:.0f}%'}"),
         ("limit", _limits(job)),
         ("memory", f"{_size(get('charged'))}: {_size(get('resident'))} on the device, {_size(get('swapped'))} swapped"),
         ("fixed", f"{_size(get('native'))} of it cannot be moved" if get("native") else "nothing"),

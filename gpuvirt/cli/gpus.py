@@ -53,6 +53,7 @@ WIDE = (
     Column("RATE GB/s", lambda row: gigabytes(link(row, "rate")), right=True),
     HOLDER,
     Column("QUEUE", lambda row: ",".join(str(job) for job in row.get("queue") or []) or "-"),
+    Column("POLICY", lambda row: str(row.get("policy", "-"))),
     Column("STATE", _state, colour=lambda row: None if _state(row) == "ok" else "red"),
     Column("EPOCH", lambda row: str(row.get("epoch", "-")), right=True),
     SWITCHES,

@@ -20,6 +20,8 @@ VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphe
     "describe": "All that is known of one job, and what of it cannot move.",
     "top": "Jobs and GPUs on a screen that keeps itself up to date.",
     "limit": "Show or change how much memory a job may have, while it runs.",
+    "weight": "Show or change the weight of a job, while it runs.",
+    "policy": "Show or change by which policy GPUs are shared.",
     "gpus": "The GPUs of this host, their memory and holders.",
     "why": "Why a job waits, who is before it, when its turn comes.",
     "trace": "What happened on the GPUs lately, as a file for Perfetto.",

@@ -20,7 +20,7 @@ from gpuvirt.cli import connection, environment
 from gpuvirt.cli.child import Child, end_like, replace_by
 from gpuvirt.cli.program import Identity, NotExecutable, NotFound, check, find
 from gpuvirt.errors import AttachError, DaemonUnavailable, GpuvirtError, ProtocolError, UsageError
-from gpuvirt.units import parse_size
+from gpuvirt.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from gpuvirt.admin import AdminClient
@@ -46,6 +46,11 @@ _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWX
     show_default=True,
     help="GPU time in proportion to other jobs: 2 gets twice as much as 1.",
 )
+@click.option(
+    "--priority", type=click.Choice(["low", "normal", "high"]), help="Who goes first under policy 'priority'."
+)
+@click.option("--tier", metavar="NAME", help="Service tier with a guaranteed part of the time under policy 'tiers'.")
+@click.option("--deadline", metavar="TIME", help="Its bursts of work are to be done in so long (policy 'deadline').")
 @click.option("--unmanaged-ok", is_flag=True, help="Run the program even if gpuvirt cannot govern it.")
 @click.option("--no-wait", is_flag=True, help="Fail (exit code 75) where the job would have to wait in line.")
 @click.option("-q", "--quiet", is_flag=True, help="No notes: no CUDA call was made, the job waits in line.")
@@ -56,6 +61,9 @@ def command(
     memory_soft: str | None,
     memory_reserve: str | None,
     weight: int,
+    priority: str | None,
+    tier: str | None,
+    deadline: str | None,
     unmanaged_ok: bool,
     no_wait: bool,
     quiet: bool,
@@ -72,7 +80,10 @@ def command(
     if not words:
         raise UsageError("no command given", "write for example 'gpuvirt run -- python train.py'")
     sizes = {"memory": memory, "soft": memory_soft, "reserve": memory_reserve}
-    given = {key: parse_size(text) for key, text in sizes.items() if text is not None}
+    given: dict[str, Any] = {key: parse_size(text) for key, text in sizes.items() if text is not None}
+    given |= {key: value for key, value in (("priority", priority), ("tier", tier)) if value is not None}
+    if deadline is not None:
+        given["deadline_ns"] = parse_duration(deadline)
     job = _valid_name(name) if name is not None else name_of(words)
     try:
         try:
@@ -129,12 +140,14 @@ def _run_ungoverned(words: tuple[str, ...], error: GpuvirtError) -> NoReturn:
     replace_by(program, words, environment.inherited())
 
 
-def _run_governed(name: str, wishes: dict[str, int | None], words: tuple[str, ...], wait: bool, quiet: bool) -> int:
+def _run_governed(name: str, wishes: dict[str, Any], words: tuple[str, ...], wait: bool, quiet: bool) -> int:
     program = find(words[0], os.environ)
     _check_early(words)
     client = connection.connect()
     answer = client.call("create_job", name=name, command=_shown(words), pid=os.getpid(), wait=True, **wishes)
     job = str(answer.get("job", ""))
+    for note in [] if quiet else answer.get("notes", []):
+        sys.stderr.write(f"gpuvirt run: note: {note}\n")
     try:
         if answer.get("queued") is not None:
             _wait_in_line(client, job, answer["queued"], wait, quiet)

@@ -59,8 +59,8 @@ class Arbiter:
     def enter(self, job: Job, number: int) -> None:
         """The daemon hears of it."""
         client = Client(number, granularity=self.scenario.gpus.granularity)
-        contender = events.attach(self.gpu, job.name, job.weight, client, job.tenant)
-        contender.soft, contender.priority, contender.tier = job.soft, job.priority, job.tier
+        rank = (job.tenant, job.priority, job.tier, job.due_in)
+        events.attach(self.gpu, job.name, job.weight, client, *rank).soft = job.soft
         self.turn()
 
     def end(self, number: int) -> None:

@@ -95,8 +95,11 @@ class Arbiter:
         self.members[member.number] = member
         if member.facts.drained:  # a new one: nothing of it is on the GPU
             self.link.begin(member.number)
-        contender = events.attach(self.gpu, member.job.id, member.job.weight, member.facts, member.job.user)
-        contender.soft = member.job.soft
+        job = member.job
+        contender = events.attach(
+            self.gpu, job.id, job.weight, member.facts, job.user, job.priority, job.tier, job.due_in
+        )
+        contender.soft = job.soft
         self.turn()
 
     def detach(self, member: Member) -> None:

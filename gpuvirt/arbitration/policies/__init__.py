@@ -3,6 +3,11 @@
 
     base.py        the Protocol
     fair.py        shares by weight, tenant > job
+    priority.py    the higher priority first, a floor for the others
+    deadline.py    what is due first goes first, while it can be in time
+    tiers.py       guaranteed parts of the time, the rest is shared
+    exclusive.py   one job after the other
+    floor.py       what those have that others go before
 
 A new one: its file, its line in POLICIES, its test.
 """
@@ -12,11 +17,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from gpuvirt.arbitration.facts import Contender, Gpu
+from gpuvirt.arbitration.facts import Contender, Gpu, Grounds
 from gpuvirt.arbitration.policies.base import Policy
+from gpuvirt.arbitration.policies.deadline import Deadline
+from gpuvirt.arbitration.policies.exclusive import Exclusive
 from gpuvirt.arbitration.policies.fair import Fair
+from gpuvirt.arbitration.policies.priority import Priority
+from gpuvirt.arbitration.policies.tiers import Tiers
 
-POLICIES: Final[dict[str, Policy]] = {policy.name: policy for policy in (Fair(),)}
+_ALL: Final[tuple[Policy, ...]] = (Fair(), Priority(), Deadline(), Tiers(), Exclusive())
+POLICIES: Final[dict[str, Policy]] = {policy.name: policy for policy in _ALL}
 
 
 def policy_of(gpu: Gpu) -> Policy:
@@ -28,6 +38,16 @@ def choose(gpu: Gpu, candidates: Iterable[Contender], now: int) -> Contender | N
     """Whose turn it is; None if there is nobody."""
     policy = policy_of(gpu)
     return min(candidates, key=lambda contender: policy.rank(gpu, contender, now), default=None)
+
+
+def revoke_at(gpu: Gpu, holder: Contender, best: Contender, now: int) -> int | None:
+    """From when on `best` of those that wait may have what is the holder's for a quantum; None: not before its end."""
+    if holder.grounds is Grounds.FLOOR:
+        return None
+    when = policy_of(gpu).revoke_at(gpu, holder, best, now)
+    if when is not None and when <= now and choose(gpu, [holder, best], now) is holder:
+        return None  # it would only get the GPU back
+    return when
 
 
 def queue(gpu: Gpu, candidates: Iterable[Contender], now: int) -> list[Contender]:

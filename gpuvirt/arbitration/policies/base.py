@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a policy is: the answers to three questions, from the facts and the time alone.
+"""What a policy is: the answers to a few questions, from the facts and the time alone.
 
 Policies have no state of their own (all of it is in `facts`), so that they can be changed while jobs run, and so that
 equal facts give equal answers.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from gpuvirt.arbitration.facts import Contender, Gpu
+    from gpuvirt.arbitration.facts import Contender, Gpu, Grounds
 
 Rank = tuple[int | str, ...]  # of one policy all ranks have the same shape
 
@@ -20,6 +20,7 @@ class Policy(Protocol):
 
     name: str  # as configuration and command line know it
     summary: str  # one line, for people
+    heeds: frozenset[str]  # of "weight", "priority", "tier", "deadline": what of a job makes a difference
 
     def admits(self, gpu: Gpu, contender: Contender) -> str:
         """Empty, or why this contender is not offered the GPU now, in words. Who holds it is always admitted."""
@@ -30,9 +31,13 @@ class Policy(Protocol):
         The one that holds the GPU is ranked too, when its quantum is over: it goes on if it is still the smallest.
         """
 
+    def grounds(self, gpu: Gpu, contender: Contender, now: int) -> Grounds:
+        """On what grounds it gets the GPU, for another quantum. Asked once, at the moment when it does."""
+
     def revoke_at(self, gpu: Gpu, holder: Contender, waiter: Contender, now: int) -> int | None:
         """From when on `waiter`, the first of those that wait, may have the GPU although the quantum of `holder` is
         not over; None: it waits for its end.
 
-        Asked again at every decision; a time in the past means now. A holder keeps its minimum run in any case.
+        Asked again at every decision; a time in the past means now. A holder keeps its minimum run in any case, and
+        its whole quantum if it has it as a floor.
         """

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from gpuvirt.arbitration.facts import Contender, Gpu
+from gpuvirt.arbitration.facts import Contender, Gpu, Grounds
 from gpuvirt.arbitration.fairshare import tenant_of
 from gpuvirt.arbitration.policies.base import Rank
 
@@ -13,12 +13,16 @@ class Fair:
 
     name = "fair"
     summary = "GPU time in proportion to the weights, first of tenants, then of their jobs"
+    heeds = frozenset({"weight"})
 
     def admits(self, gpu: Gpu, contender: Contender) -> str:
         return ""
 
     def rank(self, gpu: Gpu, contender: Contender, now: int) -> Rank:
         return fair_rank(gpu, contender)
+
+    def grounds(self, gpu: Gpu, contender: Contender, now: int) -> Grounds:
+        return Grounds.SHARE
 
     def revoke_at(self, gpu: Gpu, holder: Contender, waiter: Contender, now: int) -> int | None:
         return None  # batch work waits for the end of a quantum

@@ -14,6 +14,7 @@ def windows(actions: list[Action]) -> list[tuple[str, Word, int]]:
 
 
 def rank(scene: Scene, job: str, priority: int) -> None:
+    scene.gpu.policy = "priority"
     scene.gpu.contenders[job].priority = priority
 
 

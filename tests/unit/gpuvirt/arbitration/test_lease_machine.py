@@ -6,30 +6,33 @@ Clients that die, fail, come back or fall silent between any two steps.
 
 from __future__ import annotations
 
-import copy
 import os
+import pickle
+from typing import Any, ClassVar
 
+from checks import LAUNCHING, Checks
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 from process import Process
 
 from gpuvirt.arbitration import events, ledger
-from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Signal, Signals, Store, Word
+from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Signal, Store, Word
 from gpuvirt.arbitration.lease import decide
+from gpuvirt.arbitration.policies import POLICIES
 from gpuvirt.arbitration.tape import Tape
 from gpuvirt.simulation.replay import play
 
 CAPACITY = 100
 MS = 1_000_000
-LAUNCHING = (Word.OPEN, Word.GRANTED, Word.STEP)
 
 
-class Leases(RuleBasedStateMachine):
+class Leases(Checks, RuleBasedStateMachine):
     """Drives one GPU; `words` and `processes` are the truth outside."""
 
     taped = False
     processes = Bundle("processes")
+    STANDING: ClassVar[dict[str, dict[str, Any]]] = {}  # what a policy heeds of the jobs
 
     @initialize(
         quantum=st.sampled_from([5 * MS, 20 * MS]),
@@ -53,7 +56,7 @@ class Leases(RuleBasedStateMachine):
 
     def act(self) -> None:
         """Decide, carry out, and check each action against the truth at its moment."""
-        twin = copy.deepcopy(self.gpu)
+        twin = pickle.loads(pickle.dumps(self.gpu))
         decision = decide(self.gpu, self.now)
         assert decision == decide(twin, self.now), "equal facts, equal decisions"
         self.wake = decision.wake_at
@@ -71,82 +74,6 @@ class Leases(RuleBasedStateMachine):
             "decide must settle"
         )
 
-    def check_store(self, action: Store) -> None:
-        mine = [process for process in self.alive.values() if process.job == action.contender]
-        if action.word in LAUNCHING and self.words.get(action.contender) not in LAUNCHING:
-            assert action.epoch > self.last_epoch, "epochs only grow"
-            self.last_epoch = action.epoch
-            back = (
-                self.words.get(action.contender) is Word.DRAIN
-            )  # a drain that did not end: its own work is still there
-            # Or one of before a restart, that it never drained: the word was CLOSED all the time.
-            back = back or action.word is Word.STEP
-            for process in self.alive.values():
-                mine_again = back and process.job == action.contender
-                # What stands aside may launch nothing more (checked below), and what it has stays where it is.
-                aside = self.may_stand_aside and self.words.get(process.job) is Word.DRAIN
-                assert mine_again or aside or not process.on_gpu, (
-                    f"{action.contender} was granted, {process} may be on the GPU"
-                )
-            for process in mine:
-                # (What it took since the drain began is absent, and its own gate is shut until it has that.)
-                assert back or process.resident >= process.charged, f"granted without all memory: {process}"
-                process.on_gpu = True
-        if action.word is Word.CLOSED:
-            assert not any(process.on_gpu for process in mine), "closed before everybody drained"
-        self.words[action.contender] = action.word
-        self.epochs[action.contender] = action.epoch
-        active = [key for key, word in self.words.items() if word is not Word.CLOSED]
-        launching = [key for key in active if self.words[key] is not Word.DRAIN]
-        assert len(launching) <= 1, launching
-        assert len(active) <= 1 + self.may_stand_aside, active
-        assert not launching or launching[0] not in self.stopped, "who is stopped was granted"
-
-    @property
-    def may_stand_aside(self) -> bool:
-        return self.gpu.rules.overlap == "always" or self.gpu.rules.on_overrun == "stop"
-
-    def check_signal(self, action: Signal) -> None:
-        assert any(process.job == action.contender for process in self.alive.values()), "a signal to nobody"
-        assert self.gpu.rules.on_overrun == "stop"
-        if action.kind is Signals.STOP:
-            assert self.words[action.contender] is Word.DRAIN
-            assert not any(process.job == action.contender and process.asked for process in self.alive.values())
-            self.stopped.add(action.contender)
-        else:
-            assert action.contender in self.stopped
-            self.stopped.discard(action.contender)
-
-    def check_send(self, action: Send) -> None:
-        process = self.alive[action.client]
-        assert process.job not in self.stopped, "a request to who is stopped"
-        assert process.connected, "a request to nobody"
-        assert process.asked is None, "one request at a time"
-        if action.move is Move.EVICT:
-            assert not process.on_gpu, "EVICT under running work"
-            assert action.bytes >= events.find(self.gpu, action.client)[1].native, "fixed memory cannot be evicted"
-        else:
-            assert action.bytes >= process.charged
-            _, client = events.find(self.gpu, action.client)
-            assert action.credit <= action.bytes
-            raised = client.request is not None and action.credit > client.request.before
-            assert not raised or ledger.promised(self.gpu.clients()) <= self.gpu.capacity, "promised more than there is"
-            assert action.credit >= process.allowance, "a promise was taken back without EVICT"
-            process.before, process.allowance = process.allowance, action.credit
-        process.asked, process.cancelled = action, False
-
-    def check_credit(self, action: Credit) -> None:
-        process = self.alive[action.client]
-        assert process.connected, "credit for nobody"
-        assert process.asked is not None, "credit for nothing"
-        assert process.asked.move is Move.RESTORE, "credit for an EVICT"
-        assert not process.cancelled, "credit after it was called off"
-        process.cancelled = action.cancelled
-        if not action.cancelled:
-            assert process.allowance < action.bytes <= process.asked.bytes
-            assert ledger.promised(self.gpu.clients()) <= self.gpu.capacity, "promised more than there is"
-            process.allowance = action.bytes
-
     # ---- events
 
     @rule(target=processes, job=st.sampled_from("abc"), resident=st.integers(0, 40), back=st.booleans())
@@ -162,7 +89,7 @@ class Leases(RuleBasedStateMachine):
             process.on_gpu = True  # work of before may still run
             process.zero_sent = False
         self.alive[process.number] = process
-        contender = events.attach(self.gpu, job, 100, client)
+        contender = events.attach(self.gpu, job, 100, client, **self.STANDING.get(job, {}))
         if contender.may_launch:
             process.on_gpu = True
         self.act()
@@ -306,7 +233,7 @@ class Leases(RuleBasedStateMachine):
         )  # fmt: skip
         self.alive[again.number] = again
         events.gone(self.gpu, process.number)
-        contender = events.attach(self.gpu, process.job, 100, client)
+        contender = events.attach(self.gpu, process.job, 100, client, **self.STANDING.get(process.job, {}))
         again.on_gpu = again.on_gpu or contender.may_launch
         self.act()
         return again
@@ -379,12 +306,34 @@ class Leases(RuleBasedStateMachine):
         raise AssertionError(f"starved: {wanting - served}; {self.gpu}")
 
 
+class LeasesOfAllPolicies(Leases):
+    """The same invariants hold under every policy, and while it is changed."""
+
+    STANDING: ClassVar[dict[str, dict[str, Any]]] = {
+        "a": {"priority": 1, "tier": "premium", "due_in": 30 * MS},
+        "b": {"tenant": "other", "due_in": 100 * MS},
+        "c": {"tier": "standard", "priority": -1},
+    }
+
+    @rule(policy=st.sampled_from(sorted(POLICIES)))
+    def change(self, policy: str) -> None:
+        events.set_policy(self.gpu, policy, self.now)
+        self.act()
+
+    def teardown(self) -> None:
+        if hasattr(self, "gpu") and self.gpu.policy == "exclusive":
+            self.change("fair")  # else nobody gets it but one
+        super().teardown()
+
+
 # The same cases at every run; with GPUVIRT_TEST_EXAMPLES=3000 so many others (about a minute).
 EXAMPLES = int(os.environ.get("GPUVIRT_TEST_EXAMPLES", "0"))
 TestLeases = Leases.TestCase
+TestLeasesOfAllPolicies = LeasesOfAllPolicies.TestCase
 TestLeases.settings = settings(
     max_examples=EXAMPLES or 200, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
 )
+TestLeasesOfAllPolicies.settings = settings(TestLeases.settings, max_examples=EXAMPLES or 50)
 
 
 class TapedLeases(Leases):

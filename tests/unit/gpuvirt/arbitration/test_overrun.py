@@ -126,6 +126,7 @@ def test_memory_of_a_stopped_job_stays_and_others_use_the_rest() -> None:
 
 
 def urgent(scene: Scene, job: str = "b") -> None:
+    scene.gpu.policy = "priority"
     scene.gpu.contenders[job].priority = 1
 
 

@@ -7,7 +7,6 @@ from gpuvirt.arbitration import events
 from gpuvirt.arbitration.facts import (
     Action,
     Client,
-    Contender,
     Credit,
     Gpu,
     Move,
@@ -19,21 +18,8 @@ from gpuvirt.arbitration.facts import (
     Word,
 )
 from gpuvirt.arbitration.lease import decide
-from gpuvirt.arbitration.policies import POLICIES
-from gpuvirt.arbitration.policies.fair import Fair
 
 MS = 1_000_000
-
-
-class Ranked(Fair):
-    """Fair shares, but the higher priority need not wait for the end of a quantum."""
-
-    name = "ranked"
-
-    def revoke_at(self, gpu: Gpu, holder: Contender, waiter: Contender, now: int) -> int | None:
-        return now if waiter.priority > holder.priority else None
-
-
 START = 1000 * MS
 
 
@@ -42,8 +28,6 @@ class Scene:
 
     def __init__(self, **rules: int | str) -> None:
         self.gpu = Gpu("gpu", 100, Rules(**rules))  # type: ignore[arg-type]
-        POLICIES.setdefault("ranked", Ranked())
-        self.gpu.policy = "ranked"
         self.now = START
         self.wake: int | None = None
         self.count = 0

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""exclusive: one job after the other. Who has the GPU keeps it, also while idle, until its last process has gone."""
+
+from __future__ import annotations
+
+from gpuvirt.arbitration.facts import Contender, Gpu, Grounds
+from gpuvirt.arbitration.policies.base import Rank
+
+
+class Exclusive:
+    """First come, first served; nobody is interrupted."""
+
+    name = "exclusive"
+    summary = "one job after the other, each until its last process has gone"
+    heeds: frozenset[str] = frozenset()
+
+    def admits(self, gpu: Gpu, contender: Contender) -> str:
+        owner = gpu.contenders.get(gpu.owner) if gpu.owner is not None else None
+        if owner is None or owner is contender or not owner.clients:
+            return ""
+        return f"job {owner.key} has the GPU for itself until it ends"
+
+    def rank(self, gpu: Gpu, contender: Contender, now: int) -> Rank:
+        return (contender.waiting_since or 0, contender.key)
+
+    def grounds(self, gpu: Gpu, contender: Contender, now: int) -> Grounds:
+        gpu.owner = contender.key
+        return Grounds.SHARE
+
+    def revoke_at(self, gpu: Gpu, holder: Contender, waiter: Contender, now: int) -> int | None:
+        return None
