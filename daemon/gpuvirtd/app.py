@@ -101,6 +101,7 @@ class App:
             client_socket, admin_socket = runtime.listen()
             sessions = Sessions(host, client_socket, self.config.limits.connections_per_user, self.log)
             stack.callback(sessions.close)
+            stack.callback(host.let_go)
             facts = Facts(
                 runtime=folder,
                 socket=folder / CLIENT_SOCKET,
@@ -182,7 +183,12 @@ class App:
                 quantum_max=max(time("quantum"), time("quantum_max")),
                 swap_share=config.time.swap_share,
                 idle_hold=time("idle_hold"),
+                window_max=time("in_flight"),
+                window_urgent=time("in_flight_urgent"),
                 drain_budget=time("drain_budget"),
+                on_overrun=config.time.on_overrun,
+                overrun_after=time("overrun_after"),
+                overlap=config.time.overlap,
                 window=time("window"),
                 floor=config.time.floor,
                 tiers=tuple(config.time.tiers.items()),

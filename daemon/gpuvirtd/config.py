@@ -60,7 +60,12 @@ class TimeSection(msgspec.Struct, forbid_unknown_fields=True):
     quantum_max: str = "10s"  # limit for what swap_share makes of it
     swap_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
     idle_hold: str = "200us"  # an idle holder keeps the GPU for so long
+    in_flight: str = "5ms"  # GPU time of work in flight while others wait, at most, and at most a tenth of the quantum
+    in_flight_urgent: str = "500us"  # the same beside a job of higher priority
     drain_budget: str = "500ms"  # a drain that takes longer is reported
+    on_overrun: Literal["wait", "stop", "kill"] = "wait"  # a job that does not give the GPU back while others want it
+    overrun_after: str = "10s"  # when, after it was asked
+    overlap: Literal["never", "priority", "always"] = "priority"  # who need not wait for the end of a drain
     recovery_grace: str = "5s"  # after a restart: wait for clients of before
     policy: str = "fair"  # who gets a GPU that several jobs want; see gpuvirt.arbitration.policies
     policies: dict[str, str] = {}  # the same of single GPUs, by index or UUID
@@ -133,7 +138,10 @@ DURATIONS = (
     ("time", "quantum"),
     ("time", "quantum_max"),
     ("time", "idle_hold"),
+    ("time", "in_flight"),
+    ("time", "in_flight_urgent"),
     ("time", "drain_budget"),
+    ("time", "overrun_after"),
     ("time", "recovery_grace"),
     ("time", "window"),
 )

@@ -100,6 +100,11 @@ class Host:
                 arbiter.sample(usage)
         self.publish_quotas()
 
+    def let_go(self) -> None:
+        """Before the sessions end: whom we have stopped goes on."""
+        for arbiter in self.arbiters.values():
+            arbiter.let_go()
+
     def close(self) -> None:
         """Leave: descriptors are closed, jobs are left alone."""
         if self._poll is not None:

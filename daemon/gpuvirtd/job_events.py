@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 KEPT = 64  # events of a job
+OVERRUNS = ("overrun_stopped", "overrun_killed")
 KEPT_REFUSED = 8  # of them, refused allocations
 
 
@@ -90,7 +91,7 @@ class JobEvents:
 
 def remember(events: JobEvents, event: str, details: Mapping[str, int | str]) -> None:
     """A warning of the arbiter about a job (facts.Note)."""
-    kind = Kind.TIME if event in ("drain_overdue", "answer_overdue") else Kind.MEMORY
+    kind = Kind.TIME if event in ("drain_overdue", "answer_overdue", *OVERRUNS) else Kind.MEMORY
     text = event.replace("_", " ")
     if "reason" in details:
         text += f": {details['reason']}"

@@ -10,7 +10,8 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from gpuvirtd.arbiter.arbiter import Arbiter
-from gpuvirtd.identity import Process, ProcessGone, open_process
+from gpuvirtd.arbiter.signals import continue_process
+from gpuvirtd.identity import Process, ProcessGone, is_stopped, open_process
 from gpuvirtd.jobs import Job
 from gpuvirtd.state import StoredClient, StoredExtra
 
@@ -83,6 +84,8 @@ class Recovery:
                 host.write("remove_client", client)
                 continue
             alive.add(client.job)
+            if host.policy.rules.on_overrun == "stop" and is_stopped(client.pid):
+                continue_process(process.pidfd)  # by the daemon before us, and nobody comes back from that
             if client.device not in known:
                 process.close()
                 continue

@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+from gpuvirt.arbitration.aside import find as find_aside
+from gpuvirt.arbitration.aside import may_go_beside, step_aside
 from gpuvirt.arbitration.facts import SECOND, Client, Contender, Decision, Gpu, WakeUp, Word
 from gpuvirt.arbitration.fairshare import charge
-from gpuvirt.arbitration.transitions import close, renew, store
+from gpuvirt.arbitration.ladder import climb
+from gpuvirt.arbitration.policies import choose
+from gpuvirt.arbitration.transitions import close, renew, rivals, store
 
 PATIENCE_LIMIT = 11
 STEPS = 4  # tries in which only streams that have finished get work
@@ -15,9 +19,10 @@ UNKNOWN_STEPS = 8  # the same for a program that is not known to have work wait 
 
 def drain(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     gpu.drain_since = now
+    holder.asked_ns = holder.asked_ns or now
     gpu.drain_due = now + gpu.rules.drain_budget
     holder.reason = ""
-    store(gpu, holder, Word.DRAIN, out)
+    store(gpu, holder, Word.DRAIN, now, out)
     out.actions += [WakeUp(number) for number in holder.clients]
     out.wake(gpu.drain_due)
 
@@ -29,11 +34,17 @@ def draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         learn(holder)
         close(gpu, holder, now, out)
         return True
+    best = choose(gpu, rivals(gpu, now, out, without=holder.key), now)
+    if best is not None and find_aside(gpu) is None and may_go_beside(gpu, holder, best, now):
+        step_aside(gpu, holder, now)
+        return True
     if now >= gpu.drain_due and not holder.reason:
         late = sorted(client.number for client in holder.clients.values() if not client.drained)
         holder.overruns += 1
         holder.reason = f"does not drain yet: {', '.join(f'client {number}' for number in late)}"
         out.note("warning", "drain_overdue", holder.key, epoch=holder.epoch, clients=str(late))
+    if climb(gpu, holder, now, out):
+        return True
     if holder.waiting and any(map(is_stuck, holder.clients.values())):
         # The second time it must wait, then twice as long each time: a job whose work is only long drains meanwhile.
         times = min(holder.given_back, PATIENCE_LIMIT)
@@ -68,7 +79,7 @@ def give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     holder.granted_ns = now
     holder.deadline = now + window
     renew(gpu, holder)
-    store(gpu, holder, Word.GRANTED if all_on else Word.STEP, out)
+    store(gpu, holder, Word.GRANTED if all_on else Word.STEP, now, out)
     out.wake(holder.deadline)
     out.note("info", "drain_stuck", holder.key, epoch=holder.epoch, times=holder.given_back, window_ns=window)
 

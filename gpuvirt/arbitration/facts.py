@@ -129,10 +129,15 @@ class Contender:
     quantum: int = 0
     grounds: Grounds = Grounds.SHARE  # of its last grant
     deadline: int = 0  # 0: none
+    window: int = 0  # W as its lease page says it (in_flight.py)
     last_run_ns: int = 0
     tries: int = 0  # RESTOREs that failed in a row
     refusals: int = 0  # attempts to make room that failed in a row
     given_back: int = 0  # times that it got the lease back since it last drained, because the drain did not end
+    asked_ns: int = 0  # since when the lease is asked back, also where it was given back for moments; 0: it is not
+    aside_since: int | None = None  # its work has been on the GPU beside that of another holder since (aside.py)
+    stopped: bool = False  # its processes were stopped, because its drain did not end (ladder.py)
+    killed: bool = False  # or killed
     all_on_first: bool = False  # such a drain ends when all its threads go on (drain.learn)
     must_drain: bool = False  # its own processes hold the room that another of them needs
     not_before: int = 0  # do not offer the GPU before
@@ -152,7 +157,7 @@ class Contender:
 
     @property
     def waiting(self) -> bool:
-        return any(client.waiting for client in self.clients.values())
+        return self.stopped or any(client.waiting for client in self.clients.values())
 
     @property
     def may_launch(self) -> bool:
@@ -198,7 +203,12 @@ class Rules:
     swap_share: float = 0.05  # swapping may take this part of the time
     idle_hold: int = MILLISECOND // 5
     minimum_run: int = MILLISECOND
+    window_max: int = 5 * MILLISECOND  # work in flight while others wait (in_flight.py)
+    window_urgent: int = MILLISECOND // 2  # the same beside a job that must not wait
     drain_budget: int = 500 * MILLISECOND  # a drain that takes longer is reported as overrun
+    on_overrun: str = "wait"  # ladder.OnOverrun: what happens to a job that does not give the GPU back
+    overrun_after: int = 10 * SECOND  # when, after it was asked
+    overlap: str = "priority"  # aside.Overlap
     give_back: int = 10 * MILLISECOND  # the lease for a job whose drain waits for its own threads; doubled each time
     retry: int = 250 * MILLISECOND  # after room could not be made
     answer_budget: int = 5 * SECOND  # for an EVICT or RESTORE, besides twice the time that the bytes take
@@ -259,6 +269,7 @@ class Store:
     epoch: int
     deadline: int
     fits: bool
+    window: int = 0  # ns of GPU time that may be in flight; 0: no bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,6 +298,22 @@ class WakeUp:
     client: int
 
 
+class Signals(enum.Enum):
+    """What may be done to the processes of a contender."""
+
+    STOP = "stop"
+    CONTINUE = "continue"
+    KILL = "kill"
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Send a signal to all processes of a contender."""
+
+    contender: str
+    kind: Signals
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """Something for the log. level: debug, info, warning."""
@@ -297,7 +324,7 @@ class Note:
     details: tuple[tuple[str, int | str], ...] = ()
 
 
-Action = Store | Send | Credit | WakeUp | Note
+Action = Store | Send | Credit | WakeUp | Signal | Note
 
 
 @dataclass(slots=True)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from gpuvirt.arbitration.aside import find as find_aside
+from gpuvirt.arbitration.aside import go_on, may_go_beside, settle, step_back
 from gpuvirt.arbitration.debt import repay
 from gpuvirt.arbitration.drain import give_back, is_stuck
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Grounds, Word
@@ -28,9 +30,21 @@ def switching(gpu: Gpu, now: int, out: Decision) -> bool:
         gpu.switch_from, gpu.switch_moved = (now, 0) if gpu.switch_from == 0 else (gpu.switch_from, gpu.switch_moved)
     if chosen is None:
         gpu.switch_from = 0
-        return False
+        alone = find_aside(gpu)
+        if alone is not None:
+            step_back(gpu, alone, now, out)
+        return alone is not None
+    aside = find_aside(gpu)
+    if aside is not None and not may_go_beside(gpu, aside, chosen, now):
+        step_back(gpu, aside, now, out)
+        return True
+    go_on(chosen, out)  # else it could not answer
     # Somebody who came back and has not proved yet that nothing of its work is on the GPU.
-    undrained = [one for one in gpu.contenders.values() if any(not client.drained for client in one.clients.values())]
+    undrained = [
+        one
+        for one in gpu.contenders.values()
+        if one is not aside and any(not client.drained for client in one.clients.values())
+    ]
     if undrained:
         if len(undrained) > 1 or undrained[0] not in waiters or not any(map(is_stuck, undrained[0].clients.values())):
             chosen.reason = "a process that attached again has not drained yet"
@@ -99,8 +113,10 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     rules = gpu.rules
     chosen.switch_cost = expected_cost(chosen.switch_cost, swap)
     chosen.quantum = quantum_ns(rules.quantum, chosen.switch_cost, rules.swap_share, rules.quantum_max)
+    settle(gpu, chosen, now)
     length = repay(chosen, chosen.quantum, rules)
     chosen.granted_ns = chosen.charge_from = now
+    chosen.asked_ns = chosen.given_back = 0
     chosen.switches += 1
     chosen.tries = chosen.refusals = 0
     chosen.not_before = 0
@@ -113,11 +129,11 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     gpu.switch_from = 0
     if rivals(gpu, now, out, without=chosen.key):
         chosen.deadline = now + length
-        store(gpu, chosen, Word.GRANTED, out)
+        store(gpu, chosen, Word.GRANTED, now, out)
         out.wake(chosen.deadline)
     else:
         chosen.deadline = 0
-        store(gpu, chosen, Word.OPEN, out)
+        store(gpu, chosen, Word.OPEN, now, out)
     out.note(
         "debug",
         "grant",

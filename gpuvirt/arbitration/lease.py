@@ -22,6 +22,7 @@ raised above capacity.
 
 from __future__ import annotations
 
+from gpuvirt.arbitration.aside import find as find_aside
 from gpuvirt.arbitration.bursts import begin_burst
 from gpuvirt.arbitration.drain import drain, draining
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, WakeUp, Word
@@ -30,7 +31,7 @@ from gpuvirt.arbitration.grant import switching
 from gpuvirt.arbitration.policies import choose, policy_of, revoke_at
 from gpuvirt.arbitration.quantum import idle_hold_ns
 from gpuvirt.arbitration.room import Room, deficit, make_room, needs, restore_ahead, send_restore, unavailable
-from gpuvirt.arbitration.transitions import close, rivals, stall, store
+from gpuvirt.arbitration.transitions import close, close_aside, renew_window, rivals, stall, store
 
 SLOWEST_LINK = 1e9  # bytes/s: no client can say that its link is slower to gain time
 
@@ -77,6 +78,10 @@ def _notice_silence(gpu: Gpu, now: int, out: Decision) -> None:
 
 def _step(gpu: Gpu, now: int, out: Decision) -> bool:
     """One transition; True if another may follow at once."""
+    aside = find_aside(gpu)
+    if aside is not None and all(client.drained for client in aside.clients.values()):
+        close_aside(gpu, aside, now, out)
+        return True
     if gpu.holder is not None:
         holder = gpu.contenders[gpu.holder]
         if not holder.clients:
@@ -103,18 +108,20 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
             charge(gpu, holder, now)
             holder.deadline = 0
             gpu.idle_since = None
-            store(gpu, holder, Word.OPEN, out)
+            store(gpu, holder, Word.OPEN, now, out)
+        renew_window(gpu, holder, now, out)
         return False
     if holder.word is Word.STEP:
         drain(gpu, holder, now, out)
-        return False
+        return True
     if holder.word is Word.OPEN:
         charge(gpu, holder, now)
         holder.deadline = max(holder.granted_ns + holder.quantum, now + gpu.rules.minimum_run)
-        store(gpu, holder, Word.GRANTED, out)
+        store(gpu, holder, Word.GRANTED, now, out)
         out.actions += [WakeUp(number) for number in holder.clients]  # so that they say whether they are idle
         begin_burst(holder, now)  # or long ago: nobody knows
         gpu.idle_since = None
+    renew_window(gpu, holder, now, out)
     if not holder.idle:
         if gpu.idle_since is not None:
             begin_burst(holder, now)
@@ -139,11 +146,11 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         holder.deadline = now + holder.quantum
         advance(gpu, holder)
         holder.grounds = policy_of(gpu).grounds(gpu, holder, now)
-        store(gpu, holder, Word.GRANTED, out)
+        store(gpu, holder, Word.GRANTED, now, out)
         out.wake(holder.deadline)
         return False
     drain(gpu, holder, now, out)
-    return False
+    return True  # somebody may have it before that ends
 
 
 def _grow(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:

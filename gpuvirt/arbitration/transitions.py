@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from gpuvirt.arbitration import ledger
+from gpuvirt.arbitration.aside import go_on, settle
 from gpuvirt.arbitration.debt import owe
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Store, Word
 from gpuvirt.arbitration.fairshare import charge
+from gpuvirt.arbitration.in_flight import window_ns
 from gpuvirt.arbitration.policies import policy_of
 from gpuvirt.units import format_size
 
@@ -33,10 +35,17 @@ def rivals(gpu: Gpu, now: int, out: Decision, without: str | None = None) -> lis
     return ready
 
 
-def store(gpu: Gpu, contender: Contender, word: Word, out: Decision) -> None:
+def store(gpu: Gpu, contender: Contender, word: Word, now: int, out: Decision) -> None:
     contender.word = word
+    contender.window = window_ns(gpu, contender, word, now)
     deadline = contender.deadline if word is Word.GRANTED else 0
-    out.actions.append(Store(contender.key, word, contender.epoch, deadline, ledger.fits(gpu)))
+    out.actions.append(Store(contender.key, word, contender.epoch, deadline, ledger.fits(gpu), contender.window))
+
+
+def renew_window(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
+    """Somebody came, left, or changed rank: the bound of what runs now changes with it."""
+    if holder.may_launch and window_ns(gpu, holder, holder.word, now) != holder.window:
+        store(gpu, holder, holder.word, now, out)
 
 
 def close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
@@ -45,17 +54,32 @@ def close(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     holder.charge_from = None
     holder.last_run_ns = now
     holder.deadline = 0
-    holder.given_back = 0
+    holder.given_back = holder.asked_ns = 0
     if holder.word is Word.DRAIN and now > gpu.drain_due:
         holder.overrun_ns += now - gpu.drain_due
         owe(holder, now - gpu.drain_due)
-    store(gpu, holder, Word.CLOSED, out)
+    store(gpu, holder, Word.CLOSED, now, out)
     if holder.waiting and holder.waiting_since is None:
         holder.waiting_since = now
     gpu.holder = None
     gpu.idle_since = None
     gpu.switch_from = now
     gpu.switch_moved = 0
+
+
+def close_aside(gpu: Gpu, contender: Contender, now: int, out: Decision) -> None:
+    """What stood aside is drained or dead. Whom its memory was in the way of may try again."""
+    settle(gpu, contender, now)
+    if contender.clients:
+        go_on(contender, out)
+    contender.stopped = False
+    contender.reason = ""
+    contender.deadline = contender.given_back = contender.asked_ns = 0
+    store(gpu, contender, Word.CLOSED, now, out)
+    if not contender.waiting:
+        contender.waiting_since = None
+    for other in gpu.contenders.values():
+        other.not_before = other.refusals = 0
 
 
 def renew(gpu: Gpu, chosen: Contender) -> None:

@@ -233,9 +233,8 @@ class Arbiter:
             worker.stored(word, action.epoch, self._window(action, word))
 
     def _window(self, action: Store, word: Word) -> int:
-        """GPU time that may be in flight (ns): what the lease says, where it says it, else what the scenario says."""
-        lease: int = getattr(action, "window", 0)
-        return lease or (self.costs.window if word is Word.GRANTED else 0)
+        """GPU time that may be in flight: what the scenario says for while others wait, else what the lease says."""
+        return self.costs.window if self.costs.window and word is Word.GRANTED else action.window
 
 
 class Bare(Arbiter):

@@ -57,7 +57,7 @@ class CostsTable(msgspec.Struct, forbid_unknown_fields=True):
     timer: str = "100us"  # so late is the daemon when it wakes up by the clock
     launch: str = "5us"  # of the CPU, for each kernel
     depth: Annotated[int, msgspec.Meta(ge=1)] = 1000  # kernels that a process can have launched ahead
-    window: str = "0"  # of GPU time that may be in flight while others wait; 0: any
+    window: str = "0"  # of GPU time that may be in flight while others wait; 0: as the lease says
     residue: str = "100us"  # of work without kernels: what is left of it when it must end
     idle_lasts: str = "100us"  # a process says that it is idle when it has been for so long
 

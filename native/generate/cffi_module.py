@@ -25,6 +25,8 @@ static inline void gv_store64(uint64_t *field, uint64_t value);
 static inline int gv_futex_wait(const uint32_t *word, uint32_t expected, uint64_t timeout_ns);
 static inline int gv_futex_wake_all(uint32_t *word);
 static inline uint64_t gv_now_ns(void);
+static inline int gv_timer_create(void);
+static inline int gv_timer_set(int descriptor, uint64_t in_ns);
 static inline int gv_store_layout(uint64_t file_bytes, uint32_t segment_slots, struct gv_store_layout *layout);
 static inline int gv_store_first(uint64_t file_bytes, uint32_t segment_slots, uint32_t flags, const uint8_t *key,
                                  struct gv_store *header);
@@ -46,7 +48,8 @@ def main() -> None:
     builder.cdef(definitions(options.include))
     builder.cdef(OPERATIONS.replace("static inline ", ""))
     builder.cdef("#define GV_HEADER_VERSION ...")  # CUDA_VERSION of the headers that the shim was built from
-    headers = '#include "gpuvirt/control_block_ops.h"\n#include "gpuvirt/store_ops.h"\n#include "header_version.h"\n'
+    names = ("gpuvirt/control_block_ops.h", "gpuvirt/store_ops.h", "gpuvirt/timer_ops.h", "header_version.h")
+    headers = "".join(f'#include "{name}"\n' for name in names)
     builder.set_source("gpuvirt.control._control_block", headers)
     builder.emit_c_code(str(options.output))
 

@@ -11,8 +11,10 @@ from gpuvirt.arbitration.facts import SECOND, Move, Word
 from gpuvirt.arbitration.lease import decide
 from gpuvirt.clock import Clock
 from gpuvirt.control import fixed, messages
-from gpuvirt.control.block import ClientState, LeasePage, LeaseState
+from gpuvirt.control.block import LeasePage, LeaseState
+from gpuvirt.control.timer import Timer
 from gpuvirtd import failpoints
+from gpuvirtd.arbiter import signals
 from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.arbiter.link import LinkMeter
 from gpuvirtd.arbiter.lost import LostTime
@@ -62,7 +64,8 @@ class Arbiter:
         self.switches, self.lost_time, self.link = Switches(), LostTime(), LinkMeter()  # what people ask about
         self.timeline = Timeline()
         self.account: Callable[[Arbiter, int], None] = lambda arbiter, now: None  # who keeps the books
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer = Timer()
+        asyncio.get_running_loop().add_reader(self._timer.fd, self._due)
         self._turning = False
         self._again = False
 
@@ -256,50 +259,46 @@ class Arbiter:
 
     def _turn_once(self) -> None:
         now = self.clock.now()
-        self._read_hints(now)
+        self._read_hints()
         self.gpu.host_room = self.host_room()
         decision = decide(self.gpu, now)
         self.account(self, now)  # before anybody hears of it: what is on the books survives us
         for action in decision.actions:
             self._act(action)
+        for action in decision.actions:  # the jobs go on meanwhile
+            if isinstance(action, facts.Store):
+                self._account(action, now)
         self.lost_time.look(self.gpu, now)
         self.timeline.look(self.gpu, now)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if decision.wake_at is not None:
-            # The seam for a finer timer: call_at fires up to 1.2 ms late (p99), well enough for quanta of 20 ms and
-            # more.
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(loop.time() + max(0, decision.wake_at - now) / 1e9, self.turn)
+        if decision.wake_at is None:
+            self._timer.stop()
+        else:
+            self._timer.start(decision.wake_at - self.clock.now())
 
-    def _read_hints(self, now: int) -> None:
+    def _due(self) -> None:
+        if self._timer.take():
+            self.turn()
+
+    def _read_hints(self) -> None:
         """The holder's pages: is it idle; did it drain although its message did not come (a broken connection)."""
-        holder = self.gpu.contenders.get(self.gpu.holder) if self.gpu.holder is not None else None
-        if holder is None:
-            return
-        for number in holder.clients:
-            member = self.members[number]
-            report = member.refresh(now)
-            if not report.sane and not member.warned:
-                member.warned = True
-                self.log.warning("rubbish_in_page", job=holder.key, client=number, pid=member.process.pid)
-            if holder.may_launch:
-                holder.clients[number].idle = report.state is ClientState.IDLE
-            elif report.drained_epoch == holder.epoch:
-                events.drained(self.gpu, number, report.drained_epoch)
+        for holder in self.gpu.contenders.values():
+            if holder.word is Word.CLOSED:
+                continue  # else: it holds the lease, or works beside the one that does
+            for number in holder.clients:
+                idle, drained_epoch = self.members[number].page.hints()
+                if holder.may_launch:
+                    holder.clients[number].idle = idle
+                elif drained_epoch == holder.epoch:
+                    events.drained(self.gpu, number, drained_epoch)
 
     def _act(self, action: facts.Action) -> None:
         match action:
-            case facts.Store(contender, word, epoch, deadline, fits):
+            case facts.Store(contender, word, epoch, deadline, fits, window):
                 page = self.pages.get(contender)
                 if page is not None:
-                    page.store(epoch, WORDS[word], deadline_ns=deadline, fits=fits)
-                    self._account_alone(contender, word)
+                    page.store(epoch, WORDS[word], deadline_ns=deadline, fits=fits, window_us=-(-window // 1000))
                     if failpoints.lease(WORDS[word]):
                         self._hang_up(self.jobs[contender])
-                self.switches.stored(contender, word, self.clock.now(), self._resident)
-                self.log.debug("lease", job=contender, word=word.value, epoch=epoch)
             case facts.Send(number, move, size, credit):
                 message = messages.Restore(size, credit) if move is Move.RESTORE else messages.Evict(size)
                 if number in self.members:
@@ -309,6 +308,8 @@ class Arbiter:
                 self._send(number, messages.Credit(size, int(cancelled)))
             case facts.WakeUp(number):
                 self._send(number, messages.Wake())
+            case facts.Signal(contender, kind):
+                signals.send(self._of(self.jobs[contender]), kind, self.log)
             case facts.Note(level, event, contender, details):
                 getattr(self.log, level)(event, job=contender, **dict(details))
                 if level == "warning" and contender in self.jobs:
@@ -329,12 +330,15 @@ class Arbiter:
         self.link.sample(now, {number: (report.out_bytes, report.in_bytes) for number, report in reports.items()})
         return self.link
 
-    def _account_alone(self, contender: str, word: Word) -> None:
-        alone, job, now = self.alone[contender], self.jobs[contender], self.clock.now()
-        if alone.since is not None:
-            alone.end(job, now)
-        if word is Word.OPEN:
-            alone.begin(job, now)
+    def _account(self, store: facts.Store, now: int) -> None:
+        alone, job = self.alone.get(store.contender), self.jobs.get(store.contender)
+        if alone is not None and job is not None:
+            if alone.since is not None:
+                alone.end(job, now)
+            if store.word is Word.OPEN:
+                alone.begin(job, now)
+        self.switches.stored(store.contender, store.word, now, self._resident)
+        self.log.debug("lease", job=store.contender, word=store.word.value, epoch=store.epoch)
 
     def held(self, contender: facts.Contender, now: int) -> int:
         """GPU time of a job (ns): the time held while others waited, and its busy time while nobody did."""
@@ -355,11 +359,20 @@ class Arbiter:
             page.heartbeat(now)
         for member in self.members.values():
             member.sample(now)
+            if not member.report.sane and not member.warned:
+                member.warned = True
+                self.log.warning("rubbish_in_page", job=member.job.id, client=member.number, pid=member.process.pid)
         self.measure(now)
+
+    def let_go(self) -> None:
+        """Nobody stays stopped without us."""
+        for contender in self.gpu.contenders.values():
+            if contender.stopped:
+                signals.send(self._of(self.jobs[contender.key]), facts.Signals.CONTINUE, self.log)
 
     def close(self) -> None:
         """Stop; lease words stay as they are, so that jobs wait or run on."""
-        if self._timer is not None:
-            self._timer.cancel()
+        asyncio.get_running_loop().remove_reader(self._timer.fd)
+        self._timer.close()
         for page in self.pages.values():
             page.close()

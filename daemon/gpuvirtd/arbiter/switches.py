@@ -155,6 +155,8 @@ class Switches:
                     turn.merge(room)  # it was to grow, and lost the lease before it had
                 self._room, self._room_since = (Flow(), Flow()), None
         elif job != self._holder:
+            if self._holder is not None:  # whose work is still there (an overlap)
+                self._source, self._drain_ns = self._holder, 0
             self._granted(job, now, resident(self._source) if self._source is not None else 0)
         elif word is Word.OPEN:
             self._asked = None  # nobody else wants it any more

@@ -41,10 +41,10 @@ struct gv_lease {
     uint32_t flags;                            /* enum gv_lease_flags */
     uint64_t deadline_ns;                      /* end of the present quantum; 0 = none */
     uint64_t heartbeat_ns;                     /* the daemon's loop turned at this time */
-    uint64_t quota_bytes;        /* device memory that this job may charge in all; the daemon may change it */
-    uint32_t window_us;          /* reserved for marks; 0 = no marks */
-    uint32_t clients;            /* processes of the job on this GPU */
-    uint64_t charged_bytes;      /* what all of them together have charged, as they reported */
+    uint64_t quota_bytes;   /* device memory that this job may charge in all; the daemon may change it */
+    uint32_t window_us;     /* GPU time of work that may be in flight, written before `word`; 0 = no bound, no marks */
+    uint32_t clients;       /* processes of the job on this GPU */
+    uint64_t charged_bytes; /* what all of them together have charged, as they reported */
     uint64_t pinned_quota_bytes; /* host memory that each process of this job may pin; 0 = no limit */
 };
 

@@ -77,3 +77,12 @@ def test_held_time_counts_work_alone_but_not_idleness_alone(daemon, attach):
     first = daemon.job(job)
     until(lambda: daemon.job(job)["alone_s"] > first["alone_s"] + 0.05, what="time to pass")
     assert daemon.job(job)["held_s"] == first["held_s"] < first["alone_s"]
+
+
+def test_the_page_says_how_much_work_may_be_in_flight(daemon, attach):
+    (first, _), (second, _) = attach("a"), attach("b")
+    first.want(10 * MIB)
+    until(lambda: first.view()["word"] == "OPEN", what="OPEN")
+    assert first.view()["window_us"] == 0  # alone
+    second.want(10 * MIB)
+    until(lambda: (v := first.view())["word"] == "GRANTED" and v["window_us"] > 0, what="GRANTED with a window")

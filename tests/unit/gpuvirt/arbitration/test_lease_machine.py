@@ -8,59 +8,46 @@ from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from checks import LAUNCHING, Checks
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from process import Process
 
 from gpuvirt.arbitration import events, ledger
-from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Store, Word
+from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Signal, Store, Word
 from gpuvirt.arbitration.lease import decide
 from gpuvirt.arbitration.tape import Tape
 from gpuvirt.simulation.replay import play
 
 CAPACITY = 100
 MS = 1_000_000
-LAUNCHING = (Word.OPEN, Word.GRANTED, Word.STEP)
 
 
-@dataclass
-class Process:
-    """A model of a client: what is really true of it."""
-
-    number: int
-    job: str
-    charged: int = 0
-    resident: int = 0
-    native: int = 0  # of it, what cannot be moved
-    allowance: int = 0  # what it may have resident, as it was last told, or has told
-    before: int = 0  # the same before the RESTORE that is under way
-    asked: Send | None = None
-    cancelled: bool = False
-    on_gpu: bool = False
-    connected: bool = True
-    zero_sent: bool = True
-    order: list[str] = field(default_factory=list)
-
-
-class Leases(RuleBasedStateMachine):
+class Leases(Checks, RuleBasedStateMachine):
     """Drives one GPU; `words` and `processes` are the truth outside."""
 
     taped = False
     processes = Bundle("processes")
     STANDING: ClassVar[dict[str, dict[str, Any]]] = {}  # what a policy heeds of the jobs
 
-    @initialize(quantum=st.sampled_from([5 * MS, 20 * MS]))
-    def begin(self, quantum: int) -> None:
-        self.gpu = Gpu("gpu", CAPACITY, Rules(quantum=quantum))
+    @initialize(
+        quantum=st.sampled_from([5 * MS, 20 * MS]),
+        overlap=st.sampled_from(["priority", "always"]),
+        on_overrun=st.sampled_from(["wait", "stop"]),
+    )
+    def begin(self, quantum: int, overlap: str, on_overrun: str) -> None:
+        rules = Rules(quantum=quantum, overlap=overlap, on_overrun=on_overrun, overrun_after=100 * MS)
+        self.gpu = Gpu("gpu", CAPACITY, rules)
         self.tape: list[bytes] = []
         self.gpu.tape = Tape(self.gpu, self.tape.append) if self.taped else None
         self.now = 1000 * MS
         self.words: dict[str, Word] = {}
         self.epochs: dict[str, int] = {}
         self.alive: dict[int, Process] = {}
+        self.stopped: set[str] = set()
         self.count = 0
         self.last_epoch = 0
         self.wake: int | None = None
@@ -80,62 +67,11 @@ class Leases(RuleBasedStateMachine):
                 self.check_send(action)
             elif isinstance(action, Credit):
                 self.check_credit(action)
-        assert not any(isinstance(a, Store | Send | Credit) for a in decide(self.gpu, self.now).actions), (
+            elif isinstance(action, Signal):
+                self.check_signal(action)
+        assert not any(isinstance(a, Store | Send | Credit | Signal) for a in decide(self.gpu, self.now).actions), (
             "decide must settle"
         )
-
-    def check_store(self, action: Store) -> None:
-        mine = [process for process in self.alive.values() if process.job == action.contender]
-        if action.word in LAUNCHING and self.words.get(action.contender) not in LAUNCHING:
-            assert action.epoch > self.last_epoch, "epochs only grow"
-            self.last_epoch = action.epoch
-            back = (
-                self.words.get(action.contender) is Word.DRAIN
-            )  # a drain that did not end: its own work is still there
-            # Or one of before a restart, that it never drained: the word was CLOSED all the time.
-            back = back or action.word is Word.STEP
-            for process in self.alive.values():
-                mine_again = back and process.job == action.contender
-                assert mine_again or not process.on_gpu, f"{action.contender} was granted, {process} may be on the GPU"
-            for process in mine:
-                # (What it took since the drain began is absent, and its own gate is shut until it has that.)
-                assert back or process.resident >= process.charged, f"granted without all memory: {process}"
-                process.on_gpu = True
-        if action.word is Word.CLOSED:
-            assert not any(process.on_gpu for process in mine), "closed before everybody drained"
-        self.words[action.contender] = action.word
-        self.epochs[action.contender] = action.epoch
-        launching = [key for key, word in self.words.items() if word is not Word.CLOSED]
-        assert len(launching) <= 1, launching
-
-    def check_send(self, action: Send) -> None:
-        process = self.alive[action.client]
-        assert process.connected, "a request to nobody"
-        assert process.asked is None, "one request at a time"
-        if action.move is Move.EVICT:
-            assert not process.on_gpu, "EVICT under running work"
-            assert action.bytes >= events.find(self.gpu, action.client)[1].native, "fixed memory cannot be evicted"
-        else:
-            assert action.bytes >= process.charged
-            _, client = events.find(self.gpu, action.client)
-            assert action.credit <= action.bytes
-            raised = client.request is not None and action.credit > client.request.before
-            assert not raised or ledger.promised(self.gpu.clients()) <= self.gpu.capacity, "promised more than there is"
-            assert action.credit >= process.allowance, "a promise was taken back without EVICT"
-            process.before, process.allowance = process.allowance, action.credit
-        process.asked, process.cancelled = action, False
-
-    def check_credit(self, action: Credit) -> None:
-        process = self.alive[action.client]
-        assert process.connected, "credit for nobody"
-        assert process.asked is not None, "credit for nothing"
-        assert process.asked.move is Move.RESTORE, "credit for an EVICT"
-        assert not process.cancelled, "credit after it was called off"
-        process.cancelled = action.cancelled
-        if not action.cancelled:
-            assert process.allowance < action.bytes <= process.asked.bytes
-            assert ledger.promised(self.gpu.clients()) <= self.gpu.capacity, "promised more than there is"
-            process.allowance = action.bytes
 
     # ---- events
 
@@ -317,7 +253,7 @@ class Leases(RuleBasedStateMachine):
     # ---- helpers and invariants
 
     def here(self, process: Process) -> bool:
-        return process.number in self.alive and process.connected
+        return process.number in self.alive and process.connected and process.job not in self.stopped
 
     def client(self, process: Process) -> Client:
         return events.find(self.gpu, process.number)[1]

@@ -53,11 +53,12 @@ def test_new_lease_is_closed(lease: LeasePage) -> None:
 def test_word_holds_epoch_and_state(epoch: int, state: LeaseState, deadline: int) -> None:
     page = LeasePage(1)
     view = LeaseView(page.fd)
-    page.store(epoch, state, deadline_ns=deadline, fits=True)
+    page.store(epoch, state, deadline_ns=deadline, fits=True, window_us=500)
     page.set_quota(5)
     page.set_members(2, 9)
     assert view.word == (epoch, state)
     assert (view.deadline_ns, view.fits, view.quota, view.members) == (deadline, True, 5, (2, 9))
+    assert view.window_us == 500
     view.close()
     page.close()
 

@@ -112,11 +112,13 @@ def test_a_launch_bound_job_does_not_compute_all_the_time() -> None:
 
 def test_the_window_bounds_what_a_drain_waits_for() -> None:
     jobs = (job("a", wait=False), job("b", wait=False))
-    wide = simulate(scenario(*jobs), solo=False)
+    wide = simulate(scenario(*jobs, costs={"window": "100ms"}), solo=False)
+    usual = simulate(scenario(*jobs), solo=False)
     narrow = simulate(scenario(*jobs, costs={"window": "1ms"}), solo=False)
     assert min(row["drain_p99_s"] for row in wide.jobs) > 0.05
     assert max(row["drain_p99_s"] for row in narrow.jobs) < 0.002
     assert narrow.gpus[0]["loss"] < 0.02
+    assert max(row["drain_p99_s"] for row in usual.jobs) < 0.003  # a tenth of the quantum, and a kernel
 
 
 def test_memory_moves_and_only_what_must() -> None:

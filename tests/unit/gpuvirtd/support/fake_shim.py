@@ -172,6 +172,7 @@ class FakeShim(ArenaUser):
             "word": word[1].name,
             "epoch": word[0],
             "quota": self.lease.quota if self.lease is not None else None,
+            "window_us": self.lease.window_us if self.lease is not None else None,
             "fits": self.lease.fits if self.lease is not None else None,
             "charged": self.charged,
             "resident": self.resident,

@@ -4,7 +4,19 @@
 from __future__ import annotations
 
 from gpuvirt.arbitration import events
-from gpuvirt.arbitration.facts import Action, Client, Credit, Gpu, Move, Rules, Send, Store, WakeUp, Word
+from gpuvirt.arbitration.facts import (
+    Action,
+    Client,
+    Credit,
+    Gpu,
+    Move,
+    Rules,
+    Send,
+    Signal,
+    Store,
+    WakeUp,
+    Word,
+)
 from gpuvirt.arbitration.lease import decide
 
 MS = 1_000_000
@@ -14,8 +26,8 @@ START = 1000 * MS
 class Scene:
     """A GPU of 100 bytes and clients that answer when told to."""
 
-    def __init__(self, **rules: int) -> None:
-        self.gpu = Gpu("gpu", 100, Rules(**rules))
+    def __init__(self, **rules: int | str) -> None:
+        self.gpu = Gpu("gpu", 100, Rules(**rules))  # type: ignore[arg-type]
         self.now = START
         self.wake: int | None = None
         self.count = 0
@@ -29,7 +41,7 @@ class Scene:
     def decide(self) -> list[Action]:
         decision = decide(self.gpu, self.now)
         self.wake = decision.wake_at
-        return [action for action in decision.actions if isinstance(action, Store | Send | Credit | WakeUp)]
+        return [action for action in decision.actions if isinstance(action, Store | Send | Credit | WakeUp | Signal)]
 
     def want(self, number: int, charged: int = 0, native: int = 0) -> list[Action]:
         client = events.find(self.gpu, number)[1]
