@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gpuvirt.cli.trace import encode
 from gpuvirt.errors import GpuvirtError
 from gpuvirt.units import format_size
 from harness import record
@@ -54,6 +55,7 @@ class Demo:
         memory = int(device.memory * (REAL_PART if real else PART))
         train, heat = ((), REAL_STEPS) if real else (QUICK_TRAIN, QUICK_HEAT) if quick else ((), ())
         self.jobs = demo_jobs(memory, train, heat)
+        self.trace: Path | None = None
         self.results: dict[str, Any] = {"device_memory_bytes": device.memory, "job_memory_bytes": self.jobs[0].memory}
 
     def _start(self, children: Children, job: Job, file: Path, *extra: str) -> Child:
@@ -102,6 +104,9 @@ class Demo:
             outcomes = self._finish(children, running, list(self.jobs), files, watch=daemon)
             total = max(child.ended or 0.0 for child in running) - began
             accounts = daemon.accounts()
+            if self.trace is not None:
+                self.trace.write_bytes(encode(daemon.trace(total + 1.0)))
+                self.screen.note(f"{self.trace}: what happened, to be opened at https://ui.perfetto.dev")
         missing = [job.name for job in self.jobs if job.name not in accounts]
         if missing:
             raise Failed(f"the daemon does not know {' and '.join(missing)}")
@@ -193,6 +198,7 @@ def main() -> int:
     parser.add_argument(
         "--scratch", type=Path, metavar="DIR", help="where the temporary folder goes (default /dev/shm)"
     )
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="write a trace of phase 3 for Perfetto")
     options = parser.parse_args()
     interrupts = Interrupts()
     screen = Screen()
@@ -200,6 +206,7 @@ def main() -> int:
         with Scratch("gpuvirt-demo-", 3 * SOFT_MEMORY, options.scratch) as scratch:
             device = real_gpu() if options.real else soft_gpu(scratch, SOFT_MEMORY)
             demo = Demo(device, scratch, interrupts, screen, options.quick)
+            demo.trace = options.trace
             try:
                 demo.run()
                 demo.results["verdict"] = "OK"

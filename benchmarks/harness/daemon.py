@@ -10,6 +10,8 @@ from typing import Any
 
 from gpuvirt import paths
 from gpuvirt.admin import AdminClient
+from gpuvirt.cli.timeline import Part
+from gpuvirt.cli.trace import fetch
 from gpuvirt.errors import DaemonUnavailable, GpuvirtError
 from harness.processes import Child, Children
 from harness.softgpu import Device
@@ -129,6 +131,10 @@ class Daemon:
         rows = self.jobs()
         held = sum(float(row["held_s"]) for row in rows)
         return {row["name"]: {**row, "share": row["held_s"] / held if held else 0.0} for row in rows}
+
+    def trace(self, last_s: float) -> list[Part]:
+        """What `gpuvirt trace` writes of the last seconds, one part a GPU. Raises GpuvirtError."""
+        return fetch(self._admin, None, int(last_s * 1e9))
 
     def run_command(self, name: str, program: Sequence[str], *options: str) -> list[str]:
         """The command line that starts `program` as a job."""

@@ -12,7 +12,7 @@ from harness import record, shares
 from harness.loads import Load
 from harness.sides import Job, Sides
 
-BLOCK_NS, KERNELS = 200_000, 20  # a request: 4 ms of kernels
+BLOCK_NS, KERNELS, HOST_NS = 200_000, 20, 400_000  # a request: 4 ms of kernels, a tenth of it on the host
 LOADS = (0.2, 0.5)
 ROUNDS, SECONDS, WARM_S, ALONE_S = 3, 10.0, 1.0, 2.0
 CALIBRATION = 200  # requests, one after the other
@@ -65,7 +65,7 @@ def measure(sides: Sides, training: Load, quick: bool) -> dict[str, Any]:
     """All loads, way by way in each round; prints a table. Raises ProbeFailed."""
     share, program = sides.work.scratch / "share", sides.work.scratch / "serve"
     rounds, seconds, alone_s = (1, 2.0, 0.5) if quick else (ROUNDS, SECONDS, ALONE_S)
-    plain = Job(program, (str(BLOCK_NS), str(KERNELS)))
+    plain = Job(program, (str(BLOCK_NS), str(KERNELS), str(HOST_NS)))
     service_ns = calibrate(sides, plain)
     results: dict[str, Any] = {"service_ms": service_ns / 1e6, "service": {}}
     rows = []
@@ -104,8 +104,8 @@ def measure(sides: Sides, training: Load, quick: bool) -> dict[str, Any]:
         results[f"hp_p99_ratio_{load:g}"] = cell["gpuvirt"]["p99_ratio"]
         results[f"be_throughput_{load:g}"] = cell["gpuvirt"]["be_throughput"]
     print(
-        f"A service of {service_ns / 1e6:.2f} ms a request beside a training; {rounds} times {seconds:g} s, the same "
-        "arrivals each way."
+        f"A service of {service_ns / 1e6:.2f} ms a request, {BLOCK_NS * KERNELS / 1e6:g} ms of it kernels, beside a "
+        f"training; {rounds} times {seconds:g} s, the same arrivals each way."
     )
     print(record.table(("", *PARTS, "p99 : alone", "training : alone"), rows))
     return results

@@ -33,6 +33,7 @@ from gpuvirtd.memory.arenas import host_memory
 from gpuvirtd.memory.folder import Folder
 from gpuvirtd.metrics import served
 from gpuvirtd.policy import Policy
+from gpuvirtd.recording import record
 from gpuvirtd.runtime import Runtime
 from gpuvirtd.sessions import Sessions
 from gpuvirtd.state import State
@@ -88,6 +89,9 @@ class App:
                 self.log.error("state_rebuilt", reason=state.note)
             host = Host(devices, inventory, self._policy(), state, self.clock, self.log)
             stack.callback(host.close)
+            if self.config.daemon.record:
+                for tape in record(Path(self.config.daemon.record), host.arbiters.values(), host.generation, self.log):
+                    stack.callback(tape.close)
             host.recovery.begin()  # first: what its processes have on the devices is no residue
             self._open_books(host, folder)
             stack.callback(host.books.close)

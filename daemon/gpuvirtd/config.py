@@ -5,6 +5,7 @@ place.
 GPUVIRT_RUNTIME  runtime folder           GPUVIRT_DRIVER   path of libcuda.so.1, or auto
 GPUVIRT_QUANTUM  for example 20ms         GPUVIRT_NVML     path of libnvidia-ml.so.1, or auto
 GPUVIRT_LOG      debug, info, warning, error
+GPUVIRT_RECORD   folder for tapes of decisions
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class DaemonSection(msgspec.Struct, forbid_unknown_fields=True):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
     state: str = ""  # database file; empty: state.db in the runtime folder
+    record: str = ""  # folder: what the arbiters are told and decide is written there; empty: nowhere
 
 
 class DriverSection(msgspec.Struct, forbid_unknown_fields=True):
@@ -120,6 +122,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
 ENVIRONMENT = (
     ("daemon", "runtime", "GPUVIRT_RUNTIME"),
     ("daemon", "log_level", "GPUVIRT_LOG"),
+    ("daemon", "record", "GPUVIRT_RECORD"),
     ("driver", "library", "GPUVIRT_DRIVER"),
     ("driver", "nvml", "GPUVIRT_NVML"),
     ("time", "quantum", "GPUVIRT_QUANTUM"),
@@ -212,6 +215,8 @@ def check_values(config: Config, source: str) -> None:
             raise ConfigError(f"{source}: driver.{key}: '{value}' is not an absolute path", "give one, or auto")
     if not config.memory.arena_folder.startswith("/"):
         raise ConfigError(f"{source}: memory.arena_folder: '{config.memory.arena_folder}' is not an absolute path")
+    if config.daemon.record and not config.daemon.record.startswith("/"):
+        raise ConfigError(f"{source}: daemon.record: '{config.daemon.record}' is not an absolute path")
     if config.accounts.database and not config.accounts.database.startswith("/"):
         raise ConfigError(f"{source}: accounts.database: '{config.accounts.database}' is not an absolute path")
     if config.daemon.runtime and not config.daemon.runtime.startswith("/"):

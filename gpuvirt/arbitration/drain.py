@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from gpuvirt.arbitration.facts import Client, Contender, Decision, Gpu, WakeUp, Word
+from gpuvirt.arbitration.facts import SECOND, Client, Contender, Decision, Gpu, WakeUp, Word
 from gpuvirt.arbitration.fairshare import charge
 from gpuvirt.arbitration.transitions import close, renew, store
 
 PATIENCE_LIMIT = 11
 STEPS = 4  # tries in which only streams that have finished get work
+ALL_ON_LIMIT = 2 * SECOND
+UNKNOWN_STEPS = 8  # the same for a program that is not known to have work wait for its threads (a kernel may)
 
 
 def drain(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
@@ -24,6 +26,7 @@ def draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     if all(client.drained for client in holder.clients.values()):
         if not any(client.request is not None and client.request.late for client in holder.clients.values()):
             holder.reason = ""  # it was late to drain, and has
+        learn(holder)
         close(gpu, holder, now, out)
         return True
     if now >= gpu.drain_due and not holder.reason:
@@ -48,16 +51,18 @@ def give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
 
     There only streams that have nothing to do get work, so that what waits for itself comes to an end. If that does not
     help, a thread may have to give more to the very stream that waits before it comes to what ends the wait: every
-    second time all may go on, if work waits for values. (If it is merely long, there would only be more of it.)
+    second time all may go on, soon if the program has work wait for its threads. (If it is merely long, there would
+    only be more of it.) A program that needed that once gets it first the next time.
     Nobody else was granted anything meanwhile, so all its memory is where it was. The time is charged as ever.
     """
     charge(gpu, holder, now)
     first = gpu.rules.give_back
     window = min(first << min(holder.given_back, PATIENCE_LIMIT), max(holder.quantum, first))
-    all_on = holder.given_back >= STEPS and holder.given_back % 2 == 0
-    all_on = all_on and any(client.waits and not client.drained for client in holder.clients.values())
-    if all_on:  # it must reach what ends the wait
-        window = max(window, 4 * first)
+    waits = any(client.waits and not client.drained for client in holder.clients.values())
+    steps = UNKNOWN_STEPS if not waits else 0 if holder.all_on_first else STEPS
+    all_on = holder.given_back >= steps and holder.given_back % 2 == 0
+    if all_on:  # it must reach what ends the wait, on a busy host, too
+        window = max(window, min(4 * first << (holder.given_back - steps), ALL_ON_LIMIT))
     holder.given_back += 1
     holder.reason = ""
     holder.granted_ns = now
@@ -66,6 +71,12 @@ def give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     store(gpu, holder, Word.GRANTED if all_on else Word.STEP, out)
     out.wake(holder.deadline)
     out.note("info", "drain_stuck", holder.key, epoch=holder.epoch, times=holder.given_back, window_ns=window)
+
+
+def learn(holder: Contender) -> None:
+    """The drain has ended: whether it is better next time to let all threads of the job go on at once."""
+    if holder.given_back:
+        holder.all_on_first = holder.given_back <= 2 * STEPS if holder.all_on_first else holder.given_back > STEPS
 
 
 def is_stuck(client: Client) -> bool:

@@ -70,7 +70,7 @@ class Client:
     drained: bool = True  # none of its work can be on the GPU
     zero_epoch: int = -1  # DRAINED(0) proves something only for this epoch of the job: the one at which it attached
     stuck: bool = False  # it said that the present drain does not end
-    waits: bool = False  # and that its program has had work wait for values
+    waits: bool = False  # and that its program has had work wait for its threads
     waiting: bool = False  # it said WANT and was not served
     idle: bool = True  # its page (a hint) or an IDLE message says so
     connected: bool = True
@@ -133,6 +133,7 @@ class Contender:
     tries: int = 0  # RESTOREs that failed in a row
     refusals: int = 0  # attempts to make room that failed in a row
     given_back: int = 0  # times that it got the lease back since it last drained, because the drain did not end
+    all_on_first: bool = False  # such a drain ends when all its threads go on (drain.learn)
     must_drain: bool = False  # its own processes hold the room that another of them needs
     not_before: int = 0  # do not offer the GPU before
     reason: str = ""  # why it waits, beyond its turn

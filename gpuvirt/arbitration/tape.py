@@ -35,6 +35,9 @@ class Tape:
         self._inside = False
         self._line({"tape": VERSION, "facts": self._known})
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """A copy of the facts is another GPU: nobody records it."""
+
     def told(self, gpu: Gpu, name: str, given: tuple[object, ...], named: dict[str, Any], call: Callable[[], R]) -> R:
         """An event is folded in by `call`. What it calls itself is part of it."""
         if self._inside:

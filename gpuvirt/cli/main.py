@@ -23,7 +23,7 @@ VERBS = {  # verb -> what `gpuvirt --help` says; gpuvirt.cli.<verb without hyphe
     "weight": "Show or change the weight of a job, while it runs.",
     "policy": "Show or change by which policy GPUs are shared.",
     "gpus": "The GPUs of this host, their memory and holders.",
-    "why": "Why a job waits: who holds the GPU, its place, when its turn comes.",
+    "why": "Why a job waits, who is before it, when its turn comes.",
     "trace": "What happened on the GPUs lately, as a file for Perfetto.",
     "switches": "The last switches from job to job, and what moving memory cost.",
     "usage": "The bill: GPU time of each tenant, job or GPU since some time.",

@@ -21,6 +21,7 @@ from gpuvirt.units import format_duration, parse_duration
 
 if TYPE_CHECKING:
     from gpuvirt.simulation.outcome import Outcome
+    from gpuvirt.simulation.replay import Replay
     from gpuvirt.simulation.scenario import Scenario
 
 SUFFIX = ".toml"
@@ -78,6 +79,15 @@ GPUS = [
     Column("GAP50", _brief("handover_p50_s"), right=True),
     Column("GAP99", _brief("handover_p99_s"), right=True),
     Column("SWAPPED", lambda row: size(row["out_bytes"]), right=True),
+]
+REPLAYS = [
+    Column("TAPE", lambda row: row["tape"], shrink=20),
+    Column("TIME", _brief("seconds"), right=True),
+    Column("EVENTS", _number("events", "d"), right=True),
+    Column("DECISIONS", _number("decisions", "d"), right=True),
+    Column("ACTIONS", _number("actions", "d"), right=True),
+    Column("GRANTS", _number("grants", "d"), right=True),
+    Column("RESULT", lambda row: "differs" if row["difference"] else "same"),
 ]
 
 
@@ -150,6 +160,48 @@ def print_tables(runs: list[Outcome], output: str) -> None:
     for row in jobs:
         if row.get("reason"):
             print(f"{row['job']}: {row['reason']}")
+
+
+@command.command("replay")
+@click.argument("tapes", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="TAPE...")
+@format_option(("table", "json"))
+def replay(tapes: tuple[Path, ...], output: str) -> int:
+    """Play what a daemon recorded (`[daemon] record`) on the decisions of this version.
+
+    The same facts and events must lead to the same decisions, action by action. Exit code 3 when one is another.
+    """
+    from gpuvirt.simulation.replay import BrokenTape, play
+
+    rows: list[Row] = []
+    for path in tapes:
+        try:
+            with path.open("rb") as lines:
+                found = play(lines)
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from None
+        except BrokenTape as error:
+            raise BrokenTape(f"{path}: {error.message}") from None
+        rows.append(_replayed(path, found))
+    show(rows, output, REPLAYS, REPLAYS, "no tapes")
+    if output == "table":
+        for row in rows:
+            if row["difference"]:
+                print(f"{row['tape']}: {row['difference']}")
+    return 3 if any(row["difference"] for row in rows) else 0
+
+
+def _replayed(path: Path, found: Replay) -> dict[str, Any]:
+    return {
+        "tape": str(path),
+        "gpu": found.gpu,
+        "seconds": (found.end - found.begin) / 1e9 if found.begin is not None else 0.0,
+        "events": found.events,
+        "decisions": found.decisions,
+        "actions": found.actions,
+        "grants": found.grants,
+        "cut": found.cut,
+        "difference": str(found.difference) if found.difference is not None else None,
+    }
 
 
 @command.command("scenarios")

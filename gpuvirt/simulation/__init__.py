@@ -6,6 +6,7 @@
     worker.py     a process behind its gate    swapping.py  its memory, and the link
     arbiter.py    facts, decide(), actions     host.py      all of it; a run
     measures.py   what came of it              outcome.py   in figures
+    replay.py     decide() once more on what a daemon recorded
 
 Everything here is pure and deterministic: the same scenario gives the same figures.
 """

@@ -14,13 +14,10 @@ Action = Callable[[], None]
 class Entry:
     """Something that will happen, unless it is cancelled."""
 
-    __slots__ = ("action", "number", "when")
+    __slots__ = ("action",)
 
-    def __init__(self, when: int, number: int, action: Action) -> None:
-        self.when, self.number, self.action = when, number, action
-
-    def __lt__(self, other: Entry) -> bool:
-        return self.when < other.when or (self.when == other.when and self.number < other.number)
+    def __init__(self, action: Action) -> None:
+        self.action = action
 
     def cancel(self) -> None:
         """It will not happen."""
@@ -36,14 +33,14 @@ class Agenda:
 
     def __init__(self, start: int = SECOND) -> None:
         self.now = start
-        self._entries: list[Entry] = []
+        self._entries: list[tuple[int, int, Entry]] = []
         self._count = 0
 
     def at(self, when: int, action: Action) -> Entry:
         """`action` at `when`, or now if that is past."""
         self._count += 1
-        entry = Entry(max(when, self.now), self._count, action)
-        heapq.heappush(self._entries, entry)
+        entry = Entry(action)
+        heapq.heappush(self._entries, (max(when, self.now), self._count, entry))
         return entry
 
     def after(self, delay: int, action: Action) -> Entry:
@@ -53,8 +50,7 @@ class Agenda:
     def run(self, end: int) -> None:
         """Until `end`, which it then is; what is entered for `end` itself has not happened."""
         entries = self._entries
-        while entries and entries[0].when < end:
-            entry = heapq.heappop(entries)
-            self.now = entry.when
+        while entries and entries[0][0] < end:
+            self.now, _, entry = heapq.heappop(entries)
             entry.action()
         self.now = max(self.now, end)

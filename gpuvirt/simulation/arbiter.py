@@ -59,7 +59,8 @@ class Arbiter:
     def enter(self, job: Job, number: int) -> None:
         """The daemon hears of it."""
         client = Client(number, granularity=self.scenario.gpus.granularity)
-        events.attach(self.gpu, job.name, job.weight, client).soft = job.soft
+        contender = events.attach(self.gpu, job.name, job.weight, client, job.tenant)
+        contender.soft, contender.priority, contender.tier = job.soft, job.priority, job.tier
         self.turn()
 
     def end(self, number: int) -> None:
@@ -211,6 +212,8 @@ class Arbiter:
         tally, counts = self.tallies[name], now >= self.counted_from
         if word in RUNS and (worker is None or worker.word not in RUNS):
             tally.turns += counts
+            if counts:
+                tally.quanta.append(self.gpu.contenders[name].quantum)
             self.tally.switches += counts
             if waiting_since is not None and counts:
                 tally.waits.append(now - waiting_since)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gpuvirt.arbitration.facts import Gpu
+from gpuvirt.arbitration.policies import POLICIES
 from gpuvirt.errors import ConfigError
 from gpuvirt.simulation.agenda import Agenda
 from gpuvirt.simulation.arbiter import Arbiter, Bare
@@ -84,9 +85,12 @@ class Host:
 
 def make_gpu(scenario: Scenario, index: int) -> Gpu:
     """The facts of one GPU before anybody came. Raises ConfigError for a policy that does not exist."""
-    if scenario.policy not in ("fair", BARE):
-        raise ConfigError(f"there is no policy '{scenario.policy}'", f"known: fair, {BARE}")
-    return Gpu(f"gpu{index}", scenario.gpus.memory, scenario.rules)
+    if scenario.policy not in (*POLICIES, BARE):
+        raise ConfigError(f"there is no policy '{scenario.policy}'", f"known: {', '.join([*POLICIES, BARE])}")
+    gpu = Gpu(f"gpu{index}", scenario.gpus.memory, scenario.rules)
+    if scenario.policy != BARE:
+        gpu.policy = scenario.policy
+    return gpu
 
 
 def _check_fits(scenario: Scenario) -> None:

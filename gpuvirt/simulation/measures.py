@@ -86,6 +86,7 @@ class Tally:
     waits: list[int] = field(default_factory=list)  # from the first thread at the gate to the grant
     drains: list[int] = field(default_factory=list)  # from DRAIN to CLOSED
     turns: int = 0
+    quanta: list[int] = field(default_factory=list)  # what it was granted each time
     out: int = 0  # bytes that left the device, copied or not
     copied: int = 0  # of them, over the link
     inward: int = 0

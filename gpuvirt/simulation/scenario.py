@@ -64,6 +64,9 @@ class JobTable(msgspec.Struct, forbid_unknown_fields=True):
     count: Count = 1
     gpu: Annotated[int, msgspec.Meta(ge=0)] = 0
     weight: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 1
+    tenant: str = ""
+    priority: int = 0
+    tier: str = ""
     memory: str = "0"
     soft_memory: str = ""
     dirty: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0  # part of its memory that it changes in a lease
@@ -142,6 +145,9 @@ class Job:
     name: str
     gpu: int
     weight: int
+    tenant: str
+    priority: int
+    tier: str
     memory: int
     soft: int | None
     dirty: float
@@ -253,6 +259,9 @@ def _jobs(job: JobTable, index: int, gpus: int, costs: CostsTable, source: str) 
                 name=job.name if job.count == 1 else f"{job.name}-{number + 1}",
                 gpu=job.gpu,
                 weight=job.weight,
+                tenant=job.tenant,
+                priority=job.priority,
+                tier=job.tier,
                 memory=_size(job.memory, f"{place}memory"),
                 soft=_size(job.soft_memory, f"{place}soft_memory") if job.soft_memory else None,
                 dirty=job.dirty,

@@ -244,22 +244,25 @@ void gv_gate_leave_beside_capture(const struct gv_thread *thread)
         gv_marks_put(CU_STREAM_PER_THREAD);
 }
 
-void gv_gate_fence(void)
+int gv_gate_fence_now(void)
 {
     if (gv_gate.full_fence)
         __atomic_thread_fence(__ATOMIC_SEQ_CST);
     else /* every running thread passes a full barrier: its in_launch is visible, or its next load sees the closed word */
         syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
-    for (long pause_ns = FENCE_PAUSE_NS;; pause_ns = pause_ns < FENCE_PAUSE_MAX_NS ? pause_ns * 9 / 8 : pause_ns) {
-        int inside = 0;
-        pthread_mutex_lock(&registry_lock);
-        for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next)
-            inside |= __atomic_load_n(&thread->in_launch, __ATOMIC_ACQUIRE) != 0;
-        pthread_mutex_unlock(&registry_lock);
-        if (!inside)
-            return;
+    int inside = 0;
+    pthread_mutex_lock(&registry_lock);
+    for (struct gv_thread *thread = registry; thread != NULL; thread = thread->next)
+        inside |= __atomic_load_n(&thread->in_launch, __ATOMIC_ACQUIRE) != 0;
+    pthread_mutex_unlock(&registry_lock);
+    return !inside;
+}
+
+void gv_gate_fence(void)
+{
+    long pause_ns = FENCE_PAUSE_NS;
+    for (; !gv_gate_fence_now(); pause_ns = pause_ns < FENCE_PAUSE_MAX_NS ? pause_ns * 9 / 8 : pause_ns)
         nanosleep(&(struct timespec){0, pause_ns}, NULL); /* a call may be blocked in the driver for long */
-    }
 }
 
 /* --- proof of idleness -------------------------------------------------------------------------------------------------- */

@@ -50,10 +50,11 @@ enum {
 
 struct gv_gate {
     const struct gv_lease
-        *lease;          /* the job's lease page once attached (the same address ever after), else a closed page */
-    uint64_t obstacles;  /* GV_* above; changed with atomic adds and ors by any thread */
-    uint32_t lost;       /* the context has a sticky error: the driver refuses everything, so we let all through */
-    uint32_t may_wait;   /* the program has given work that waits for a value: a drain may depend on other threads */
+        *lease;         /* the job's lease page once attached (the same address ever after), else a closed page */
+    uint64_t obstacles; /* GV_* above; changed with atomic adds and ors by any thread */
+    uint32_t lost;      /* the context has a sticky error: the driver refuses everything, so we let all through */
+    uint32_t
+        may_wait; /* the program has work that waits for values or calls host functions: drains may need its threads */
     uint32_t full_fence; /* no membarrier on this kernel: seq_cst in the fast path instead */
 };
 extern struct gv_gate gv_gate;
@@ -160,6 +161,9 @@ void gv_gate_stream_ends(CUstream stream);
 
 /* Control thread, after the word was closed: returns when no thread is in a launch that saw it open. */
 void gv_gate_fence(void);
+
+/* The same without waiting; 0: some thread still is. */
+int gv_gate_fence_now(void);
 
 /* Wakes threads that wait for memory or for the lease. Any thread. */
 void gv_gate_notify(void);

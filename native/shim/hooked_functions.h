@@ -44,6 +44,15 @@ GV_HOOK(cuStreamEndCapture_ptsz)
 GV_HOOK(cuStreamWaitEvent)
 GV_HOOK(cuStreamWaitEvent_ptsz)
 
+/* host_functions.c: what may wait for a thread at the gate */
+GV_HOOK(cuLaunchHostFunc)
+GV_HOOK(cuLaunchHostFunc_ptsz)
+GV_HOOK(cuLaunchHostFunc_v2)
+GV_HOOK(cuLaunchHostFunc_v2_ptsz)
+GV_HOOK(cuStreamAddCallback)
+GV_HOOK(cuStreamAddCallback_ptsz)
+GV_HOOK(cuGraphAddHostNode)
+
 /* graph_memory.c: what memory nodes take; the gated ones as the generated wrappers */
 GV_HOOK(cuGraphInstantiate)
 GV_HOOK(cuGraphInstantiate_v2)

@@ -37,6 +37,7 @@ class Sums(NamedTuple):
 
 
 NOTHING = Sums()
+Counts = tuple[int, int, int, int]  # of the arbiter: overrun (ns), overruns, switches, waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +58,30 @@ class Account:
     """Sums up to the last change, and what goes on since then."""
 
     owner: Owner
-    sums: Sums = NOTHING
+    # As in Sums.
+    held: int = 0
+    alone: int = 0
+    busy: int = 0
+    wait: int = 0
+    overrun: int = 0
+    overruns: int = 0
+    switches: int = 0
+    waits: int = 0
     mode: Mode = Mode.NONE
     since: int = 0  # of the mode
     busy_from: int = 0  # ALONE: what the processes had been busy for in all when it began
     wait_since: int | None = None
-    seen: tuple[int, ...] = (0, 0, 0, 0)  # what the contender has counted (see `counted`), as it was taken over
+    seen: Counts = (0, 0, 0, 0)  # what of them has been taken over
     settling: bool = False  # of before a restart: goes on as it was until its processes are back and have drained
     ended: bool = False
     slot: int = -1  # its place in the live file; -1: none
     reported: Sums = NOTHING  # up to the end of the last minute
     entered: Sums = NOTHING  # what the database has
+
+    @property
+    def sums(self) -> Sums:
+        """Up to the last change."""
+        return Sums(self.held, self.alone, self.busy, self.wait, self.overrun, self.overruns, self.switches, self.waits)
 
     def until(self, now: int, busy: int) -> Sums:
         """The sums at `now`, what goes on included. busy: what its processes have been busy for in all (ALONE)."""
@@ -84,34 +98,33 @@ class Account:
 
     def change(self, mode: Mode, now: int, busy: int) -> None:
         """Another mode from now on; busy: as in `until`, for both modes."""
-        waiting, self.wait_since = self.wait_since, None
-        self.sums = self.until(now, busy)
-        self.wait_since = waiting
+        passed = max(0, now - self.since)
+        if self.mode is Mode.HELD:
+            self.held += passed
+        elif self.mode is Mode.ALONE:
+            self.alone += passed
+            self.busy += max(0, min(busy - self.busy_from, passed))
         self.mode, self.since, self.busy_from = mode, now, busy
 
-    def wait(self, since: int | None, now: int) -> None:
+    def waits_since(self, since: int | None, now: int) -> None:
         """It waits since then; None: it does not."""
         if self.wait_since is not None:
-            ends = now if since is None else min(since, now)
-            self.sums = self.sums._replace(wait=self.sums.wait + max(0, ends - self.wait_since))
+            self.wait += max(0, (now if since is None else min(since, now)) - self.wait_since)
         self.wait_since = since
 
-    def count(self, contender: Contender) -> None:
+    def count(self, counts: Counts) -> None:
         """Take over what the contender has counted since the last time."""
-        seen = counted(contender)
-        overrun, overruns, switches, waits = (new - old for new, old in zip(seen, self.seen, strict=True))
-        self.seen = seen
-        self.sums = self.sums._replace(
-            overrun=self.sums.overrun + overrun,
-            overruns=self.sums.overruns + overruns,
-            switches=self.sums.switches + switches,
-            waits=self.sums.waits + waits,
-        )
+        overrun, overruns, switches, waits = self.seen
+        self.overrun += counts[0] - overrun
+        self.overruns += counts[1] - overruns
+        self.switches += counts[2] - switches
+        self.waits += counts[3] - waits
+        self.seen = counts
 
     def close(self, now: int, busy: int) -> None:
         """Nothing goes on any more."""
         self.change(Mode.NONE, now, busy)
-        self.wait(None, now)
+        self.waits_since(None, now)
 
 
 def mode_of(contender: Contender) -> Mode:
@@ -121,6 +134,6 @@ def mode_of(contender: Contender) -> Mode:
     return Mode.ALONE if contender.word is Word.OPEN else Mode.HELD
 
 
-def counted(contender: Contender) -> tuple[int, int, int, int]:
-    """What the arbiter counts by itself: overrun (ns), overruns, switches, waits."""
+def counted(contender: Contender) -> Counts:
+    """What the arbiter counts by itself."""
     return contender.overrun_ns, contender.overruns, contender.switches, contender.waits

@@ -101,7 +101,14 @@ class Live:
             self._map,
             HEADER + slot * SLOT + COPIES_AT[serial & 1],
             serial,
-            *account.sums,
+            account.held,
+            account.alone,
+            account.busy,
+            account.wait,
+            account.overrun,
+            account.overruns,
+            account.switches,
+            account.waits,
             account.mode,
             account.since,
             account.busy_from,
@@ -139,7 +146,8 @@ class Live:
         serial, *figures, mode, since, busy_from, wait, _ = max(whole)
         try:
             text = self._map[at + OWNER_AT : at + OWNER_AT + self._length(slot)]
-            account = Account(Owner(**json.loads(text)), Sums(*figures), Mode(mode), since, busy_from)
+            sums = dict(zip(Sums._fields, figures, strict=True))
+            account = Account(Owner(**json.loads(text)), **sums, mode=Mode(mode), since=since, busy_from=busy_from)
         except (ValueError, TypeError):
             return None
         account.wait_since = None if wait == NOT_WAITING else wait

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gpuvirt.arbitration.facts import Contender, Gpu
-from gpuvirtd.accounts.account import Account, Mode, counted, mode_of
+from gpuvirtd.accounts.account import Account, Counts, Mode, counted, mode_of
 
 
 class Books(Protocol):
@@ -43,31 +43,37 @@ class Meter:
     def look(self, gpu: Gpu, now: int) -> None:
         """The facts are as they are since `now`."""
         contenders = gpu.contenders
+        if len(self.accounts) > len(contenders):
+            self._leave(contenders, now)
+        begin = []
         for key, contender in contenders.items():
             account = self.accounts.get(key)
             if account is None:
                 account = self.accounts[key] = self.books.open(self.gpu, key)
-            mode = mode_of(contender)
             if account.settling and not self._settled(key, contender):
                 continue
+            mode, counts = mode_of(contender), counted(contender)
             if (
-                account.settling
-                or account.mode is not mode
+                account.mode is not mode
                 or account.wait_since != contender.waiting_since
-                or account.seen != counted(contender)
+                or account.seen != counts
+                or account.settling
             ):
-                self._change(account, contender, mode, now)
-        if len(self.accounts) > len(contenders):
-            self._leave(contenders, now)
+                if mode is Mode.NONE:
+                    self._change(account, contender, mode, counts, now)
+                else:
+                    begin.append((account, contender, mode, counts))
+        for account, contender, mode, counts in begin:  # last: killed in between, nobody has it rather than two
+            self._change(account, contender, mode, counts, now)
 
-    def _change(self, account: Account, contender: Contender, mode: Mode, now: int) -> None:
+    def _change(self, account: Account, contender: Contender, mode: Mode, counts: Counts, now: int) -> None:
         account.settling = False
         if account.mode is not mode:
-            reads = Mode.ALONE in (mode, account.mode)
+            reads = mode is Mode.ALONE or account.mode is Mode.ALONE
             account.change(mode, now, self.books.busy(account, now) if reads else 0)
         if account.wait_since != contender.waiting_since:
-            account.wait(contender.waiting_since, now)
-        account.count(contender)
+            account.waits_since(contender.waiting_since, now)
+        account.count(counts)
         self.books.save(account)
 
     def _settled(self, key: str, contender: Contender | None) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from billed_world import GPU, World
 
 from gpuvirt.arbitration.facts import MILLISECOND, SECOND
-from gpuvirtd.accounts.account import Sums
+from gpuvirtd.accounts.account import Account, Sums
 
 MINUTE = 60 * SECOND
 
@@ -197,5 +197,58 @@ def test_a_database_that_cannot_be_written_costs_nothing(tmp_path: Path, monkeyp
         await check(world)
         minutes = [world.books.database.bills(1_800_000_000 + 60 * n, 1_800_000_060 + 60 * n, "job") for n in range(4)]
         assert [rows[0]["alone"] for rows in minutes] == [59 * SECOND, MINUTE, MINUTE, SECOND]
+
+    run(tmp_path, scenario)
+
+
+def test_nobody_is_busier_than_the_time_that_passed(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        job = world.start()
+        world.want(job)
+        for claim in (10 * SECOND, -(10 * SECOND), 10**17):
+            world.later(SECOND)
+            job.busy_ns += claim
+            world.books.tick(world.clock.now())
+        billed = await world.billed()
+        assert billed[job.id].alone == 3 * SECOND and billed[job.id].busy == 2 * SECOND
+
+    run(tmp_path, scenario)
+
+
+class Killed(Exception):
+    """The daemon gets no further."""
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_between_two_stores_of_one_hand_over(tmp_path: Path, seed: int) -> None:
+    """One account is written, the other is not: no time is on two bills."""
+
+    async def scenario(world: World) -> None:
+        chance = random.Random(seed)
+        began, kills = world.clock.now(), 0
+        for _ in range(3):
+            world.start()
+        for _ in range(60):
+            left, put = chance.randrange(1, 12), world.books.live.put
+
+            def limited(account: Account, put: Callable[[Account], None] = put) -> None:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise Killed
+                put(account)
+
+            world.books.live.put = limited  # type: ignore[method-assign]
+            try:
+                for _ in range(40):
+                    act(world, chance)
+                    world.later(chance.choice([150_000, 3 * MILLISECOND, 30 * MILLISECOND]))
+            except Killed:
+                kills += 1
+            world.crash(down=SECOND)
+        billed = await world.billed()
+        assert kills > 20
+        assert sum(sums.held + sums.alone for sums in billed.values()) <= world.clock.now() - began
+        assert all(sums.wait <= world.clock.now() - began for sums in billed.values())
 
     run(tmp_path, scenario)

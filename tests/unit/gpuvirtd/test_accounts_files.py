@@ -32,9 +32,8 @@ def test_what_was_put_is_there_without_a_close(tmp_path: Path) -> None:
     path = tmp_path / "live"
     live = Live(path)
     live.begin(5, 6)
-    account = Account(OWNER)
+    account = Account(OWNER, *SOME, Mode.ALONE, 9, 10)
     live.take(account)
-    account.sums, account.mode, account.since, account.busy_from = SOME, Mode.ALONE, 9, 10
     for wait in (None, 0, 11):
         account.wait_since = wait
         live.put(account)
@@ -53,7 +52,7 @@ def test_a_copy_that_was_being_written_does_not_count(tmp_path: Path, changes: i
     account = Account(OWNER)
     live.take(account)
     for n in range(changes):
-        account.sums = Sums(held=n + 1)
+        account.held = n + 1
         live.put(account)
     live.begin(0, 0)
     data = bytearray(path.read_bytes())
@@ -66,7 +65,7 @@ def test_a_copy_that_was_being_written_does_not_count(tmp_path: Path, changes: i
 def test_many_accounts_and_their_ends(tmp_path: Path) -> None:
     live = Live(tmp_path / "live")
     live.begin(0, 0)
-    accounts = [Account(owner(n), Sums(held=n)) for n in range(3 * FIRST)]
+    accounts = [Account(owner(n), held=n) for n in range(3 * FIRST)]
     for account in accounts:
         live.take(account)
     assert len({account.slot for account in accounts}) == 3 * FIRST

@@ -8,51 +8,37 @@ from __future__ import annotations
 
 import os
 import pickle
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from process import Process
 
 from gpuvirt.arbitration import events, ledger
 from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Store, Word
 from gpuvirt.arbitration.lease import decide
 from gpuvirt.arbitration.policies import POLICIES
+from gpuvirt.arbitration.tape import Tape
+from gpuvirt.simulation.replay import play
 
 CAPACITY = 100
 MS = 1_000_000
 LAUNCHING = (Word.OPEN, Word.GRANTED, Word.STEP)
 
 
-@dataclass
-class Process:
-    """A model of a client: what is really true of it."""
-
-    number: int
-    job: str
-    charged: int = 0
-    resident: int = 0
-    native: int = 0  # of it, what cannot be moved
-    allowance: int = 0  # what it may have resident, as it was last told, or has told
-    before: int = 0  # the same before the RESTORE that is under way
-    asked: Send | None = None
-    cancelled: bool = False
-    on_gpu: bool = False
-    connected: bool = True
-    zero_sent: bool = True
-    order: list[str] = field(default_factory=list)
-
-
 class Leases(RuleBasedStateMachine):
     """Drives one GPU; `words` and `processes` are the truth outside."""
 
+    taped = False
     processes = Bundle("processes")
     STANDING: ClassVar[dict[str, dict[str, Any]]] = {}  # what a policy heeds of the jobs
 
     @initialize(quantum=st.sampled_from([5 * MS, 20 * MS]))
     def begin(self, quantum: int) -> None:
         self.gpu = Gpu("gpu", CAPACITY, Rules(quantum=quantum))
+        self.tape: list[bytes] = []
+        self.gpu.tape = Tape(self.gpu, self.tape.append) if self.taped else None
         self.now = 1000 * MS
         self.words: dict[str, Word] = {}
         self.epochs: dict[str, int] = {}
@@ -64,7 +50,9 @@ class Leases(RuleBasedStateMachine):
 
     def act(self) -> None:
         """Decide, carry out, and check each action against the truth at its moment."""
+        tape, self.gpu.tape = self.gpu.tape, None
         twin = pickle.loads(pickle.dumps(self.gpu))
+        self.gpu.tape = tape
         decision = decide(self.gpu, self.now)
         assert decision == decide(twin, self.now), "equal facts, equal decisions"
         self.wake = decision.wake_at
@@ -358,6 +346,7 @@ class Leases(RuleBasedStateMachine):
                     self.want(process, process.charged)
             served |= {key for key, word in self.words.items() if word in LAUNCHING}
             if served >= wanting:
+                assert not self.tape or play(self.tape).difference is None  # equal facts, equal decisions, all along
                 return
             self.now += 50 * MS
             self.act()
@@ -392,3 +381,13 @@ TestLeases.settings = settings(
     max_examples=EXAMPLES or 200, stateful_step_count=50, deadline=None, derandomize=EXAMPLES == 0
 )
 TestLeasesOfAllPolicies.settings = settings(TestLeases.settings, max_examples=EXAMPLES or 50)
+
+
+class TapedLeases(LeasesOfAllPolicies):
+    """The same, and all of it once more from its tape."""
+
+    taped = True
+
+
+TestTapes = TapedLeases.TestCase
+TestTapes.settings = settings(max_examples=12, stateful_step_count=50, deadline=None, derandomize=True)

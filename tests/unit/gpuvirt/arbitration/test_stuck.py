@@ -72,6 +72,57 @@ def test_when_steps_do_not_help_all_may_go_on(waits: bool) -> None:
     assert scene.gpu.holder == "b"
 
 
+def until_it_drains(scene: Scene, key: str) -> None:
+    while scene.gpu.contenders[key].word is not Word.DRAIN:
+        scene.later_at_wake()
+
+
+def given_back(scene: Scene, client: int, times: int, waits: bool) -> list[tuple[Word, int]]:
+    """What the job gets back for how long, so many times, while its drain does not end."""
+    given: list[tuple[Word, int]] = []
+    for _ in range(times):
+        scene.want(client)
+        actions = scene.stuck(client, waits)
+        while not (back := [word for key, word in words(actions) if key == "a" and word is not Word.DRAIN]):
+            actions = scene.later_at_wake()
+        began = scene.now
+        while ("a", Word.DRAIN) not in words(actions):
+            actions = scene.later_at_wake()
+        given.append((back[0], (scene.now - began) // MS))
+    return given
+
+
+@pytest.mark.parametrize(("waits", "steps"), [(True, 4), (False, 8)])
+def test_each_time_all_may_go_on_is_longer_than_the_one_before(waits: bool, steps: int) -> None:
+    """On a busy host the thread that must get on may not run for long."""
+    scene = Scene(quantum=20 * MS, give_back=10 * MS, drain_budget=500 * MS)
+    a = scene.run("a")
+    scene.want(scene.attach("b"))
+    scene.later(20 * MS)
+    given = given_back(scene, a, steps + 8, waits)
+    assert [word for word, _ in given] == [Word.STEP] * steps + [Word.GRANTED, Word.STEP] * 4
+    assert [length for word, length in given if word is Word.GRANTED] == [40, 160, 640, 2000]
+
+
+def test_who_needed_all_to_go_on_gets_that_first_the_next_time() -> None:
+    scene = Scene(quantum=20 * MS, give_back=10 * MS, drain_budget=500 * MS)
+    a = scene.run("a")
+    b = scene.attach("b")
+    scene.want(b)
+    scene.later(20 * MS)
+    assert given_back(scene, a, 5, True)[-1][0] is Word.GRANTED
+    for first, times in ((Word.GRANTED, 1), (Word.GRANTED, 9), (Word.STEP, 1)):  # the second one did not help
+        scene.want(a)
+        scene.drained(a)
+        assert scene.gpu.holder == "b"
+        until_it_drains(scene, "b")
+        scene.drained(b)
+        assert scene.gpu.holder == "a"
+        scene.want(b)
+        until_it_drains(scene, "a")
+        assert given_back(scene, a, times, True)[0][0] is first
+
+
 def test_nobody_else_left_while_it_steps() -> None:
     scene = Scene(quantum=20 * MS, give_back=10 * MS)
     a = scene.run("a")

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from gpuvirt.arbitration import events
+from gpuvirt.arbitration.facts import Client, Gpu
+from gpuvirt.arbitration.lease import decide
+from gpuvirt.arbitration.tape import Tape
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 SCENARIO = """
 title = "Two trainings"
@@ -113,3 +118,26 @@ def test_without_matplotlib(gpuvirt: Cli, scenario: Path, tmp_path: Path) -> Non
         "out\n"
     )
     assert done.returncode == 1 and not picture.exists()
+
+
+def test_replay(gpuvirt: Cli, tmp_path: Path) -> None:
+    lines_written: list[bytes] = []
+    gpu = Gpu("GPU-1", 100)
+    gpu.tape = Tape(gpu, lines_written.append)
+    events.attach(gpu, "a", 1, Client(1))
+    events.want(gpu, 1, 0, 0, 1000)
+    decide(gpu, 1000)
+    good, bad, none = tmp_path / "good.tape", tmp_path / "bad.tape", tmp_path / "none.tape"
+    good.write_bytes(b"".join(lines_written))
+    bad.write_bytes(good.read_bytes().replace(b'"open"', b'"granted"'))
+    none.write_text("hello\n")
+    heading, row = lines(gpuvirt("simulate", "replay", str(good)))
+    assert heading == ["TAPE", "TIME", "EVENTS", "DECISIONS", "ACTIONS", "GRANTS", "RESULT"]
+    assert row[2:] == ["2", "1", "2", "1", "same"]
+    done = gpuvirt("simulate", "replay", str(good), str(bad), "-o", "json")
+    first, second = json.loads(done.stdout)
+    assert done.returncode == 3 and first["difference"] is None and second["difference"].startswith("line 4: recorded")
+    done = gpuvirt("simulate", "replay", str(none))
+    assert done.returncode == 1 and done.stderr.startswith(f"gpuvirt simulate: error: {none}: line 1 is of no tape")
+    done = gpuvirt("simulate", "replay", str(tmp_path / "absent"))
+    assert done.returncode == 2 and "No such file or directory" in done.stderr
