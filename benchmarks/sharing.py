@@ -51,7 +51,7 @@ CASES: tuple[tuple[str, tuple[Load, ...], tuple[int, ...]], ...] = (
         (1, 2, 4) * 2 + (1, 2),
     ),
 )
-QUICK_CASES = ("3 jobs, 1:2:4", "long : short kernels")
+QUICK_CASES = ("3 jobs, 1:2:4",)
 
 
 def figures(work: list[int], seconds: float, alone: list[float], weights: tuple[int, ...]) -> dict[str, Any]:

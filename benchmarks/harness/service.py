@@ -5,12 +5,26 @@ from __future__ import annotations
 
 import random
 import statistics
+import subprocess
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from harness import record, shares
+from harness.daemon import command
 from harness.loads import Load
 from harness.sides import Job, Sides
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How the daemon knows which of the two goes first."""
+
+    settings: Mapping[str, Mapping[str, Any]]
+    high: tuple[str, ...]
+    low: tuple[str, ...]
+    words: str
+
 
 BLOCK_NS, KERNELS, HOST_NS = 200_000, 20, 400_000  # a request: 4 ms of kernels, a tenth of it on the host
 LOADS = (0.2, 0.5)
@@ -19,6 +33,8 @@ CALIBRATION = 200  # requests, one after the other
 LIMIT_S = 120.0  # beyond the time that arrivals take
 PARTS = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 WAYS = ("alone", "bare", "gpuvirt")
+PRIORITIES = Terms({"time": {"policy": "priority"}}, ("--priority", "high"), ("--priority", "low"), "by priority")
+WEIGHTS = Terms({}, ("--weight", "100"), (), "by weight 100 : 1, for this gpuvirt knows no priorities")
 HEADLINE = tuple(f"{name}_{load:g}" for load in LOADS for name in ("hp_p99_ratio", "be_throughput"))
 
 
@@ -32,11 +48,11 @@ def bounds(results: Mapping[str, Any]) -> dict[str, float]:
 
 
 def arrivals(load: float, service_ns: float, seconds: float, seed: int) -> tuple[int, ...]:
-    """Times in ns of a Poisson process that keeps the service busy for `load` of the time."""
+    """Times in ns of a Poisson process that keeps the service busy for `load` of the time; at least one."""
     source, now, found = random.Random(seed), 0.0, []
     while True:
         now += source.expovariate(load / service_ns)
-        if now > seconds * 1e9:
+        if found and now > seconds * 1e9:
             return tuple(found)
         found.append(round(now))
 
@@ -61,13 +77,20 @@ def serve(sides: Sides, jobs: list[Job], gpuvirt: bool, seconds: float) -> tuple
     return latencies, done / ((after.at_ns - before.at_ns) / 1e9)
 
 
+def terms() -> Terms:
+    """Priorities where `gpuvirt run` has them. Raises DaemonUnavailable when gpuvirt is not installed."""
+    told = subprocess.run([command("gpuvirt"), "run", "--help"], capture_output=True, text=True, check=False).stdout
+    return PRIORITIES if "--priority" in told else WEIGHTS
+
+
 def measure(sides: Sides, training: Load, quick: bool) -> dict[str, Any]:
     """All loads, way by way in each round; prints a table. Raises ProbeFailed."""
     share, program = sides.work.scratch / "share", sides.work.scratch / "serve"
     rounds, seconds, alone_s = (1, 2.0, 0.5) if quick else (ROUNDS, SECONDS, ALONE_S)
     plain = Job(program, (str(BLOCK_NS), str(KERNELS), str(HOST_NS)))
-    service_ns = calibrate(sides, plain)
-    results: dict[str, Any] = {"service_ms": service_ns / 1e6, "service": {}}
+    service_ns, by = calibrate(sides, plain), terms()
+    sides.settings = by.settings
+    results: dict[str, Any] = {"service_ms": service_ns / 1e6, "service_first": by.words, "service": {}}
     rows = []
     for load in (0.5,) if quick else LOADS:
         latencies: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -76,8 +99,8 @@ def measure(sides: Sides, training: Load, quick: bool) -> dict[str, Any]:
         for turn in range(rounds):
             sides.work.say(f"service at load {load:g}, round {turn + 1} of {rounds}")
             times = arrivals(load, service_ns, seconds, seed=1000 * turn + round(100 * load))
-            job = Job(program, plain.arguments, HIGH, times)
-            trainer = Job.of(share, training, options=LOW)
+            job = Job(program, plain.arguments, by.high, times)
+            trainer = Job.of(share, training, options=by.low)
             training_rates["alone"].append(sides.alone(trainer, WARM_S / 2, alone_s))
             for way in WAYS:
                 jobs = [job] if way == "alone" else [job, trainer]
@@ -105,11 +128,8 @@ def measure(sides: Sides, training: Load, quick: bool) -> dict[str, Any]:
         results[f"be_throughput_{load:g}"] = cell["gpuvirt"]["be_throughput"]
     print(
         f"A service of {service_ns / 1e6:.2f} ms a request, {BLOCK_NS * KERNELS / 1e6:g} ms of it kernels, beside a "
-        f"training; {rounds} times {seconds:g} s, the same arrivals each way."
+        f"training; {rounds} times {seconds:g} s, the same arrivals each way. Under\ngpuvirt the service goes "
+        f"first {by.words}."
     )
     print(record.table(("", *PARTS, "p99 : alone", "training : alone"), rows))
     return results
-
-
-HIGH: tuple[str, ...] = ("--weight", "100")
-LOW: tuple[str, ...] = ()

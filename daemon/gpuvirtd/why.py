@@ -99,8 +99,10 @@ def _holder(arbiter: Arbiter, holder: Contender, now: int) -> dict[str, Any]:
 def _outlook(arbiter: Arbiter, contender: Contender, now: int) -> dict[str, Any]:
     """Its place, and when its turn comes: if turns are as they have been, and if everybody uses all of his."""
     drain = typical_drain(arbiter)
-    expected = forecast(arbiter.gpu, contender.key, now, drain)
-    longest = forecast(arbiter.gpu, contender.key, now, drain, whole=True)
+    known = {job: waits.pause() for job, waits in arbiter.timeline.waits.items()}
+    pauses = {job: pause for job, pause in known.items() if pause is not None}
+    expected = forecast(arbiter.gpu, contender.key, now, drain, pauses)
+    longest = forecast(arbiter.gpu, contender.key, now, drain, pauses, whole=True)
     ahead = list(dict.fromkeys(expected.ahead))
     return {
         "ahead": ahead,

@@ -2,14 +2,16 @@
 """When a job that waits will probably have the GPU: the same decisions as ever, on a copy of the facts, ahead of time.
 
 Nothing is known of what will come, so it is assumed: nobody comes or ends; who waits has work for a turn as its turns
-have been (or for all of every turn: `whole`); memory moves at the rate that was learned, and a drain takes as long as
-`drain_ns`. What does not answer now (a stopped process, work that does not end) will not, and then there is no answer.
+have been (or for all of every turn: `whole`), and is back after a pause as its pauses have been; memory moves at the
+rate that was learned, and a drain takes as long as `drain_ns`. What does not answer now (a stopped process, work that
+does not end) will not, and then there is no answer.
 """
 
 from __future__ import annotations
 
 import copy
 import heapq
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gpuvirt.arbitration import events
@@ -18,6 +20,7 @@ from gpuvirt.arbitration.lease import decide
 
 HORIZON = 3600 * SECOND  # beyond this nothing is said
 STEPS = 500  # decisions; each takes some 20 us of the daemon's time
+STALE = 4  # pauses; who has been away for longer is not coming back
 WHOLE = 0.9  # of its quantum: who had that much on the average would have gone on
 
 
@@ -37,6 +40,7 @@ class _World:
     now: int
     whole: bool
     drain_ns: int
+    pauses: Mapping[str, int]
     due: list[tuple[int, int, str, int, int]] = field(default_factory=list)  # (when, order, what, client, epoch)
     count: int = 0
     coming: set[int] = field(default_factory=set)  # clients whose RESTORE has all its credit: its end is known
@@ -46,11 +50,16 @@ class _World:
         heapq.heappush(self.due, (self.now + max(0, delay), self.count, what, number, epoch))
 
 
-def forecast(gpu: Gpu, key: str, now: int, drain_ns: int, whole: bool = False) -> Forecast:
-    """For a job on this GPU; `gpu` stays as it is. One that could launch already waits for 0."""
+def forecast(
+    gpu: Gpu, key: str, now: int, drain_ns: int, pauses: Mapping[str, int] | None = None, whole: bool = False
+) -> Forecast:
+    """For a job on this GPU; `gpu` stays as it is. One that could launch already waits for 0.
+
+    pauses: by job, how long it usually has no work between two turns (ns); one that is not there does not come back.
+    """
     if key not in gpu.contenders or gpu.contenders[key].may_launch:
         return Forecast(0)
-    world = _World(copy.deepcopy(gpu), now, whole, drain_ns)
+    world = _World(copy.deepcopy(gpu), now, whole, drain_ns, pauses or {})
     _begin(world)
     ahead: list[str] = []
     for _ in range(STEPS):
@@ -83,11 +92,14 @@ def _begin(world: _World) -> None:
     """What is under way now."""
     gpu = world.gpu
     holder = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
-    if holder is not None and holder.word is Word.DRAIN:
-        if not holder.reason:  # else it is late already, and who knows
-            _will_drain(world, holder)
-    elif holder is not None and not holder.idle:
+    if holder is not None and holder.word is not Word.DRAIN and not holder.idle:
         _will_work(world, holder, world.now - holder.granted_ns)
+    for contender in gpu.contenders.values():
+        if contender.word is Word.DRAIN and not contender.reason:  # else it is late already, and who knows
+            _will_drain(world, contender)
+        pause, away = world.pauses.get(contender.key), world.now - contender.last_run_ns
+        if pause is not None and not contender.waiting and not contender.may_launch and away < STALE * pause:
+            _will_be_back(world, contender, pause - away)
     for client in gpu.clients():
         if client.request is not None and not client.request.late and not client.restoring:
             _asked(world, client.number)
@@ -98,6 +110,11 @@ def _will_work(world: _World, contender: Contender, already: int = 0) -> None:
     if typical is not None:
         for number in contender.clients:
             world.later(typical - already, "idle", number, contender.epoch)
+
+
+def _will_be_back(world: _World, contender: Contender, pause: int) -> None:
+    for number in contender.clients:
+        world.later(pause, "back", number)
 
 
 def _will_drain(world: _World, contender: Contender) -> None:
@@ -150,10 +167,15 @@ def _advance(world: _World, wake_at: int | None) -> bool:
     while world.due and world.due[0][0] <= world.now:
         _, _, what, number, epoch = heapq.heappop(world.due)
         contender, client = events.find(world.gpu, number)
-        if what == "want":
+        if what == "back" and contender.may_launch:  # nobody has taken it meanwhile
+            client.idle = False
+            _will_work(world, contender)
+        elif what in ("want", "back"):
             events.want(world.gpu, number, client.charged, client.resident, world.now, client.native)
         elif what == "idle" and contender.epoch == epoch and contender.may_launch:
             events.idle(world.gpu, number)
+            if contender.key in world.pauses:
+                world.later(world.pauses[contender.key], "back", number)
         elif what == "drained":
             events.drained(world.gpu, number, epoch)
         elif what == "moved" and client.request is not None:

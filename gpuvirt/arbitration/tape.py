@@ -12,9 +12,10 @@ Pure: lines go to whoever wants them. Facts are plain data, so everything that w
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, get_origin
 
 import msgspec
 
@@ -43,7 +44,7 @@ class Tape:
         if self._inside:
             return call()
         self._changes(gpu)
-        self._line({"told": name, "with": msgspec.to_builtins(given, str_keys=True), "named": named})
+        self._line({"told": name, "with": msgspec.to_builtins(given, str_keys=True, enc_hook=_encode), "named": named})
         self._inside = True
         try:
             return call()
@@ -87,14 +88,28 @@ def recorded(event: Callable[Concatenate[Gpu, P], R]) -> Callable[Concatenate[Gp
 
 def plain(gpu: Gpu) -> dict[str, Any]:
     """The facts as JSON knows them."""
-    facts: dict[str, Any] = msgspec.to_builtins(gpu, str_keys=True, enc_hook=_no_tape)
+    facts: dict[str, Any] = msgspec.to_builtins(gpu, str_keys=True, enc_hook=_encode)
     facts.pop("tape", None)
     return facts
 
 
-def _no_tape(value: object) -> None:
-    if not isinstance(value, Tape):
-        raise NotImplementedError(f"facts are plain data, and {type(value).__name__} is not")
+def _encode(value: object) -> object:
+    if isinstance(value, deque):
+        return list(value)
+    if isinstance(value, Tape):
+        return None
+    raise NotImplementedError(f"facts are plain data, and {type(value).__name__} is not")
+
+
+def typed(value: object, kind: Any) -> Any:
+    """The other way round: a value of this type. Raises msgspec.ValidationError."""
+    return msgspec.convert(value, kind, strict=False, dec_hook=_decode)
+
+
+def _decode(kind: Any, value: object) -> object:
+    if get_origin(kind) is deque:
+        return deque(typed(value, list[get_args(kind)[0]]))  # type: ignore[misc]
+    raise NotImplementedError(f"facts are plain data, and {kind} is not")
 
 
 def sum_of(gpu: Gpu) -> int:

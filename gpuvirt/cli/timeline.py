@@ -104,9 +104,22 @@ def _gpu(part: Part) -> list[Track]:
             prepares.slices.append(Slice(name, row["begin"], _end(row), {"job": row["job"]}))
     for row in part.head.get("switches", []):
         moved.slices.append(_switch(part, row))
-    for track in (lease, prepares, moved):
+    for track in (prepares, moved):
         track.slices.sort(key=lambda one: one.begin)
-    return [lease, prepares, moved]
+    return [*_side_by_side(lease), prepares, moved]
+
+
+def _side_by_side(track: Track) -> list[Track]:
+    """More than one track where slices overlap: one job's work ends while the next one has the GPU already."""
+    found = [Track(track.group, track.name)]
+    for one in sorted(track.slices, key=lambda one: (one.begin, one.arguments["lease"] == "drain")):
+        free = (lane for lane in found if not lane.slices or (lane.slices[-1].end or one.begin + 1) <= one.begin)
+        lane = next(free, None)
+        if lane is None:
+            lane = Track(track.group, f"{track.name}, beside it" + (f" {len(found)}" if len(found) > 1 else ""))
+            found.append(lane)
+        lane.slices.append(one)
+    return found
 
 
 def _switch(part: Part, row: Mapping[str, Any]) -> Slice:
@@ -168,7 +181,7 @@ def _moved(moved: Sequence[int] | None) -> dict[str, Value]:
 def _arrows(gpu: int, lease: Mapping[str, Track]) -> None:
     """From the last slice of who had the GPU to the first one of who got it next."""
     held = [(one.begin, job, one) for job, track in lease.items() for one in track.slices if one.name in HELD]
-    held.sort(key=lambda row: row[:2])
+    held.sort(key=lambda row: (row[0], row[2].name != "drain", row[1]))
     for (_, before, source), (_, after, target) in itertools.pairwise(held):
-        if before != after and source.flow is None:
+        if before != after and source.flow is None and target.name != "drain":
             source.flow = target.ends = ((gpu + 1) << 48) | int(target.arguments.get("epoch", 0))

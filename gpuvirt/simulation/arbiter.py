@@ -59,8 +59,8 @@ class Arbiter:
     def enter(self, job: Job, number: int) -> None:
         """The daemon hears of it."""
         client = Client(number, granularity=self.scenario.gpus.granularity)
-        contender = events.attach(self.gpu, job.name, job.weight, client, job.tenant)
-        contender.soft, contender.priority, contender.tier = job.soft, job.priority, job.tier
+        rank = (job.tenant, job.priority, job.tier, job.due_in)
+        events.attach(self.gpu, job.name, job.weight, client, *rank).soft = job.soft
         self.turn()
 
     def end(self, number: int) -> None:
@@ -233,8 +233,8 @@ class Arbiter:
             worker.stored(word, action.epoch, self._window(action, word))
 
     def _window(self, action: Store, word: Word) -> int:
-        """GPU time that may be in flight: what the lease says, else what the scenario says."""
-        lease = int(getattr(action, "window_us", 0)) * 1000
+        """GPU time that may be in flight (ns): what the lease says, where it says it, else what the scenario says."""
+        lease: int = getattr(action, "window", 0)
         return lease or (self.costs.window if word is Word.GRANTED else 0)
 
 

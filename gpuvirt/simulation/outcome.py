@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gpuvirt.arbitration.facts import SECOND
+from gpuvirt.arbitration.facts import SECOND, Rules
 from gpuvirt.simulation.arbiter import Arbiter
 from gpuvirt.simulation.host import Host, Run
 from gpuvirt.simulation.measures import Tally
@@ -140,21 +140,30 @@ def _gpu_row(run: Run, arbiter: Arbiter, jobs: list[dict[str, Any]]) -> dict[str
 def fairness(run: Run, arbiter: Arbiter) -> tuple[float | None, float | None]:
     """(share error in percentage points, smallest Jain index); None when in no window two jobs wanted all the time."""
     width = run.scenario.report
-    weights = {job.name: job.weight for job in run.scenario.jobs if job.gpu == arbiter.index}
+    jobs = {job.name: job for job in run.scenario.jobs}
     errors, indexes = [], []
     for window in range((run.end - run.begin) // width):
-        there = [
-            (weights[name], tally.computed.get(window, 0))
+        there = {
+            name: tally.computed.get(window, 0)
             for name, tally in arbiter.tallies.items()
             if tally.wanted.windows.get(window, 0) >= ALWAYS * width
-        ]
-        computed = sum(time for _, time in there)
+        }
+        computed = sum(there.values())
         if len(there) < 2 or computed == 0:
             continue
-        weight = sum(own for own, _ in there)
-        errors.append(max(abs(time / computed - own / weight) for own, time in there))
-        indexes.append(jain([time / own for own, time in there]))
+        due = entitled([jobs[name] for name in there], run.scenario.rules)
+        errors.append(max(abs(time / computed - due[name]) for name, time in there.items()))
+        indexes.append(jain([time / due[name] for name, time in there.items()]))
     return (100 * max(errors), min(indexes)) if errors else (None, None)
+
+
+def entitled(jobs: Sequence[Job], rules: Rules) -> dict[str, float]:
+    """Part of the time by weight: first of tenants, then of the jobs of each."""
+    tenants: dict[str, int] = {}
+    for job in jobs:
+        tenants[job.tenant] = tenants.get(job.tenant, 0) + job.weight
+    whole = sum(rules.weight_of(tenant) for tenant in tenants)
+    return {job.name: rules.weight_of(job.tenant) / whole * job.weight / tenants[job.tenant] for job in jobs}
 
 
 def jain(values: Sequence[float]) -> float:

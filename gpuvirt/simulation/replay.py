@@ -82,7 +82,12 @@ def play(lines: Iterable[bytes]) -> Replay:
 def _begin(content: dict[str, Any]) -> Gpu:
     if not isinstance(content, dict) or content.get("tape") != tape.VERSION:
         raise BrokenTape("this is no tape of this version of gpuvirt")
-    return msgspec.convert(content["facts"], Gpu, strict=False)
+    return _gpu(content["facts"])
+
+
+def _gpu(facts: object) -> Gpu:
+    gpu: Gpu = tape.typed(facts, Gpu)
+    return gpu
 
 
 def _tell(gpu: Gpu, name: str, given: list[Any], named: dict[str, Any]) -> None:
@@ -92,7 +97,7 @@ def _tell(gpu: Gpu, name: str, given: list[Any], named: dict[str, Any]) -> None:
     parameters = list(inspect.signature(event).parameters)[1:]
     hints = typing.get_type_hints(event)
     plain = dict(zip(parameters, given, strict=False)) | named
-    arguments = {key: msgspec.convert(value, hints[key], strict=False) for key, value in plain.items()}
+    arguments = {key: tape.typed(value, hints[key]) for key, value in plain.items()}
     with contextlib.suppress(events.UnexpectedAnswer):  # as it was for whoever told it
         event(gpu, **arguments)
 
@@ -103,7 +108,7 @@ def _set(gpu: Gpu, changed: list[tuple[list[str], Any]], gone: list[list[str]]) 
         del _table(facts, path)[path[-1]]
     for path, value in changed:
         _table(facts, path)[path[-1]] = value
-    return msgspec.convert(facts, Gpu, strict=False)
+    return _gpu(facts)
 
 
 def _table(facts: dict[str, Any], path: list[str]) -> dict[str, Any]:

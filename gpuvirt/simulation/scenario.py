@@ -20,6 +20,7 @@ from gpuvirt.units import parse_size
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 JOBS_MAX = 256
+TIERS = Rules().tiers
 
 
 class GpuTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -42,6 +43,10 @@ class TimeTable(msgspec.Struct, forbid_unknown_fields=True):
     swap_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
     idle_hold: str = "200us"
     drain_budget: str = "500ms"
+    window: str = "10s"  # over which floors and guarantees hold
+    floor: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.1
+    tiers: dict[str, Annotated[float, msgspec.Meta(gt=0, lt=1)]] = msgspec.field(default_factory=lambda: dict(TIERS))
+    tenant_weights: dict[str, Annotated[int, msgspec.Meta(ge=1, le=1000)]] = {}
 
 
 class CostsTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -67,6 +72,7 @@ class JobTable(msgspec.Struct, forbid_unknown_fields=True):
     tenant: str = ""
     priority: int = 0
     tier: str = ""
+    deadline: str = ""
     memory: str = "0"
     soft_memory: str = ""
     dirty: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0  # part of its memory that it changes in a lease
@@ -148,6 +154,7 @@ class Job:
     tenant: str
     priority: int
     tier: str
+    due_in: int
     memory: int
     soft: int | None
     dirty: float
@@ -201,6 +208,10 @@ def read(tables: Mapping[str, Any], source: str) -> Scenario:
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise ConfigError(f"{source}: two jobs are called '{double}'", "give each a name of its own")
+    unknown = next((job for job in jobs if job.tier and job.tier not in time.tiers), None)
+    if unknown is not None:
+        known = ", ".join(sorted(time.tiers)) or "none"
+        raise ConfigError(f"{place}job {unknown.name}: there is no tier '{unknown.tier}'", f"known: {known}")
     scenario = Scenario(
         title=given.title,
         seed=given.seed,
@@ -221,6 +232,10 @@ def read(tables: Mapping[str, Any], source: str) -> Scenario:
             swap_share=time.swap_share,
             idle_hold=duration(time.idle_hold, f"{place}time.idle_hold"),
             drain_budget=_positive(time.drain_budget, f"{place}time.drain_budget"),
+            window=_positive(time.window, f"{place}time.window"),
+            floor=time.floor,
+            tiers=tuple(time.tiers.items()),
+            tenant_weights=tuple(time.tenant_weights.items()),
         ),
         policy=time.policy,
         costs=_costs(costs, place),
@@ -262,6 +277,7 @@ def _jobs(job: JobTable, index: int, gpus: int, costs: CostsTable, source: str) 
                 tenant=job.tenant,
                 priority=job.priority,
                 tier=job.tier,
+                due_in=_positive(job.deadline, f"{place}deadline") if job.deadline else 0,
                 memory=_size(job.memory, f"{place}memory"),
                 soft=_size(job.soft_memory, f"{place}soft_memory") if job.soft_memory else None,
                 dirty=job.dirty,

@@ -92,6 +92,11 @@ class Worker:
         self.engine.remove(self)
 
     @property
+    def busy(self) -> bool:
+        """It has something to do."""
+        return self._busy
+
+    @property
     def idle(self) -> bool:
         """Nothing on the GPU, nothing at the gate."""
         return not self._flight and self._next is None and not self._requests

@@ -12,6 +12,7 @@
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
+#include "pacing.h"
 #include "real_driver.h"
 #include "session.h"
 #include "streams.h"
@@ -51,6 +52,7 @@ static void forget_thread(void *record)
         }
     }
     pthread_mutex_unlock(&registry_lock);
+    gv_pacing_thread_ends(record);
     gv_this_thread = NULL;
     free(record);
 }
@@ -184,13 +186,19 @@ struct gv_submission gv_gate_wait(CUstream stream, int per_thread, enum gv_submi
         const int granted =
             gv_may_launch(word) || (step && (!submits || may_step(used, submits, gv_lease_epoch(word))));
         if (granted && (obstacles & GV_ABSENT_MASK) == 0) {
-            if (submits || waiting_since != 0)
+            const uint32_t window_us = submits && (obstacles & GV_CAPTURE_MASK) == 0 ? gv_pacing_window(word) : 0;
+            if (window_us != 0 && gv_pacing_full(thread, used)) {
+                __atomic_store_n(&thread->in_launch, 0, __ATOMIC_RELEASE);
+                gv_pacing_wait(thread, window_us);
+                continue;
+            }
+            if ((submits && (obstacles & GV_IS_IDLE)) || waiting_since != 0)
                 gv_activity_running(waiting_since);
             if (submits)
                 gv_gate_mark(thread, used);
             else if (waiting_since != 0)
                 still_idle();
-            return (struct gv_submission){thread, CUDA_SUCCESS, 0};
+            return (struct gv_submission){thread, CUDA_SUCCESS, window_us != 0};
         }
         __atomic_store_n(&thread->in_launch, 0, __ATOMIC_RELEASE);
         if (waiting_since == 0) {

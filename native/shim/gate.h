@@ -30,12 +30,14 @@ struct gv_thread {
     uint64_t
         synced; /* value of `submitted` at the last proof that all was finished; written under the registry's lock */
     struct gv_thread *next;
+    struct gv_paced *paced; /* streams whose work in flight is bounded (pacing.h) */
+    CUgraphExec graph;      /* of the launch that it is in */
 };
 
 struct gv_submission {
     struct gv_thread *thread; /* NULL: let through without a lease (capture, or the context is already lost) */
     CUresult refused;
-    uint32_t reserved;
+    uint32_t paced; /* work in flight is bounded: to be counted (pacing.h) */
 };
 
 /* Reasons to leave the fast path, all in one word: 0 = none. */
@@ -98,7 +100,11 @@ __attribute__((always_inline)) static inline struct gv_submission gv_gate_pass(C
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     const uint32_t word = gv_load32(&gv_gate.lease->word);
     const uint64_t obstacles = __atomic_load_n(&gv_gate.obstacles, __ATOMIC_ACQUIRE);
-    if (__builtin_expect(gv_may_launch(word) && (submits ? obstacles : obstacles & ~GV_IS_IDLE) == 0, 1)) {
+    /* The same line of the cache as the word. Whoever is alone does not come to it. */
+    const int free = gv_lease_state(word) == GV_LEASE_OPEN ||
+                     (gv_lease_state(word) == GV_LEASE_GRANTED &&
+                      (!submits || __atomic_load_n(&gv_gate.lease->window_us, __ATOMIC_RELAXED) == 0));
+    if (__builtin_expect(free && (submits ? obstacles : obstacles & ~GV_IS_IDLE) == 0, 1)) {
         if (submits)
             gv_gate_mark(thread, stream == NULL && per_thread ? CU_STREAM_PER_THREAD : stream);
         return (struct gv_submission){thread, CUDA_SUCCESS, 0};
@@ -122,6 +128,8 @@ static inline struct gv_submission gv_gate_enter_waiting(CUstream stream, int pe
 /* For calls that only need the memory in its place and give nothing to the GPU: they say nothing of idleness. */
 static inline struct gv_submission gv_gate_enter_unused(void) { return gv_gate_pass(NULL, 0, GV_SUBMITS_NOTHING); }
 
+void gv_pacing_gave(struct gv_thread *thread);
+
 /* Work was given beside a capture: a drain must be able to wait for it (marks.h). */
 void gv_gate_leave_beside_capture(const struct gv_thread *thread);
 
@@ -129,6 +137,8 @@ static inline void gv_gate_leave(const struct gv_submission *submission)
 {
     if (submission->thread == NULL)
         return;
+    if (__builtin_expect(submission->paced, 0))
+        gv_pacing_gave(submission->thread);
     /* After the driver's call: a capture that is not seen here begins later, and marks what was given before. */
     if (__builtin_expect(__atomic_load_n(&gv_gate.obstacles, __ATOMIC_ACQUIRE) & GV_CAPTURE_MASK, 0))
         gv_gate_leave_beside_capture(submission->thread);

@@ -8,6 +8,7 @@
 #include "driver_heap.h"
 #include "gate.h"
 #include "memory.h"
+#include "pacing.h"
 #include "room.h"
 #include "waiting.h"
 
@@ -220,6 +221,7 @@ static CUresult submit(CUresult (*call)(CUgraphExec, CUstream), CUgraphExec exec
     if (gv_pool_anything_waits())
         gv_pool_event_ends(NULL); /* the graph may record any */
     const CUresult result = call(executable, stream);
+    gv_pacing_graph(&submission, executable);
     gv_gate_leave(&submission);
     if (__builtin_expect(result != CUDA_SUCCESS, 0))
         gv_gate_failed(result);

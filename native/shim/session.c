@@ -23,6 +23,7 @@
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
+#include "pacing.h"
 #include "pages.h"
 #include "passed.h"
 #include "pool.h"
@@ -80,6 +81,7 @@ static void forget_in_child(void)
     gv_contexts_forget();
     gv_streams_forget();
     gv_marks_forget();
+    gv_pacing_forget();
     gv_capture_forget();
     gv_graph_memory_forget();
     gv_driver_heap_forget();

@@ -9,6 +9,7 @@
 #include "contexts.h"
 #include "gate.h"
 #include "marks.h"
+#include "pacing.h"
 #include "pool.h"
 #include "real_driver.h"
 
@@ -93,6 +94,7 @@ void gv_streams_context_ended(CUcontext context)
             streams[kept++] = streams[i];
     count = kept;
     pthread_mutex_unlock(&lock);
+    gv_pacing_context_ended(context);
 }
 
 /* The streams of now, to be freed by the caller; NULL when there is no memory. */

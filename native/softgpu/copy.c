@@ -9,6 +9,8 @@
 #include "fault.h"
 #include "memory.h"
 #include "model.h"
+#include "past_cache.h"
+#include "stale.h"
 #include "watch.h"
 
 #include <stdlib.h>
@@ -29,13 +31,24 @@ static void count(int device, enum gv_direction direction, uint64_t bytes)
 
 static const char *const places[] = {"copy.to_device", "copy.from_device", "copy.on_device"}; /* by direction */
 
+/* As memmove. `past_cache`: a lot of memory is written, here or in this call. */
+static void move(uint8_t *to, const uint8_t *from, size_t bytes, bool past_cache)
+{
+    const uintptr_t distance = to > from ? (uintptr_t)(to - from) : (uintptr_t)(from - to);
+    if (past_cache && distance >= bytes)
+        gv_copy_past_cache(to, from, bytes);
+    else
+        memmove(to, from, bytes);
+}
+
 /* `arrival`: of the last chunk on the modelled link that this one follows, 0: none. The copy waits when it is well ahead. */
 static CUresult move_row(const struct gv_copy *copy, int device, uint8_t *to, const uint8_t *from, size_t bytes,
                          uint64_t *arrival)
 {
+    const bool past_cache = bytes >= GV_PAST_CACHE_AT;
     const bool modelled = copy->direction <= GV_FROM_DEVICE && gv_model_of(device)->link_mb_s[copy->direction] != 0;
     if (!modelled && __builtin_expect(gv_armed() == 0, 1)) {
-        memmove(to, from, bytes);
+        move(to, from, bytes, past_cache);
         return CUDA_SUCCESS;
     }
     for (size_t done = 0; done < bytes; done += CHUNK) {
@@ -46,7 +59,7 @@ static CUresult move_row(const struct gv_copy *copy, int device, uint8_t *to, co
         if (modelled)
             *arrival =
                 gv_model_link(device, (int)copy->direction, copy->to_pageable || copy->from_pageable, part, *arrival);
-        memmove(to + done, from + done, part);
+        move(to + done, from + done, part, past_cache);
         if (corrupt)
             to[done] ^= 1;
         if (modelled && *arrival > gv_board_now_ns() + AHEAD_AT_MOST_NS)
@@ -60,9 +73,20 @@ static uint64_t span(const struct gv_copy *copy, size_t pitch, size_t slice)
     return copy->width + (copy->height - 1) * pitch + (copy->depth - 1) * slice;
 }
 
+static void settle_stale(const struct gv_copy *copy)
+{
+    if (copy->from_device)
+        gv_stale_look((uint64_t)copy->from, span(copy, copy->from_pitch, copy->from_slice));
+    if (copy->to_device && copy->height * copy->depth == 1)
+        gv_stale_overwrite((uint64_t)copy->to, copy->width);
+    else if (copy->to_device)
+        gv_stale_look((uint64_t)copy->to, span(copy, copy->to_pitch, copy->to_slice));
+}
+
 /* `after`: when the copy before it arrived, if this one was queued behind it; else 0. */
 static CUresult perform(const struct gv_copy *copy, struct gv_context *context, uint64_t after)
 {
+    settle_stale(copy);
     struct gv_fault_frame frame;
     const uintptr_t to = (uintptr_t)copy->to, from = (uintptr_t)copy->from;
     if (GV_CATCH_FAULT(&frame, copy->to_device ? to : 0,

@@ -75,11 +75,11 @@ static CUresult give(struct chunk *chunk)
 {
     if (chunk->physical != NULL)
         return CUDA_SUCCESS;
-    CUresult result = gv_physical_create(chunk->device, chunk->bytes, &chunk->physical);
+    CUresult result = gv_physical_create(chunk->device, chunk->bytes, false, &chunk->physical);
     for (struct chunk *other = chunks; other != NULL && result == CUDA_ERROR_OUT_OF_MEMORY; other = other->next)
         if (other->device == chunk->device && other->physical != NULL && !other->wanted && is_idle(other)) {
             take_away(other);
-            result = gv_physical_create(chunk->device, chunk->bytes, &chunk->physical);
+            result = gv_physical_create(chunk->device, chunk->bytes, false, &chunk->physical);
         }
     if (result != CUDA_SUCCESS)
         return result;

@@ -129,7 +129,7 @@ static CUresult add_block(struct gv_heap *heap, uint64_t bytes)
     struct gv_segment *segment = calloc(1, sizeof *segment);
     CUresult result = CUDA_ERROR_OUT_OF_MEMORY;
     if (block != NULL && segment != NULL && (heap->limit == 0 || heap->reserved + bytes <= heap->limit))
-        result = gv_physical_create(heap->device, bytes, &block->physical);
+        result = gv_physical_create(heap->device, bytes, false, &block->physical);
     if (result == CUDA_SUCCESS) {
         void *address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, block->physical->fd, 0);
         if (address == MAP_FAILED || !gv_view_add(block->physical, (uint64_t)address, bytes, PROT_READ | PROT_WRITE)) {

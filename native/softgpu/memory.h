@@ -29,6 +29,8 @@ struct gv_physical {
     struct gv_view *views;            /* under gv_memory_lock */
     void *saved;                      /* its content while the process is checkpointed */
     bool keeps_fd;                    /* while it is checkpointed: had a descriptor */
+    uint8_t *stale;                   /* by piece: holds what it held for somebody before (stale.h); NULL: none does */
+    uint8_t *parked;                  /* where all of it is mapped while no address of the program is; NULL: nowhere */
     struct gv_physical *next, **link; /* all of the process; under the lock of physical.c */
 };
 /* Calls `visit` for each of a device until it answers false; none may be made or released meanwhile. */
@@ -36,8 +38,8 @@ bool gv_physical_each(bool (*visit)(struct gv_physical *physical, void *data), v
 /* A memfd for the memory of a device; -1 with errno. */
 int gv_physical_descriptor(int device, uint64_t bytes);
 enum { GV_HOST = -1 }; /* instead of a device: host memory, charged to none */
-/* Charged to the device. References = 1. */
-CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical);
+/* Charged to the device. References = 1. `again`: what a handle of this process had before will do, cleared and parked. */
+CUresult gv_physical_create(int device, uint64_t bytes, bool again, struct gv_physical **physical);
 /* Under gv_memory_lock. */
 void gv_physical_release(struct gv_physical *physical);
 /* A new descriptor for another process; and the way back. Under gv_memory_lock. */

@@ -5,6 +5,8 @@
  */
 #include "fault.h"
 #include "memory.h"
+#include "past_cache.h"
+#include "stale.h"
 #include "stream.h"
 
 #include <stdlib.h>
@@ -32,7 +34,7 @@ static bool clear_untouched(uint8_t *to, size_t bytes)
     for (size_t at = 0; at < bytes; at += PIECE) {
         unsigned char there[PAGES];
         if (mincore(to + at, PIECE, there) != 0 || memchr(there, 1, PAGES) != NULL)
-            memset(to + at, 0, PIECE);
+            gv_clear_past_cache(to + at, PIECE);
         else {
             *(volatile uint8_t *)(to + at) = 0;
             if (madvise(to + at, PIECE, MADV_REMOVE) != 0)
@@ -65,7 +67,12 @@ static CUresult run_fill(struct gv_operation *operation, struct gv_stream *strea
     struct fill_operation *fill = (struct fill_operation *)operation;
     struct gv_fault_frame frame;
     const uintptr_t low = (uintptr_t)fill->to;
-    if (GV_CATCH_FAULT(&frame, low, low + (fill->height - 1) * fill->pitch + fill->width * fill->unit) == 0) {
+    const size_t row = fill->width * fill->unit;
+    if (fill->height == 1)
+        gv_stale_overwrite(low, row);
+    else
+        gv_stale_look(low, (fill->height - 1) * fill->pitch + row);
+    if (GV_CATCH_FAULT(&frame, low, low + (fill->height - 1) * fill->pitch + row) == 0) {
         for (size_t y = 0; y < fill->height; y++)
             fill_row(fill->to + y * fill->pitch, fill);
         gv_fault_leave(&frame);

@@ -4,6 +4,8 @@
  */
 #include "driver_faults.h"
 #include "memory.h"
+#include "parking.h"
+#include "stale.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -117,7 +119,7 @@ static bool charge(int device, uint64_t bytes)
            (gv_managed_make_room(device, bytes) && gv_board_charge(gv_driver.board, gv_place(device), bytes));
 }
 
-CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **physical)
+CUresult gv_physical_create(int device, uint64_t bytes, bool again, struct gv_physical **physical)
 {
     if (device != GV_HOST && gv_device_lost(device))
         return CUDA_ERROR_DEVICE_UNAVAILABLE;
@@ -126,15 +128,16 @@ CUresult gv_physical_create(int device, uint64_t bytes, struct gv_physical **phy
         free(made);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }
-    made->fd = gv_physical_descriptor(device, bytes);
+    made->device = device;
+    made->bytes = bytes;
+    if (device == GV_HOST || !gv_spare_take(made, again))
+        made->fd = gv_physical_descriptor(device, bytes);
     if (made->fd < 0) {
         if (device != GV_HOST)
             gv_board_uncharge(gv_driver.board, gv_place(device), bytes);
         free(made);
         return CUDA_ERROR_OPERATING_SYSTEM;
     }
-    made->device = device;
-    made->bytes = bytes;
     made->references = 1;
     list(made);
     *physical = made;
@@ -159,6 +162,9 @@ void gv_physical_release(struct gv_physical *physical)
     unlist(physical);
     while (physical->views != NULL)
         gv_view_remove(physical, physical->views->address);
+    gv_stale_drop(physical);
+    if (!gv_spare_keep(physical))
+        gv_park_leave(physical);
     if (physical->fd >= 0)
         close(physical->fd);
     free(physical);
@@ -167,6 +173,7 @@ void gv_physical_release(struct gv_physical *physical)
 CUresult gv_physical_share(struct gv_physical *physical)
 {
     struct stat status;
+    gv_stale_clear(physical);
     if (physical->inode == 0) {
         if (fstat(physical->fd, &status) != 0 ||
             (physical->device != GV_HOST &&

@@ -9,6 +9,7 @@
 #include "stream_values.h"
 #include "fault.h"
 #include "memory.h"
+#include "stale.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -126,6 +127,7 @@ static CUresult touch(const CUstreamBatchMemOpParams *o, bool *done)
     struct gv_fault_frame frame;
     const uintptr_t address =
         o->operation == CU_STREAM_MEM_OP_ATOMIC_REDUCTION ? o->atomicReduction.address : o->waitValue.address;
+    gv_stale_look(address, sizeof(uint64_t));
     if (GV_CATCH_FAULT(&frame, address, address + 8) != 0) {
         gv_log_detail("memory operation of a stream touched %p: unmapped or without access", frame.address);
         return gv_fault_error(frame.signal);

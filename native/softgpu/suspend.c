@@ -11,6 +11,8 @@
 #include "driver_faults.h"
 #include "event.h"
 #include "memory.h"
+#include "parking.h"
+#include "stale.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -123,6 +125,7 @@ static bool save(struct gv_physical *physical, void *data)
     struct work *work = data;
     if (physical->saved == NULL)
         return true;
+    gv_stale_clear(physical);
     const uint8_t *from = NULL;
     if (physical->fd >= 0) {
         from = mmap(NULL, physical->bytes, PROT_READ, MAP_SHARED, physical->fd, 0);
@@ -152,6 +155,7 @@ static bool let_go(struct gv_physical *physical, void *data)
         if (mmap((void *)view->address, view->bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
                  -1, 0) == MAP_FAILED)
             work->result = CUDA_ERROR_OPERATING_SYSTEM;
+    gv_park_leave(physical);
     physical->keeps_fd = physical->fd >= 0;
     if (physical->fd >= 0)
         close(physical->fd);
@@ -176,6 +180,7 @@ CUresult gv_suspend(bool *undone)
         gv_physical_each(drop_copy, NULL);
     } else {
         *undone = false;
+        gv_spares_drop(UINT64_MAX);
         if (gv_physical_each(let_go, &work))
             gv_board_take_away(gv_driver.board, gv_driver.record, &saved);
     }
@@ -206,8 +211,8 @@ static bool put_back(struct gv_physical *physical, void *data)
          view = view->next) {
         if (mmap((void *)view->address, view->bytes, view->protection, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED)
             work->result = CUDA_ERROR_OPERATING_SYSTEM;
-        else
-            madvise((void *)view->address, view->bytes, MADV_DONTFORK);
+        else if (madvise((void *)view->address, view->bytes, MADV_DONTFORK) == 0)
+            madvise((void *)view->address, view->bytes, MADV_DONTDUMP);
     }
     if (physical->keeps_fd)
         physical->fd = fd;

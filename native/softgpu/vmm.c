@@ -12,6 +12,7 @@
  */
 #include "vmm.h"
 #include "model.h"
+#include "parking.h"
 #include "pool.h"
 
 #include <errno.h>
@@ -24,6 +25,7 @@ struct gv_mapping {
     uint64_t base, bytes; /* first: compare */
     struct gv_handle *handle;
     uint8_t access[GV_BOARD_DEVICES + 1]; /* CUmemAccess_flags per device; the last one: of the host */
+    bool absent; /* its memory was parked (parking.h) and is still: it comes when access to it is set */
 };
 
 static void *mappings; /* tree of struct gv_mapping, under gv_memory_lock */
@@ -106,6 +108,32 @@ GV_EXPORT CUresult cuMemAddressFree(CUdeviceptr ptr, size_t size)
     return exact && !in_use ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
 }
 
+/* Makes the memory appear there, without access; in no child of the process and no core file, as a device's. */
+static bool show_file(const struct gv_mapping *mapping)
+{
+    void *const at = (void *)mapping->base;
+    if (mmap(at, mapping->bytes, PROT_NONE, MAP_SHARED | MAP_FIXED, mapping->handle->physical->fd, 0) == MAP_FAILED)
+        return false;
+    madvise(at, mapping->bytes, MADV_DONTFORK);
+    madvise(at, mapping->bytes, MADV_DONTDUMP);
+    return true;
+}
+
+static bool show(struct gv_mapping *mapping)
+{
+    const struct gv_physical *const physical = mapping->handle->physical;
+    mapping->absent = physical->parked != NULL && mapping->bytes == physical->bytes;
+    return mapping->absent || show_file(mapping);
+}
+
+/* The same for one that is absent, before access is set. Mapped twice, its memory may have come to the other address. */
+static bool bring(struct gv_mapping *mapping)
+{
+    struct gv_physical *const physical = mapping->handle->physical;
+    mapping->absent = !(physical->parked != NULL && gv_unpark(physical, mapping->base)) && !show_file(mapping);
+    return !mapping->absent;
+}
+
 GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGenericAllocationHandle handle,
                             unsigned long long flags)
 {
@@ -131,12 +159,10 @@ GV_EXPORT CUresult cuMemMap(CUdeviceptr ptr, size_t size, size_t offset, CUmemGe
         if (tsearch(mapping, &mappings, compare) != NULL) {
             if (!gv_view_add(known->physical, ptr, size, PROT_NONE)) {
                 tdelete(mapping, &mappings, compare);
-            } else if (mmap((void *)ptr, size, PROT_NONE, MAP_SHARED | MAP_FIXED, known->physical->fd, 0) ==
-                       MAP_FAILED) {
+            } else if (!show(mapping)) {
                 gv_view_remove(known->physical, ptr);
                 tdelete(mapping, &mappings, compare);
             } else {
-                madvise((void *)ptr, size, MADV_DONTFORK);
                 known->physical->references++;
                 known->mappings++;
                 result = CUDA_SUCCESS;
@@ -166,6 +192,16 @@ static bool whole_mappings(uint64_t ptr, uint64_t size)
     return at == end;
 }
 
+struct gv_physical *gv_mapped_physical(uint64_t address, uint64_t *base, uint64_t *end)
+{
+    const struct gv_mapping *const mapping = mapping_of(address, 1);
+    if (mapping == NULL)
+        return NULL;
+    *base = mapping->base;
+    *end = mapping->base + mapping->bytes;
+    return mapping->handle->physical;
+}
+
 static void forget_mapping(struct gv_mapping *mapping)
 {
     struct gv_handle *handle = mapping->handle;
@@ -173,6 +209,17 @@ static void forget_mapping(struct gv_mapping *mapping)
     tdelete(mapping, &mappings, compare);
     free(mapping);
     gv_handle_drop(handle, &handle->mappings);
+}
+
+/* Memory whose only mapping goes away keeps its pages at hand, see parking.h. */
+static void park(uint64_t address, uint64_t bytes)
+{
+    for (uint64_t at = address; at < address + bytes;) {
+        const struct gv_mapping *mapping = mapping_of(at, 1);
+        if (!mapping->absent)
+            gv_park(mapping->handle->physical); /* if it cannot be, its pages are found again one by one */
+        at += mapping->bytes;
+    }
 }
 
 GV_EXPORT CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
@@ -186,6 +233,7 @@ GV_EXPORT CUresult cuMemUnmap(CUdeviceptr ptr, size_t size)
     if (size <= UINT64_MAX - ptr && whole_mappings(ptr, size)) {
         device = mapping_of(ptr, 1)->handle->physical->device;
         result = CUDA_ERROR_OUT_OF_MEMORY;
+        park(ptr, size);
         if (mmap((void *)ptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
             MAP_FAILED) {
             for (uint64_t at = ptr; at < ptr + size;) {
@@ -278,6 +326,8 @@ GV_EXPORT CUresult cuMemSetAccess(CUdeviceptr ptr, size_t size, const CUmemAcces
             for (size_t i = 0; i < count; i++)
                 mapping->access[place_of(&desc[i].location)] = (uint8_t)desc[i].flags;
             const int wanted = protection_of(mapping);
+            if (mapping->absent && !bring(mapping))
+                result = CUDA_ERROR_OUT_OF_MEMORY;
             gv_view_protect(mapping->handle->physical, mapping->base, wanted);
             if (protection >= 0 && wanted != protection) {
                 if (mprotect((void *)run, at - run, protection) != 0)

@@ -91,7 +91,7 @@ GV_EXPORT CUresult cuMemCreate(CUmemGenericAllocationHandle *handle, size_t size
     CUmemAllocationProp checked;
     GV_TRY(check_properties(prop, &checked));
     struct gv_physical *physical;
-    GV_TRY(gv_physical_create(gv_location_device(&checked.location), size, &physical));
+    GV_TRY(gv_physical_create(gv_location_device(&checked.location), size, true, &physical));
     struct gv_handle *made = new_handle(physical, &checked);
     if (made == NULL) {
         pthread_mutex_lock(&gv_memory_lock);

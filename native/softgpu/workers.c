@@ -10,6 +10,7 @@
 #include "engine.h"
 #include "fault.h"
 #include "launch.h"
+#include "stale.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -253,6 +254,7 @@ CUresult gv_grid_run(const struct gv_grid *grid, bool together)
                       .context = grid->stream != NULL ? grid->stream->context : NULL,
                       .blocks = (uint64_t)grid->grid.x * grid->grid.y * grid->grid.z};
     job.workspace = together ? &workspace : NULL;
+    gv_stale_settle();
     gv_engine_enter(grid->device, job.context);
     const CUresult injected = __builtin_expect(gv_armed() != 0, 0)
                                   ? gv_inject_kernel(grid->kernel->name, grid->device, job.context)

@@ -27,6 +27,7 @@ from gpuvirtd.arbiter.lost import loses
 from gpuvirtd.arbiter.switches import LIMIT, Answer, Histogram
 
 KEPT = 1 << 15  # records: minutes with turns of 20 ms
+PAUSES = 16  # of a job
 LATELY = 64  # waits of a job that are remembered one by one
 LEASE, SWAP, GPU, MEMORY, NOTE = "lease", "swap", "gpu", "memory", "note"
 WAITS, WAITS_FOR_MEMORY = "waits", "waits for memory"
@@ -76,6 +77,13 @@ class Waits:
     count: int = 0
     total_ns: int = 0
     lately: deque[int] = field(default_factory=lambda: deque(maxlen=LATELY))
+    pauses: deque[int] = field(default_factory=lambda: deque(maxlen=PAUSES))  # without work, between two turns
+    left: int | None = None  # since when it has had no work
+
+    def pause(self) -> int | None:
+        """The median of its last pauses; None when there was none."""
+        found = sorted(self.pauses)
+        return found[len(found) // 2] if found else None
 
     def typical(self) -> int | None:
         """The median of the last ones; None when there was none."""
@@ -190,6 +198,9 @@ class Timeline:
             if opened.name == name and opened.epoch == epoch:
                 return
             self._close_lease(key, opened, now)
+        if name and known.left is not None:
+            known.pauses.append(now - known.left)
+        known.left = now if not name and opened is not None else None if name else known.left
         if name:
             self._leases[key] = _Open(name, now, epoch)
 

@@ -137,6 +137,8 @@ void peer_grant(uint32_t state)
     store(state);
 }
 
+void peer_window(uint32_t microseconds) { __atomic_store_n(&lease->window_us, microseconds, __ATOMIC_RELAXED); }
+
 void peer_drain(void)
 {
     struct gv_wake wake;

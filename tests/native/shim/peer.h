@@ -16,6 +16,9 @@ void peer_start(void);
 /* A new epoch: OPEN, GRANTED or STEP. */
 void peer_grant(uint32_t state);
 
+/* Work in flight is bounded to so many microseconds of GPU time under GRANTED; 0: not at all. */
+void peer_window(uint32_t microseconds);
+
 /* DRAIN; returns when the client has said DRAINED, and CLOSED is stored. */
 void peer_revoke(void);
 

@@ -199,6 +199,7 @@ int main(int argc, char **argv)
         while (gv_now_ns() < until)
             ;
         peer_revoke();
+        peer_window(i % 3 == 0 ? 200 : 0);
         peer_grant(i % 2 ? GV_LEASE_GRANTED : GV_LEASE_OPEN);
     }
     ends = 1;

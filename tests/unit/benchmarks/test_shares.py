@@ -46,6 +46,7 @@ def test_arrivals_are_the_same_for_the_same_seed_and_as_many_as_the_load_says() 
     times = service.arrivals(0.5, 4e6, 100.0, seed=7)
     assert times == service.arrivals(0.5, 4e6, 100.0, seed=7) != service.arrivals(0.5, 4e6, 100.0, seed=8)
     assert list(times) == sorted(times) and times[-1] <= 100e9
+    assert len(service.arrivals(0.5, 4e6, 0.0, seed=7)) == 1
     gaps = [after - before for before, after in itertools.pairwise(times)]
     assert statistics.mean(gaps) == pytest.approx(8e6, rel=0.05)
     assert statistics.pstdev(gaps) == pytest.approx(8e6, rel=0.05)  # exponential: as wide as it is long

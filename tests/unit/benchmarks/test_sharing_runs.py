@@ -29,7 +29,7 @@ def test_shares_and_a_service_are_compared_with_bare_slices(tmp_path: Path) -> N
     results = document["results"]
     for figure in ("share_error_pp", "jain", "loss_pct", "hp_p99_ratio_0.5", "be_throughput_0.5"):
         assert document[figure] == results[figure]
-    assert len(results["cases"]) == 2
+    assert len(results["cases"]) == 1
     for found in results["cases"].values():
         for way in ("bare", "gpuvirt"):
             (window,) = found[way]["windows"]

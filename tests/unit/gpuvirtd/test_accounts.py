@@ -67,8 +67,10 @@ def test_every_nanosecond_is_billed_once(tmp_path: Path, seed: int) -> None:
             running = world.clock.now() - contender.charge_from if contender.charge_from is not None else 0
             sums = billed.get(key, Sums())
             assert contender.held_ns + contender.open_ns + running == sums.held + sums.alone
-            assert sums.switches == contender.switches
+            assert (sums.switches, sums.waits) == (contender.switches, contender.waits)
+            assert (sums.overruns, sums.overrun) == (contender.overruns, contender.overrun_ns)
             assert sums.busy == world.truth[key]["busy"]
+        assert any(sums.overrun for sums in billed.values())
 
     run(tmp_path, scenario)
 

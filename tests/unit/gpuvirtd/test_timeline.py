@@ -99,6 +99,21 @@ def test_waits_are_counted_as_the_machine_counts_them() -> None:
     assert sum(scene.timeline.waited.counts) == 2 and scene.timeline.waited.total_ns == 8 * MS
 
 
+def test_pauses_between_turns() -> None:
+    scene = Scene("a")
+    waits = scene.timeline.waits["a"]
+    for turn, (begin, end) in enumerate(((10, 20), (25, 40), (49, 60)), 1):
+        scene.word("a", Word.OPEN, turn, begin)
+        scene.word("a", Word.CLOSED, turn, end)
+    assert list(waits.pauses) == [5, 9] and waits.pause() == 9
+    scene.clients["a"].waiting = True
+    scene.look(61)
+    scene.word("a", Word.OPEN, 4, 70)
+    scene.clients["a"].waiting = True  # it has more to do
+    scene.word("a", Word.CLOSED, 4, 80)
+    assert list(waits.pauses) == [5, 9, 1], "waiting is no pause"
+
+
 def test_what_a_process_moves() -> None:
     scene = Scene("a", "b")
     client = scene.clients["a"]

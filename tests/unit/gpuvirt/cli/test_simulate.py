@@ -95,7 +95,7 @@ def test_a_picture(gpuvirt: Cli, scenario: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("nothing",), "there is no scenario 'nothing'; give a file, or one of equal,"),
+        (("nothing",), "there is no scenario 'nothing'; give a file, or one of deadlines, equal,"),
         (("no/such.toml",), "no/such.toml: No such file or directory; see 'gpuvirt simulate scenarios'"),
         (("equal", "--policy", "luck"), "there is no policy 'luck'; known: "),
         (("equal", "--for", "1s"), "--for 1s ends before the warmup of 1.0 s is over"),

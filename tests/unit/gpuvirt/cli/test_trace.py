@@ -125,6 +125,26 @@ def test_several_gpus(make_daemon: Any, gpuvirt: Cli, tmp_path: Path) -> None:
     assert {name for parent, name in tracks if parent is None} == {"GPU 1 (Soft GPU)", "train (j1)", "eval (j2)"}
 
 
+def test_who_has_it_while_the_work_of_another_ends(make_daemon: Any, gpuvirt: Cli, tmp_path: Path) -> None:
+    """The hand-over that does not wait: the GPU's slices overlap, and each of its tracks stays sound."""
+    records = [
+        ["lease", "j2", 0, "held", 100, 200, 1, 0, None],
+        ["lease", "j2", 0, "drain", 200, 260, 1, 0, None],
+        ["lease", "j1", 0, "held", 200, 300, 2, 0, None],
+    ]
+    head = {**HEAD, "records": records, "open": [], "switches": [], "resident": {}, "next": None}
+    make_daemon(status={"gpus": [{"index": 0}], "jobs": []}, trace=head)
+    path = tmp_path / "x.pftrace"
+    assert gpuvirt("trace", "-o", str(path)).returncode == 0
+    tracks, _ = read(path.read_bytes())
+    gpu = "GPU 0 (Soft GPU)"
+    assert [one.name for one in tracks[gpu, "lease"].slices] == ["eval (j2)", "train (j1)"]
+    assert [one.name for one in tracks[gpu, "lease, beside it"].slices] == ["eval (j2): drain"]
+    held, drained = tracks["eval (j2)", "lease"].slices
+    [next_one] = tracks["train (j1)", "lease"].slices
+    assert drained.flows == next_one.ends != [] and held.flows == held.ends == drained.ends == []
+
+
 def test_to_standard_output(told: Any, runtime: Path) -> None:
     command = [sys.executable, "-m", "gpuvirt.cli.main", "trace", "-o", "-"]
     done = subprocess.run(

@@ -41,6 +41,28 @@ def test_shares_follow_the_weights() -> None:
     assert gpu["computing"] == pytest.approx(sum(shares.values()))
 
 
+def test_shares_are_first_those_of_tenants() -> None:
+    ann, ben = {"tenant": "ann"}, {"tenant": "ben"}
+    outcome = simulate(
+        scenario(job("a", **ann), job("b", **ann), job("c", **ben), time={"tenant_weights": {"ben": 2}}), solo=False
+    )
+    rows = by_name(outcome)
+    assert [rows[name]["share"] for name in "abc"] == pytest.approx([1 / 6, 1 / 6, 2 / 3], abs=0.01)
+    assert outcome.gpus[0]["share_error_pp"] < 1
+
+
+def test_policies_heed_what_the_scenario_says() -> None:
+    service = job("service", priority=1, tier="premium", deadline="40ms", think="20ms")
+    jobs = (service, job("training", kernels=20, count=2))
+    latency = {}
+    for policy in ("fair", "priority", "deadline", "tiers"):
+        chosen = replace(scenario(*jobs, costs={"window": "500us"}), policy=policy)
+        latency[policy] = by_name(simulate(chosen, solo=False))["service"]["latency_p50_s"]
+    assert max(latency["priority"], latency["tiers"]) < 0.025  # 20 ms of work
+    assert latency["deadline"] < 0.041
+    assert latency["fair"] > max(latency["priority"], latency["tiers"], latency["deadline"])
+
+
 def test_hardware_slices_know_no_weights() -> None:
     outcome = simulate(replace(scenario(job("a"), job("b", weight=3)), policy="bare"), solo=False)
     assert outcome.jobs[0]["share"] == pytest.approx(outcome.jobs[1]["share"], abs=0.01)

@@ -90,6 +90,8 @@ def test_values_come_in_order() -> None:
         ({"job": [{**JOB, "kernel": {"exponential": "1ms", "sigma": 1}}]}, "x.toml: job a: kernel: exponential has no"),
         ({"job": [{**JOB, "kernel": "0"}]}, "x.toml: job a: a kernel of no length"),
         ({"job": [{**JOB, "start": "2s", "stop": "1s"}]}, "x.toml: job a: it stops before it starts"),
+        ({"job": [{**JOB, "tier": "gold"}]}, "x.toml: job a: there is no tier 'gold'; known: premium, standard"),
+        ({"job": [{**JOB, "deadline": "0"}]}, "x.toml: job a: deadline: must be more than 0"),
         ({"job": [{**JOB, "count": 1000}]}, "x.toml: 1000 jobs are more than 256"),
     ],
 )

@@ -47,7 +47,7 @@ def test_nobody_starves_and_no_time_is_lost(policy: str, jobs: list[dict[str, An
     waiting = made.gpu.rules.window / SECOND + 2  # and what the others' quanta take
     shares = made.shares(waiting)
     assert all(share > 0 for share in shares.values()), shares
-    if any(job.work == 0 for job in made.jobs.values()):
+    if any(job.job.kernel.mean > 1e12 for job in made.jobs.values()):
         lost = 1 - sum(shares.values())
         assert lost < 0.07, "more than what handing over costs: 0.1 ms to drain, 0.2 ms to see that one is idle"
 

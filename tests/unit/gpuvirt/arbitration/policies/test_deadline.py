@@ -21,7 +21,7 @@ def late(made: Sharing, name: str, seconds: float) -> int:
         if contender.ready_since != before:
             before, counted = contender.ready_since, False
         job = made.jobs[name]
-        if job.works and not counted and made.now > (before or 0) + contender.due_in + MS:
+        if job.worker.busy and not counted and made.now > (before or 0) + contender.due_in + MS:
             count, counted = count + 1, True
     return count
 

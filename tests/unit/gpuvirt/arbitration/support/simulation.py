@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gpuvirt.arbitration.facts import SECOND, Rules
+from gpuvirt.arbitration.facts import MILLISECOND, SECOND, Gpu, Rules
 from gpuvirt.simulation.host import Host
 from gpuvirt.simulation.measures import Tally
 from gpuvirt.simulation.scenario import Job, Scenario, read
 from gpuvirt.simulation.swapping import Memory
+from gpuvirt.simulation.worker import Worker
 
 HOURS = "1000h"
 
@@ -21,8 +22,10 @@ def scenario(*tables: dict[str, object]) -> Scenario:
 class Running:
     """One job that is there."""
 
-    def __init__(self, simulation: Simulation, name: str, memory: Memory) -> None:
-        self.simulation, self.name, self.memory = simulation, name, memory
+    def __init__(self, simulation: Simulation, job: Job, number: int) -> None:
+        self.simulation, self.name, self.job = simulation, job.name, job
+        self.memory: Memory = simulation.arbiter.memories[number]
+        self.worker: Worker = simulation.arbiter.workers[number]
 
     @property
     def tally(self) -> Tally:
@@ -44,29 +47,35 @@ class Running:
 
 
 class Simulation:
-    """rate: bytes/s of each direction of the link."""
+    """rate: bytes/s of each direction of the link. Messages take no time, drains a tenth of a millisecond."""
 
-    def __init__(self, capacity: int, rate: float, rules: Rules | None = None) -> None:
-        base = scenario({"name": "nobody", "work": "1s"})
+    def __init__(self, capacity: int, rate: float, rules: Rules | None = None, policy: str = "fair") -> None:
+        base = replace(scenario({"name": "nobody", "work": "1s"}), policy=policy)
+        costs = replace(base.costs, message=0, wake=0, timer=0, launch=0, residue=MILLISECOND // 10)
         gpus = replace(base.gpus, memory=capacity, granularity=1 << 20)
-        self.host = Host(replace(base, jobs=(), gpus=gpus, rules=rules or Rules()))
+        self.host = Host(replace(base, jobs=(), gpus=gpus, costs=costs, rules=rules or Rules()))
         self.arbiter = self.host.arbiters[0]
         self.arbiter.link.rate = rate
         self.jobs: dict[str, Running] = {}
+
+    @property
+    def gpu(self) -> Gpu:
+        return self.arbiter.gpu
 
     @property
     def now(self) -> int:
         return self.host.agenda.now
 
     def add(
-        self, name: str, size: int, weight: int = 1, soft: int | None = None, dirty: float = 1.0, **work: object
+        self, name: str, size: int, weight: int = 1, soft: int | None = None, dirty: float = 1.0, **keys: object
     ) -> Running:
-        """A job that always has work, or `work` now and then, and `think`s in between."""
-        table = {"name": name, "memory": str(size), "weight": weight, "dirty": dirty, "work": HOURS, **work}
-        job: Job = replace(scenario(table).jobs[0], soft=soft)
+        """A job that always has work, or `work` now and then, and `think`s in between. Other keys as in scenarios."""
+        tier = str(keys.pop("tier", ""))  # one that a test has made up is in no scenario
+        table = {"name": name, "memory": str(size), "weight": weight, "dirty": dirty, "work": HOURS, **keys}
+        job: Job = replace(scenario(table).jobs[0], soft=soft, tier=tier)
         number = len(self.jobs) + 1
         self.arbiter.attach(job, number)
-        self.jobs[name] = Running(self, name, self.arbiter.memories[number])
+        self.jobs[name] = Running(self, job, number)
         return self.jobs[name]
 
     def run(self, seconds: float) -> None:
