@@ -31,7 +31,8 @@ DEVICE = 128 << 20
 CELLS = ((2, 150), (4, 150), (8, 150), (2, 200), (4, 200), (8, 200), (4, 400), (8, 400))
 QUICK_CELLS = ((2, 150),)
 IMPOSSIBLE = (2, 400)  # each job alone is twice the device
-LARGEST = 0.92  # of the device: what the largest job has in all its allocations, which the driver rounds up
+RESERVE = 0.02  # of the device: what the daemon keeps for newcomers' contexts by default
+BESIDE = 4 << 20  # for each job: what its context and modules take, and what the driver rounds its allocations up by
 SECONDS, QUICK_SECONDS = 4.0, 1.0  # for which a job trains alone
 SWEEP_DEVICE, SWEEP_PART, SWEEP_SECONDS = 64 << 20, 0.84, 5.0
 SWEEP, QUICK_SWEEP = (60, 30, 10, 5, 2, 1), (30,)  # nvshare's quanta, seconds
@@ -44,7 +45,7 @@ class Cell:
     """Some jobs together against one after the other. Times in seconds."""
 
     jobs: int
-    percent: int  # of the device's memory, wanted in all
+    percent: int  # of the device's memory, wanted in all; less is had where a job cannot have that much (job_bytes)
     job_bytes: int
     steps: int
     serial_s: float
@@ -56,6 +57,15 @@ class Cell:
     out_bytes: int
     in_bytes: int
     equal: bool  # all results are those of the job alone, bit by bit
+
+
+def job_bytes(count: int, percent: int) -> int:
+    """What each of `count` jobs has in its allocations: its share of what is wanted, at most what is left for one job.
+
+    All jobs' contexts are on the device all the time, also while only one job's memory is.
+    """
+    largest = int(DEVICE * (1 - RESERVE)) - count * BESIDE
+    return min(DEVICE * percent // 100 // count, largest) >> 20 << 20
 
 
 class Oversubscription:
@@ -124,8 +134,7 @@ class Oversubscription:
         """All numbers of jobs and sizes, at the default settings."""
         found = []
         for count, percent in cells:
-            each = min(DEVICE * percent // 100 // count, int(DEVICE * LARGEST)) >> 20 << 20
-            jobs = self.jobs(DEVICE, count, each, self.seconds)
+            jobs = self.jobs(DEVICE, count, job_bytes(count, percent), self.seconds)
             cell = self.cell(DEVICE, jobs, percent, None)
             self.work.say(f"{count} jobs, {percent} %: {cell.total_over_serial:.3f} of serial {cell.serial_s:.1f} s")
             found.append(cell)
@@ -162,7 +171,7 @@ def measure(work: bench.Bench) -> dict[str, Any]:
     swept = run.sweep(QUICK_SWEEP if quick else SWEEP, QUICK_SECONDS if quick else SWEEP_SECONDS)
     rows = [
         (
-            f"{cell.jobs} jobs, {cell.percent} % of the device",
+            f"{cell.jobs} jobs, {cell.jobs * cell.job_bytes * 100 // DEVICE} % of the device",
             format_size(cell.job_bytes),
             f"{cell.serial_s:.1f} s",
             f"{cell.together_s:.1f} s",

@@ -141,23 +141,8 @@ class Usage(msgspec.Struct, tag_field="op", tag="usage", forbid_unknown_fields=T
     by: Literal["tenant", "job", "gpu"] = "tenant"
 
 
-Request = (
-    Ping
-    | CreateJob
-    | AwaitStart
-    | Limit
-    | Weight
-    | SetPolicy
-    | JobStarted
-    | EndJob
-    | Status
-    | Switches
-    | Metrics
-    | Describe
-    | Why
-    | Trace
-    | Usage
-)
+Question = Ping | Status | Switches | Metrics | Describe | Why | Trace | Usage
+Request = Question | CreateJob | AwaitStart | Limit | Weight | SetPolicy | JobStarted | EndJob
 
 
 class Facts(msgspec.Struct):

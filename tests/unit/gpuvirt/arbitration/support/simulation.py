@@ -67,12 +67,11 @@ class Simulation:
         return self.host.agenda.now
 
     def add(
-        self, name: str, size: int, weight: int = 1, soft: int | None = None, dirty: float = 1.0, **keys: object
+        self, name: str, size: int, weight: int = 1, soft: int | None = None, tier: str = "", **keys: object
     ) -> Running:
         """A job that always has work, or `work` now and then, and `think`s in between. Other keys as in scenarios."""
-        tier = str(keys.pop("tier", ""))  # one that a test has made up is in no scenario
-        table = {"name": name, "memory": str(size), "weight": weight, "dirty": dirty, "work": HOURS, **keys}
-        job: Job = replace(scenario(table).jobs[0], soft=soft, tier=tier)
+        table = {"name": name, "memory": str(size), "weight": weight, "work": HOURS, **keys}
+        job: Job = replace(scenario(table).jobs[0], soft=soft, tier=tier)  # a tier of `rules`
         number = len(self.jobs) + 1
         self.arbiter.attach(job, number)
         self.jobs[name] = Running(self, job, number)
