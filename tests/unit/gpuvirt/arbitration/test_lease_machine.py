@@ -39,7 +39,8 @@ class Leases(Checks, RuleBasedStateMachine):
         on_overrun=st.sampled_from(["wait", "stop"]),
     )
     def begin(self, quantum: int, overlap: str, on_overrun: str) -> None:
-        rules = Rules(quantum=quantum, overlap=overlap, on_overrun=on_overrun, overrun_after=100 * MS)
+        ladder: dict[str, Any] = {"overlap": overlap, "on_overrun": on_overrun, "overrun_after": 100 * MS}
+        rules = Rules(quantum=quantum, quantum_max=1000 * MS, **ladder)  # all have their turns within a teardown
         self.gpu = Gpu("gpu", CAPACITY, rules)
         self.tape: list[bytes] = []
         self.gpu.tape = Tape(self.gpu, self.tape.append) if self.taped else None
