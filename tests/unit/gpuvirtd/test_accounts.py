@@ -18,13 +18,14 @@ MINUTE = 60 * SECOND
 
 
 def run(folder: Path, scenario: Callable[[World], Awaitable[None]]) -> None:
-    async def inside() -> None:
+    async def inside() -> World:
         world = World(folder)
         world.books.begin()
         await scenario(world)
         world.books.close()
+        return world
 
-    asyncio.run(inside())
+    asyncio.run(inside()).bury()
 
 
 def act(world: World, chance: random.Random) -> None:
