@@ -53,7 +53,7 @@ class World:
         self.gone: set[str] = set()  # jobs whose process has not come back after a crash
         self.wall_step = 0
         self.errors: list[str] = []
-        self._dead: list[tuple[Live, Database]] = []  # what the kernel closes for a daemon that is really killed
+        self._dead: list[Books] = []  # what the kernel closes for a daemon that is really killed
         self._daemon()
 
     def _daemon(self) -> None:
@@ -155,16 +155,17 @@ class World:
         self.gone = set(self.jobs)
         if self.books._entering is not None:
             self.books._entering.cancel()  # what its thread is writing, it may still write: old figures
-        self._dead.append((self.books.live, self.books.database))
+        self._dead.append(self.books)
         self._daemon()
         self.gpu.hold_until = 1 << 60
         self.books.begin()
 
     def bury(self) -> None:
         """Close what the dead daemons had open, once their threads have ended."""
-        for live, database in self._dead:
-            live.close()
-            database.close()
+        for books in self._dead:
+            books._thread.shutdown(wait=True)
+            books.live.close()
+            books.database.close()
 
     def come_back(self, job: FakeJob) -> None:
         """It attaches again; what it had may still be on the GPU."""
