@@ -160,6 +160,7 @@ static void mapped_again(void)
     leave_bytes();
     take();
     OK(cuMemsetD32(area + GRAIN, 4, WORDS));
+    OK(cuCtxSynchronize()); /* a memset may still run when the call has returned */
     for (int i = 0; i < 3; i++) {
         OK(cuMemUnmap(area, BYTES));
         OK(cuMemMap(area, BYTES, 0, handle, 0));
