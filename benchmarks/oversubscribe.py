@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuvirt.units import format_size
-from harness import bench, curve, record
+from harness import bench, curve, record, sides
 from harness.daemon import Daemon
 from harness.link import Link
 from harness.probes import ProbeFailed
@@ -81,7 +81,7 @@ class Oversubscription:
     def device(self, memory: int) -> Device:
         """A soft GPU of this size with the link."""
         if memory not in self.devices:
-            options = {"GPUVIRT_SOFTGPU_MODEL": LINK.model}
+            options = {"GPUVIRT_SOFTGPU_MODEL": LINK.model, **sides.ENVIRON}
             self.devices[memory] = soft_gpu(self.work.scratch, memory, options, f"board-{memory >> 20}")
         return self.devices[memory]
 

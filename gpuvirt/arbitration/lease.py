@@ -28,6 +28,7 @@ from gpuvirt.arbitration.drain import drain, draining
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, WakeUp, Word
 from gpuvirt.arbitration.fairshare import advance, charge
 from gpuvirt.arbitration.grant import switching
+from gpuvirt.arbitration.in_flight import expected_until
 from gpuvirt.arbitration.policies import choose, policy_of, revoke_at
 from gpuvirt.arbitration.quantum import idle_hold_ns
 from gpuvirt.arbitration.room import Room, deficit, make_room, needs, restore_ahead, send_restore, unavailable
@@ -110,6 +111,8 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
             gpu.idle_since = None
             store(gpu, holder, Word.OPEN, now, out)
         renew_window(gpu, holder, now, out)
+        if now < (until := expected_until(gpu, holder)):
+            out.wake(until)
         return False
     if holder.word is Word.STEP:
         drain(gpu, holder, now, out)

@@ -17,7 +17,7 @@ enum {
     STALLED_LOOK = 16,  /* launches between looks at a mark that was waited for in vain */
     LOOKS = 8,          /* at a mark, in W/2 */
     LOOK_MIN_NS = 30 * 1000,
-    LOOK_MAX_NS = 500 * 1000,
+    LOOK_MAX_NS = 2 * 1000 * 1000,
     PATIENCE_MS = 1000,    /* kernels may be long */
     PATIENCE_SOON_MS = 20, /* the same when the program has work wait for its threads (drain.c) */
     GRAPHS = 256,
@@ -39,8 +39,8 @@ struct gv_paced {
     uint32_t oldest, outstanding;
     struct stretch now;    /* since the youngest mark */
     uint64_t launch_ns;    /* GPU time of one launch, as far as is known */
-    uint64_t passed_at;    /* the last mark passed then, and it was waited for; 0: not known */
-    uint32_t passed_word;  /* the lease word at that time */
+    uint32_t epoch;        /* the turn in which it was used last: what was given in another one has ended */
+    uint64_t passed_at;    /* in this turn: the last mark that was waited for passed then, or the turn began; 0: not known */
     uint32_t stalled;      /* the oldest mark was waited for in vain */
     struct gv_paced *next; /* of the thread, the last used first; or of nobody */
     struct gv_paced *next_of_all;
@@ -102,6 +102,17 @@ static void passed_unseen(struct gv_paced *paced)
     paced->passed_at = 0;
     passed(paced);
 }
+
+/* Between two turns all work ended, without having been looked at: that says nothing about how long it takes. */
+static void begin_turn(struct gv_paced *paced, uint32_t epoch)
+{
+    paced->epoch = epoch;
+    paced->oldest = paced->outstanding = paced->stalled = 0;
+    paced->now = (struct stretch){0};
+    paced->passed_at = gv_now_ns();
+}
+
+static uint32_t this_epoch(void) { return gv_lease_epoch(gv_load32(&gv_gate.lease->word)); }
 
 /* --- streams of a thread -------------------------------------------------------------------------------------------------- */
 
@@ -196,10 +207,8 @@ static struct gv_paced *add(struct gv_thread *thread, CUstream stream, uint32_t 
     }
     there = there || create_events(paced);
     paced->stream = stream;
-    paced->oldest = paced->outstanding = paced->stalled = 0;
-    paced->now = (struct stretch){0};
     paced->launch_ns = half_ns(window_us) / FIRST_LAUNCHES;
-    paced->passed_at = 0;
+    begin_turn(paced, this_epoch());
     paced->next = thread->paced;
     thread->paced = paced;
     __atomic_store_n(&paced->context, there ? context : NULL, __ATOMIC_RELEASE);
@@ -219,6 +228,10 @@ int gv_pacing_full(struct gv_thread *thread, CUstream stream)
     struct gv_paced *const paced = find(thread, stream);
     if (paced == NULL || paced->outstanding < 2)
         return 0;
+    if (paced->epoch != this_epoch()) {
+        begin_turn(paced, this_epoch());
+        return 0;
+    }
     if (paced->stalled && paced->now.launches % STALLED_LOOK != 0)
         return 0;
     const CUstreamCaptureMode mode = gv_capture_relax();
@@ -238,8 +251,11 @@ void gv_pacing_wait(struct gv_thread *thread, uint32_t window_us)
     look_ns = look_ns < LOOK_MIN_NS ? LOOK_MIN_NS : look_ns > LOOK_MAX_NS ? LOOK_MAX_NS : look_ns;
     const int saved = errno;
     const CUstreamCaptureMode mode = gv_capture_relax();
-    /* Not a look before most of what it should take is over: a thread that wakes is noise on the program's processors. */
-    const uint64_t due = paced->passed_at + paced->stretches[paced->oldest].expected_ns / 4 * 3;
+    /*
+     * Not a look before half of what it should take is over: a thread that wakes is noise on the program's processors. Not
+     * later: what is expected is rather too much (learned), and a GPU that runs out of work is worse.
+     */
+    const uint64_t due = paced->passed_at + paced->stretches[paced->oldest].expected_ns / 2;
     uint64_t now = 0, pause_ns = paced->passed_at != 0 && due > began + look_ns ? due - began : look_ns;
     pause_ns = pause_ns > half_ns(window_us) ? half_ns(window_us) : pause_ns;
     int free = 0;
@@ -257,12 +273,12 @@ void gv_pacing_wait(struct gv_thread *thread, uint32_t window_us)
         gv_debug("a mark does not pass: what is before it may wait for this thread, which goes on");
         return;
     }
-    /* Between two marks that were both waited for the GPU was at work all the time, if the lease was ours. */
-    const uint32_t word = gv_load32(&gv_gate.lease->word);
-    if (paced->passed_at != 0 && paced->passed_word == word)
+    if (paced->epoch != this_epoch())
+        return; /* the turn ended meanwhile */
+    /* Between two marks that were both waited for the GPU was at work all the time. */
+    if (paced->passed_at != 0)
         learn(paced, &paced->stretches[paced->oldest], now - paced->passed_at);
     paced->passed_at = now;
-    paced->passed_word = word;
     passed(paced);
 }
 
@@ -302,6 +318,8 @@ void gv_pacing_gave(struct gv_thread *thread)
     }
     if (paced == NULL)
         return;
+    if (paced->epoch != this_epoch())
+        begin_turn(paced, this_epoch());
     count(paced, graph, half_ns(window_us));
     if (paced->now.expected_ns < half_ns(window_us) || paced->outstanding == 2)
         return;

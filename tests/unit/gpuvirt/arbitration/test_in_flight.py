@@ -30,9 +30,29 @@ def test_alone_nothing_is_bounded_and_beside_a_waiter_a_tenth_of_the_quantum() -
 
 
 def test_a_long_quantum_does_not_make_a_long_window() -> None:
-    scene = Scene(quantum=1000 * MS, window_max=5 * MS)
+    scene = Scene(quantum=100 * MS, window_max=5 * MS)
     scene.run("a")
     assert windows(scene.want(scene.attach("b"))) == [("a", Word.GRANTED, 5 * MS)]
+
+
+def test_a_quantum_that_is_long_for_dear_switches_has_a_longer_window() -> None:
+    scene = Scene(quantum=20 * MS, window_max=5 * MS)
+    scene.run("a")
+    scene.gpu.contenders["a"].quantum = 2000 * MS
+    assert windows(scene.want(scene.attach("b"))) == [("a", Word.GRANTED, 50 * MS)]
+
+
+def test_who_had_the_gpu_a_moment_ago_is_expected_back_and_the_bound_stays() -> None:
+    scene = Scene(quantum=20 * MS)
+    first = scene.run("a")
+    second = scene.attach("b")
+    scene.want(second)
+    scene.later_at_wake()
+    assert ("b", Word.OPEN, 2 * MS) in windows(scene.drained(first))
+    scene.later(999 * MS)
+    assert windows(scene.decide()) == []
+    scene.later_at_wake()
+    assert scene.gpu.contenders["b"].window == 0
 
 
 def test_an_urgent_job_that_is_idle_makes_the_window_small_and_its_end_wide() -> None:

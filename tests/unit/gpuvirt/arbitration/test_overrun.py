@@ -209,5 +209,5 @@ def test_what_stands_aside_may_die() -> None:
     scene.want(second)
     scene.later_at_wake()
     events.gone(scene.gpu, first)
-    assert words(scene.decide()) == [("a", Word.CLOSED)]
+    assert words(scene.decide()) == [("a", Word.CLOSED), ("b", Word.OPEN)]  # nobody else is there: no bound any more
     assert scene.gpu.holder == "b"
