@@ -115,7 +115,7 @@ def command(
     jobs = read_trace(trace, tenant)
     runs = [Engine(jobs, terms, POLICIES[name]).run() for name in policies or (DEFAULT,)]
     if plot is not None:
-        simulate_cluster_plot.draw(runs, f"{trace.name}, {hosts} GPUs", plot)
+        simulate_cluster_plot.draw(runs, f"{trace.name}, {terms.gpus} GPUs", plot)
     rows: list[Row] = [figures(run) for run in runs]
     shares: list[Row] = [row for run in runs for row in tenants(run)]
     if output == "json":
