@@ -284,7 +284,7 @@ class AdminServer:
                 self.host.job_started(peer, job, request.pid)
                 return {}
             case EndJob():
-                if not self.host.jobs.note_exit(request.job, peer.uid, request.exit):
+                if not self.host.endings.told(request.job, peer.uid, request.exit):
                     self.host.end_job(self._own(peer, request.job), request.exit)
                 return {}
             case Describe():

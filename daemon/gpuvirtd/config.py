@@ -60,8 +60,8 @@ class TimeSection(msgspec.Struct, forbid_unknown_fields=True):
     quantum_max: str = "10s"  # limit for what swap_share makes of it
     swap_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
     idle_hold: str = "200us"  # an idle holder keeps the GPU for so long
-    in_flight: str = "5ms"  # GPU time of work in flight while others wait, at most, and at most a tenth of the quantum
-    in_flight_urgent: str = "500us"  # the same beside a job of higher priority
+    in_flight: str = "5ms"  # GPU time of work in flight while others wait; at most a tenth of the quantum. 0: no bound
+    in_flight_urgent: str = "500us"  # the same beside a job of higher priority. 0: no bound
     drain_budget: str = "500ms"  # a drain that takes longer is reported
     on_overrun: Literal["wait", "stop", "kill"] = "wait"  # a job that does not give the GPU back while others want it
     overrun_after: str = "10s"  # when, after it was asked
@@ -145,6 +145,8 @@ DURATIONS = (
     ("time", "recovery_grace"),
     ("time", "window"),
 )
+
+UNBOUNDED = (("time", "in_flight"), ("time", "in_flight_urgent"))  # durations that may be 0: no bound
 
 
 def load(path: Path | None, environ: Mapping[str, str], flags: Mapping[tuple[str, str], str]) -> Config:
@@ -237,11 +239,16 @@ def check_values(config: Config, source: str) -> None:
 
 
 def duration_of(config: Config, section: str, key: str, source: str = "configuration") -> int:
-    """Nanoseconds of a duration setting. Raises ConfigError."""
+    """Nanoseconds of a duration setting; 0 where that means no bound. Raises ConfigError."""
+    text = getattr(getattr(config, section), key)
+    unbounded = (section, key) in UNBOUNDED
+    if unbounded and text.strip() == "0":
+        return 0
     try:
-        return parse_duration(getattr(getattr(config, section), key))
+        return parse_duration(text)
     except UsageError as error:
-        raise ConfigError(f"{source}: {section}.{key}: {error.message}", error.hint) from None
+        hint = "write for example 5ms, or 0 for no bound" if unbounded else error.hint
+        raise ConfigError(f"{source}: {section}.{key}: {error.message}", hint) from None
 
 
 def size_of(key: str, text: str, source: str = "configuration") -> int:

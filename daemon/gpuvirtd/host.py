@@ -15,8 +15,9 @@ from gpuvirt.errors import DriverUnavailable, RefusedError
 from gpuvirtd.accounts.books import Books
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.devices.inventory import Device, Inventory
+from gpuvirtd.endings import Endings
 from gpuvirtd.identity import Process, ProcessGone, is_descendant, is_exiting, open_process
-from gpuvirtd.jobs import Job, JobTable, Member, exit_reason
+from gpuvirtd.jobs import Job, JobTable, Member, end_reason
 from gpuvirtd.line import Line
 from gpuvirtd.log import Logger, printable
 from gpuvirtd.memory.backing import Arenas
@@ -59,6 +60,7 @@ class Host:
         self.places = Places(self, Arenas(policy.arena_folder, policy.budget, verify=policy.verify))
         self.line = Line(self)
         self.charges = Charges(self)
+        self.endings = Endings(self)
         self._numbers = 0
         self._poll: asyncio.TimerHandle | None = None
         self._polls: set[asyncio.Task[None]] = set()
@@ -115,6 +117,7 @@ class Host:
             for member in arbiter.members.values():
                 member.close()
             arbiter.close()
+        self.endings.close()
         self.recovery.close()
         self.shares.close()
         self.places.close()
@@ -344,7 +347,7 @@ class Host:
             return
         from gpuvirtd.status import job_status
 
-        ended = {"state": "ended", "reason": exit_reason(job.exit), "ended": time.time()}
+        ended = {"state": "ended", "reason": end_reason(job.verdict, job.exit), "ended": time.time()}
         self.jobs.remove(job, job_status(self, job) | ended)
         for arbiter in self.arbiters.values():
             arbiter.end(job)
@@ -352,7 +355,7 @@ class Host:
         self.write("remove_job", job.id)
         self.publish_quotas()
         self.line.look()
-        self.log.info("job_ended", job=job.id, name=job.name, exit=job.exit)
+        self.endings.ended(job)
 
     # ---- memory
 

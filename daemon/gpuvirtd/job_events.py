@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 KEPT = 64  # events of a job
-OVERRUNS = ("overrun_stopped", "overrun_killed")
+KILLED = "overrun_killed"
+OVERRUNS = ("overrun_stopped", KILLED)
 KEPT_REFUSED = 8  # of them, refused allocations
 
 

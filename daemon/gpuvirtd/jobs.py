@@ -90,6 +90,7 @@ class Job:
     past: dict[str, dict[str, int]] = field(default_factory=dict)  # the same by the UUID of the GPU
     attached_once: bool = False
     exit: int | None = None
+    verdict: str = ""  # why we have killed its processes
     soft: int | None = None  # bytes on the device beyond which it is the first to be swapped
     reserve: int = 0  # bytes that are set aside for it
     queued: int | None = None  # its number in the line of those that wait to be started; None: it may run
@@ -186,7 +187,7 @@ class JobTable:
             if row["job"] == name:
                 if row["exit"] is None and uid in (0, row["uid"]):
                     row["exit"] = code
-                    row["reason"] = exit_reason(code)
+                    row["reason"] = end_reason(row["reason"], code)  # what is there is the verdict
                 return True
         return False
 
@@ -197,6 +198,11 @@ class JobTable:
             self.ended_events.append(job.events.rows())
         self.by_id.pop(job.id, None)
         self._by_token.pop(job.token, None)
+
+
+def end_reason(verdict: str, code: int | None) -> str:
+    """The same of a job that has been killed, if that was its end: one that goes on without its GPU may end well."""
+    return exit_reason(code) if code == 0 else verdict or exit_reason(code)
 
 
 def exit_reason(code: int | None) -> str:

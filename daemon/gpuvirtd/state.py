@@ -7,16 +7,15 @@ Leases are never written. Written at changes of jobs and clients only.
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from gpuvirt.errors import ConfigError
+from gpuvirtd.database_file import Contents, Transaction, open_database
 from gpuvirtd.identity import boot_id
 
-SCHEMA = 1
 TRIAL, EXTRA = "trial ", "extra "  # and the job: keys of `meta`, so that the tables stay as they were
 POLICY = "policy "  # and the UUID of the GPU
 TABLES = """
@@ -38,23 +37,15 @@ CREATE TABLE IF NOT EXISTS owners (
 );
 """
 
-
-ADVICE = "free space there, or choose another place with daemon.state"
-BLAMELESS = (  # results that say nothing against the file's content
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
+CONTENTS = Contents(
+    name="state database",
+    setting="daemon.state",
+    after_loss="jobs are rebuilt from clients that come back",
+    schema=1,
+    tables=TABLES,
+    names=("jobs", "clients", "meta", "owners"),
+    more=OWNERS,
 )
-
-
-def blameless(error: Exception) -> bool:
-    """True if the database may be sound although it could not be opened (no space, no access)."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in BLAMELESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,56 +93,14 @@ class State:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.note = ""
-        try:
-            self._db = self._open()
-        except (sqlite3.DatabaseError, ValueError) as error:
-            if blameless(error):
-                raise ConfigError(f"state database {path} cannot be used: {error}", ADVICE) from None
-            aside = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
-            for suffix in ("", "-wal", "-shm"):
-                part = path.with_name(path.name + suffix)
-                if part.exists():
-                    part.replace(aside.with_name(aside.name + suffix))
-            self.note = (
-                f"{path} was unusable ({error}); it is kept as {aside}, jobs are rebuilt from clients that come back"
-            )
-            try:
-                self._db = self._open()
-            except sqlite3.DatabaseError as again:
-                raise ConfigError(f"state database {path} cannot be made: {again}", ADVICE) from None
-
-    def _open(self) -> sqlite3.Connection:
-        try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)  # tokens are in it
-        except OSError as error:
-            raise ConfigError(f"state database {self.path} cannot be opened: {error.strerror}", ADVICE) from None
-        os.close(fd)
-        database = sqlite3.connect(self.path, isolation_level=None)
-        try:
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=FULL")
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                database.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
-            elif version != SCHEMA:
-                raise ValueError(f"schema {version}, this daemon knows {SCHEMA}")
-            database.executescript(OWNERS)
-            check = database.execute("PRAGMA quick_check").fetchone()[0]
-            if check != "ok":
-                raise ValueError(check)
-            database.execute("SELECT count(*) FROM jobs, clients, meta")
-        except BaseException:
-            database.close()
-            raise
-        return database
+        self._db, self.note = open_database(path, CONTENTS)
 
     def next_generation(self) -> int:
         """Number of this start: one more than the last; forgets everything of an earlier boot. Raises ConfigError."""
         try:
             return self._next_generation()
         except sqlite3.Error as error:
-            raise ConfigError(f"state database {self.path} cannot be written: {error}", ADVICE) from None
+            raise ConfigError(f"state database {self.path} cannot be written: {error}", CONTENTS.advice) from None
 
     def _next_generation(self) -> int:
         stored = dict(self._db.execute("SELECT key, value FROM meta"))
@@ -254,28 +203,11 @@ class State:
                 (client.pid, client.start, client.device),
             )
 
-    def _transaction(self) -> _Transaction:
-        return _Transaction(self._db)
+    def _transaction(self) -> Transaction:
+        return Transaction(self._db)
 
     def close(self) -> None:
         self._db.close()
-
-
-class _Transaction:
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self.database = database
-
-    def __enter__(self) -> None:
-        self.database.execute("BEGIN IMMEDIATE")
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        try:
-            if kind is None:
-                self.database.execute("COMMIT")
-        finally:
-            # Also after a COMMIT that failed (a full disk): what is left open would swallow every later write.
-            if self.database.in_transaction:
-                self.database.execute("ROLLBACK")
 
 
 def _extra(value: str) -> StoredExtra:

@@ -204,7 +204,7 @@ class Rules:
     swap_share: float = 0.05  # swapping may take this part of the time
     idle_hold: int = MILLISECOND // 5
     minimum_run: int = MILLISECOND
-    window_max: int = 5 * MILLISECOND  # work in flight while others wait (in_flight.py)
+    window_max: int = 5 * MILLISECOND  # work in flight while others wait; 0: no bound (in_flight.py)
     window_urgent: int = MILLISECOND // 2  # the same beside a job that must not wait
     drain_budget: int = 500 * MILLISECOND  # a drain that takes longer is reported as overrun
     on_overrun: str = "wait"  # ladder.OnOverrun: what happens to a job that does not give the GPU back

@@ -23,6 +23,7 @@ def window_ns(gpu: Gpu, contender: Contender, word: Word, now: int) -> int:
     - Among equals: a tenth of the quantum, at most `rules.window_max`, or a fortieth of a quantum that is long because
       switching is dear.
     - A job that goes before it has a process on this GPU, whether or not it wants the GPU now: `rules.window_urgent`.
+    - `rules.window_max` or `rules.window_urgent` of 0: no bound where it would hold.
     - In STEP, and as long as its work waits for its own threads: 0. They must come to what ends the wait.
     """
     if word is Word.STEP or contender.given_back > 0:
@@ -31,6 +32,8 @@ def window_ns(gpu: Gpu, contender: Contender, word: Word, now: int) -> int:
     if any(outranks(gpu, other, contender, now) for other in others):
         return gpu.rules.window_urgent
     if word is Word.OPEN and now >= expected_until(gpu, contender):
+        return 0
+    if gpu.rules.window_max == 0:
         return 0
     quantum = max(contender.quantum, gpu.rules.quantum)
     return min(max(gpu.rules.window_max, quantum // SHARE_OF_LONG), quantum // SHARE)

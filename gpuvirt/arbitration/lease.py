@@ -142,7 +142,8 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     end = min(holder.deadline, idle_end)
     revoke = revoke_at(gpu, holder, best, now)
     if revoke is not None:
-        end = min(end, max(revoke, holder.granted_ns + max(gpu.rules.minimum_run, holder.switch_cost)))
+        runs = 0 if holder.idle else max(gpu.rules.minimum_run, holder.switch_cost)  # idle: nothing is interrupted
+        end = min(end, max(revoke, holder.granted_ns + runs))
     if now < end:
         restore_ahead(gpu, best, now, out)
         out.wake(end)

@@ -8,22 +8,17 @@ the same figures twice (a daemon that died in between) changes nothing.
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from gpuvirt.errors import ConfigError
 from gpuvirtd.accounts.account import Owner, Sums
-from gpuvirtd.state import blameless
+from gpuvirtd.database_file import Contents, Transaction, open_database
 
-SCHEMA = 1
 MINUTE, HOUR, DAY = 60, 3600, 86400
 MINUTES_KEPT = 48 * HOUR  # seconds; then they become hours
-ADVICE = "free space there, or choose another place with accounts.database"
 _FIGURES = ", ".join(f"{name} INTEGER NOT NULL" for name in Sums._fields)
 TABLES = f"""
 CREATE TABLE accounts (
@@ -36,6 +31,16 @@ CREATE TABLE usage (
     PRIMARY KEY (start, account, width)
 ) WITHOUT ROWID;
 """
+CONTENTS = Contents(
+    name="accounts",
+    setting="accounts.database",
+    after_loss="bills begin anew",
+    schema=1,
+    tables=TABLES,
+    names=("accounts", "usage"),
+    synchronous="NORMAL",  # the live file has what a crash of the daemon would cost
+    one_thread=False,  # opened by another one than the one that uses it
+)
 _NAMES = ", ".join(Sums._fields)
 _MARKS = ", ".join("?" * len(Sums._fields))
 _ADD = (
@@ -66,52 +71,12 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.note = ""
-        try:
-            self._db = self._open()
-        except (sqlite3.DatabaseError, ValueError) as error:
-            if blameless(error):
-                raise ConfigError(f"accounts {path} cannot be used: {error}", ADVICE) from None
-            aside = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
-            for suffix in ("", "-wal", "-shm"):
-                part = path.with_name(path.name + suffix)
-                if part.exists():
-                    part.replace(aside.with_name(aside.name + suffix))
-            self.note = f"{path} was unusable ({error}); it is kept as {aside}, bills begin anew"
-            try:
-                self._db = self._open()
-            except sqlite3.DatabaseError as again:
-                raise ConfigError(f"accounts {path} cannot be made: {again}", ADVICE) from None
-
-    def _open(self) -> sqlite3.Connection:
-        try:
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise ConfigError(f"accounts {self.path} cannot be opened: {error.strerror}", ADVICE) from None
-        os.close(fd)
-        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        database.row_factory = sqlite3.Row
-        try:
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=NORMAL")  # the live file has what a crash of the daemon would cost
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                database.executescript(f"BEGIN; {TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
-            elif version != SCHEMA:
-                raise ValueError(f"schema {version}, this daemon knows {SCHEMA}")
-            check = database.execute("PRAGMA quick_check").fetchone()[0]
-            if check != "ok":
-                raise ValueError(check)
-            database.execute("SELECT count(*) FROM accounts, usage")
-        except BaseException:
-            database.close()
-            raise
-        return database
+        self._db, self.note = open_database(path, CONTENTS)
+        self._db.row_factory = sqlite3.Row
 
     def enter(self, entries: Sequence[Entry]) -> None:
         """Everything or nothing. Raises sqlite3.Error."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with Transaction(self._db):
             for entry in entries:
                 number, before = self._account(entry.owner)
                 for start, sums in entry.periods:
@@ -120,10 +85,6 @@ class Database:
                         self._db.execute(_ADD, (start, number, MINUTE, *more))
                         before = Sums(*map(max, sums, before))
                 self._db.execute(_SET, (int(entry.ended), *before, number))
-            self._db.execute("COMMIT")
-        finally:
-            if self._db.in_transaction:  # also after a COMMIT that failed (a full disk)
-                self._db.execute("ROLLBACK")
 
     def _account(self, owner: Owner) -> tuple[int, Sums]:
         key = (owner.opened, owner.job, owner.gpu)
@@ -153,8 +114,7 @@ class Database:
 
     def tidy(self, now: float, retention: float) -> None:
         """Old minutes become hours, what is older than the retention (s) goes. Raises sqlite3.Error."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
+        with Transaction(self._db):
             old = int(now - MINUTES_KEPT) // HOUR * HOUR
             self._db.execute(
                 _ADD.replace(f"VALUES (?, ?, ?, {_MARKS})", "%s")

@@ -21,7 +21,7 @@ from gpuvirtd.arbiter.lost import LostTime
 from gpuvirtd.arbiter.switches import Switches
 from gpuvirtd.arbiter.timeline import Timeline
 from gpuvirtd.devices.inventory import Device, Usage
-from gpuvirtd.job_events import remember
+from gpuvirtd.job_events import KILLED, remember
 from gpuvirtd.jobs import Job, Member
 from gpuvirtd.log import Logger
 
@@ -314,6 +314,8 @@ class Arbiter:
                 getattr(self.log, level)(event, job=contender, **dict(details))
                 if level == "warning" and contender in self.jobs:
                     remember(self.jobs[contender].events, event, dict(details))
+                if event == KILLED and contender in self.jobs:
+                    self.jobs[contender].verdict = f"killed by gpuvirtd: {dict(details)['reason']}"
 
     def _hang_up(self, job: Job) -> None:
         for member in self._of(job):

@@ -38,6 +38,6 @@ class Policy(Protocol):
         """From when on `waiter`, the first of those that wait, may have the GPU although the quantum of `holder` is
         not over; None: it waits for its end.
 
-        Asked again at every decision; a time in the past means now. A holder keeps its minimum run in any case, and
-        its whole quantum if it has it as a floor.
+        Asked again at every decision; a time in the past means now. A holder that is not idle keeps its minimum run
+        in any case, and any holder its whole quantum if it has it as a floor.
         """

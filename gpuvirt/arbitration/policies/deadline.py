@@ -3,9 +3,9 @@
 
 A job says how long its bursts of work may take from when they are ready (`gpuvirt run --deadline`). How much GPU time
 a burst needs is learned. A burst that can still be in time goes by its deadline (earliest first, which is optimal on
-one machine); one that is too late, or a job that never pauses, is like the rest. What runs is interrupted only when
-waiting any longer would make somebody late (least laxity), so that deadlines far away cost no switches. The rest has a
-floor.
+one machine); one that is too late, or a job that never pauses, is like the rest. What runs is interrupted only
+when waiting any longer would make somebody late (least laxity), so that deadlines far away cost no switches; what is
+idle, at once. The rest has a floor.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Deadline:
         due, held_due = due_at(waiter, now), due_at(holder, now)
         if due is None or (held_due is not None and held_due <= due):
             return None
-        return latest_start(gpu, now)
+        return now if holder.idle else latest_start(gpu, now)
 
 
 def due_at(contender: Contender, now: int) -> int | None:

@@ -30,6 +30,12 @@ def test_nothing_set(load):
     assert settings.duration_of(config, "time", "recovery_grace") == 5_000_000_000
 
 
+def test_no_bound_on_work_in_flight(load):
+    config = load('[time]\nin_flight = "0"\nin_flight_urgent = " 0 "\n')
+    assert settings.duration_of(config, "time", "in_flight") == 0
+    assert settings.duration_of(config, "time", "in_flight_urgent") == 0
+
+
 def test_file_then_variable_then_flag(load):
     text = '[time]\nquantum = "30ms"\n[daemon]\nlog_level = "error"\nruntime = "/a"\n'
     assert load(text).time.quantum == "30ms"
@@ -48,6 +54,9 @@ def test_file_then_variable_then_flag(load):
         ("[time]\nquantum = 20\n", ["time.quantum", "expected `str`, got `int`"]),
         ('[time]\nquantum = "20 parsecs"\n', ["time.quantum", "'20 parsecs'", "20ms"]),
         ('[time]\nquantum = "0ms"\n', ["time.quantum", "zero"]),
+        ('[time]\nin_flight = "little"\n', ["time.in_flight", "'little'", "5ms, or 0 for no bound"]),
+        ('[time]\nin_flight_urgent = "-1ms"\n', ["time.in_flight_urgent", "'-1ms'", "5ms, or 0 for no bound"]),
+        ("[time]\nin_flight = 0\n", ["time.in_flight", "expected `str`, got `int`"]),
         ("[time]\nswap_share = 0.0\n", ["time.swap_share", "> 0"]),
         ('[daemon]\nlog_level = "loud"\n', ["daemon.log_level", "'loud'"]),
         ('[daemon]\nruntime = "here"\n', ["daemon.runtime", "absolute"]),

@@ -42,6 +42,18 @@ def test_a_quantum_that_is_long_for_dear_switches_has_a_longer_window() -> None:
     assert windows(scene.want(scene.attach("b"))) == [("a", Word.GRANTED, 50 * MS)]
 
 
+def test_a_bound_of_nothing_is_none() -> None:
+    scene = Scene(quantum=20 * MS, window_max=0)
+    scene.run("a")
+    second = scene.attach("b")
+    assert windows(scene.want(second)) == [("a", Word.GRANTED, 0)]
+    events.gone(scene.gpu, second)
+    scene.attach("c")
+    rank(scene, "c", 1)
+    scene.decide()
+    assert scene.gpu.contenders["a"].window == scene.gpu.rules.window_urgent, "the other bound is another setting"
+
+
 def test_who_had_the_gpu_a_moment_ago_is_expected_back_and_the_bound_stays() -> None:
     scene = Scene(quantum=20 * MS)
     first = scene.run("a")
