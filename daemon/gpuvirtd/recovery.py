@@ -59,6 +59,7 @@ class Recovery:
             extra = extras.get(job.id, StoredExtra())
             taken.soft, taken.reserve, taken.queued = extra.soft, extra.reserve, extra.queued
             taken.priority, taken.tier, taken.due_in = extra.priority, extra.tier, extra.due_in
+            taken.suspended, taken.origin = extra.suspended, extra.origin
             host.jobs.add(taken)
             if root is not None:
                 host.watch(root.pidfd, host.root_died, taken)
