@@ -31,7 +31,8 @@ class Las(Arrival):
     def rank(self, job: Job, now: float) -> Rank:
         queue = level(job, now)
         if job.running:
-            joined = job.serves_until(LIMITS[queue - 1] / job.gpus) if queue else job.changed
+            limit = LIMITS[queue - 1] / job.gpus if queue else 0.0
+            joined = job.serves_until(limit) if limit > job.attained + SAME else job.changed
             if joined > job.changed and joined > now - SAME:
                 return (queue, WAITS, joined, job.number)  # comes down now
             return (queue, RUNS, max(job.changed, joined), job.number)

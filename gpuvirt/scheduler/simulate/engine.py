@@ -8,7 +8,7 @@ taken off begins later by that, and what comes back by what resuming takes; its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from gpuvirt.errors import ConfigError
@@ -36,6 +36,7 @@ class Run:
     jobs: list[Job]
     plans: int = 0
     lost: float = 0.0  # GPU s spent on suspending and resuming
+    curve: list[tuple[float, int, int]] = field(default_factory=list)  # from when on: GPUs given, jobs that wait
 
 
 class Engine:
@@ -108,6 +109,7 @@ class Engine:
             self._foresee(job, now)
         for job in plan.stop:
             self.queue.wait(job, now)
+        self.result.curve.append((now, self.terms.gpus - self.queue.free, self.queue.waiting))
 
     def _stop(self, job: Job, now: float) -> None:
         if now < job.begins:

@@ -106,6 +106,15 @@ def test_las_takes_who_comes_down_behind_those_that_wait() -> None:
     assert policy.rank(comes, now + 1) < policy.rank(waits, now + 1)
 
 
+def test_las_does_not_take_who_is_being_resumed_for_one_who_comes_down() -> None:
+    """It lost its GPUs at the very moment at which it came down; now it has them back and resuming takes a minute."""
+    policy = POLICIES["las"](Terms(4, resume=60))
+    back = Job(0, 0, 4, 50 * HOUR, running=True, attained=3250 / 4, begins=160, changed=100, suspensions=1)
+    waits = Job(1, 0, 4, 50 * HOUR, attained=3250 / 4, suspensions=1, changed=90)
+    for now in (100, 130, 160, 161):
+        assert policy.rank(back, now) < policy.rank(waits, now)
+
+
 def test_drf_serves_the_tenant_that_has_least() -> None:
     jobs = [Request(0, 1, 100, "a") for _ in range(8)] + [Request(1, 1, 100, "b")]
     assert ends("drf", jobs)[8] == 200

@@ -9,7 +9,7 @@ from gpuvirt.errors import ConfigError
 from gpuvirt.scheduler.order import POLICIES
 from gpuvirt.scheduler.order.job import Terms
 from gpuvirt.scheduler.simulate.engine import Engine, Request
-from gpuvirt.scheduler.simulate.outcome import figures, percentile
+from gpuvirt.scheduler.simulate.outcome import allocation, fairness, figures, percentile, tenants
 
 
 def test_preemption_costs_who_comes_and_who_comes_back() -> None:
@@ -50,3 +50,19 @@ def test_figures() -> None:
 def test_percentiles_are_of_the_values() -> None:
     values = [float(n) for n in range(1, 101)]
     assert [percentile(values, part) for part in (0.0, 0.5, 0.95, 1.0)] == [1, 50, 95, 100]
+
+
+def test_allocation_counts_only_while_somebody_waits() -> None:
+    jobs = [Request(0, 2, 100), Request(10, 3, 20), Request(200, 1, 50)]
+    assert allocation(Engine(jobs, Terms(4), POLICIES["fifo"]).run()) == 0.5  # from 10 s to 100 s two of four
+    assert allocation(Engine(jobs[:1], Terms(4), POLICIES["fifo"]).run()) is None
+
+
+def test_tenants_and_fairness() -> None:
+    jobs = [Request(0, 1, 100, "a"), Request(0, 1, 100, "b")]
+    run = Engine(jobs, Terms(1), POLICIES["fifo"]).run()
+    first, second = tenants(run)
+    assert (first["tenant"], first["jct_avg_s"], first["slowdown_avg"]) == ("a", 100, 1)
+    assert (second["wait_avg_s"], second["slowdown_avg"], second["gpu_s"]) == (100, 2, 100)
+    assert figures(run)["jain"] == pytest.approx(9 / 10)
+    assert fairness([1, 0, 0, 0]) == 0.25 and fairness([3, 3]) == 1
