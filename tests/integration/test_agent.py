@@ -104,6 +104,7 @@ def test_a_suspended_job_has_nothing_and_goes_on_as_if_nothing_had_been(agents: 
     assert suspended.resident_bytes == 0
     assert all(stopped(pid) for pid in pids(agents, "a"))
     assert agents.gpu()["holder"] is None
+    assert agents.job_named("a")["state"] == "suspended"
     assert scheduler.job_command("Suspend", "a").job.state == Job.SUSPENDED  # another command, the same wish
     other = agents.job("mixer.py", "--memory", "160", "--steps", "3", name="other")
     assert other.wait() == 0, other.text
@@ -166,6 +167,7 @@ def test_a_suspended_job_stays_so_over_a_restart(agents: Host, scheduler: Schedu
     agents.start_daemon()
     later = Scheduler(agents, term=2)
     assert later.job("a").state == Job.SUSPENDED
+    assert agents.job_named("a")["state"] == "suspended"
     assert all(stopped(pid) for pid in held)
     other = agents.job("mixer.py", "--memory", "64", "--steps", "2", name="other")
     assert other.wait() == 0, other.text

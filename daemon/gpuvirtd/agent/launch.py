@@ -28,12 +28,18 @@ WORDS, BYTES = 4096, 128 << 10  # of a command with its environment
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Waits for its orders, becomes the job's user and executes: with nothing of the user's in its own environment.
 WAIT = """
-import json, os, sys
+import json, os, resource, sys
 line = sys.stdin.readline()
 if not line.endswith("\\n"):
     sys.exit(125)
 order = json.loads(line)
+_, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, hard) if hard > 0 else 1024, hard))  # the daemon raised its own
 try:
+    with open("/proc/self/oom_score_adj", "r+") as file:
+        if int(file.read()) < 0:  # the daemon is spared, a job is not
+            file.seek(0)
+            file.write("0")
     if os.getuid() == 0:
         os.setgroups(order["groups"])
         os.setgid(order["gid"])

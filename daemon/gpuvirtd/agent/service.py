@@ -73,10 +73,12 @@ class AgentService(agent_pb2_grpc.AgentServicer):
                 if request.term:
                     await self._hear(request.term)
                 sequence += 1
+                seen = self.work.changes
                 yield views.heartbeat(self.work, sequence, self.fence.term)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(period):
-                        await self.work.change()
+                        while self.work.changes == seen:
+                            await self.work.change()
                         await asyncio.sleep(AT_ONCE_S)
             raise Problem(Reason.DRAINING, "gpuvirtd ends", "call again: another one may follow")
 

@@ -51,6 +51,7 @@ class Work:
         self._children: dict[str, subprocess.Popen[bytes]] = {}  # those that this daemon has started
         self._busy: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.changes = 0  # so far: who is busy while one comes sees it later
         self._waiters: set[asyncio.Future[None]] = set()
 
     # ---- start and end of the daemon
@@ -159,6 +160,7 @@ class Work:
 
     def tell(self) -> None:
         """Something changed that heartbeats say."""
+        self.changes += 1
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
