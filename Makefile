@@ -35,9 +35,10 @@ conformance: $(STAMP) ## The same driver cases on the soft GPU, under the shim, 
 traps: $(STAMP) ## Put known mistakes into a copy of the source: each must be found by its test (TRAP="name ..." for some)
 	@$(BIN)/python tests/traps/run.py $(if $(JSON),--json $(JSON)) $(TRAP)
 
-generate: $(STAMP) ## Write what is generated and committed: the table of driver entry points, the shim's kernels
+generate: $(STAMP) ## Write what is generated and committed: the table of driver entry points, the shim's kernels, the protos
 	@$(BIN)/python tests/conformance/coverage.py
 	@$(BIN)/python native/generate/kernels.py
+	@$(BIN)/python gpuvirt/proto/generate.py
 
 numba-tests: $(STAMP) ## numba-cuda's own tests on the soft GPU, directly and under gpuvirt (20 minutes the first time)
 	@$(BIN)/python tests/suites/numba_suite.py -j $(WORKERS)

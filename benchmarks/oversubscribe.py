@@ -4,10 +4,11 @@
 
 2, 4 and 8 jobs (programs/train_mlp.py; the network with Adam's state is 70 % of a job's memory and changes in every
 step) want 150, 200 and 400 % of the device's memory in all, at gpuvirt's default settings, on the soft GPU's modelled
-link. Serial is the sum of the times for which the jobs train alone on the plain driver, in the same run and with as
-many threads of the soft GPU; together is from the moment at which the first begins to train to the end of the last.
-What a job computes must be the same bits. Then two jobs that fill the device share it by fixed quanta, as nvshare's
-authors did; their quanta are scaled by the time that it takes to move a job's memory once over the link.
+link. Serial is the sum of the times for which the jobs train alone on the plain driver, in the same run (half of them
+before the jobs together and half after: machines drift) and on the same soft GPU; together is from the moment at which
+the first begins to train to the end of the last. What a job computes must be the same bits. Then two jobs that fill
+the device share it by fixed quanta, as nvshare's authors did; their quanta are scaled by the time that it takes to
+move a job's memory once over the link.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ QUICK_CELLS = ((2, 150),)
 IMPOSSIBLE = (2, 400)  # each job alone is twice the device
 RESERVE = 0.02  # of the device: what the daemon keeps for newcomers' contexts by default
 BESIDE = 4 << 20  # for each job: what its context and modules take, and what the driver rounds its allocations up by
-SECONDS, QUICK_SECONDS = 4.0, 1.0  # for which a job trains alone
+SECONDS, QUICK_SECONDS = 4.0, 1.0  # for which a job trains alone, at least
+LEAST = 16.0  # seconds for which all jobs of a cell train alone, together: the last quantum is not the whole story
 SWEEP_DEVICE, SWEEP_PART, SWEEP_SECONDS = 64 << 20, 0.84, 5.0
 SWEEP, QUICK_SWEEP = (60, 30, 10, 5, 2, 1), (30,)  # nvshare's quanta, seconds
 BATCH = 32
@@ -69,13 +71,12 @@ def job_bytes(count: int, percent: int) -> int:
 
 
 class Oversubscription:
-    """One run: what a job of each size does alone is measured once."""
+    """One run. A job trains for `seconds` alone, and all jobs of a cell for `least` together."""
 
-    def __init__(self, work: bench.Bench, seconds: float) -> None:
-        self.work, self.seconds = work, seconds
+    def __init__(self, work: bench.Bench, seconds: float, least: float) -> None:
+        self.work, self.seconds, self.least = work, seconds, least
         self.devices: dict[int, Device] = {}
-        self._steps: dict[tuple[int, int], int] = {}
-        self._alone: dict[tuple[int, Training], Trained] = {}
+        self._pace: dict[tuple[int, int], float] = {}
         self._runs = 0
 
     def device(self, memory: int) -> Device:
@@ -88,28 +89,27 @@ class Oversubscription:
     def jobs(self, memory: int, count: int, each: int, seconds: float) -> list[Training]:
         """`count` jobs of `each` bytes that train for about `seconds` alone."""
         key = (memory, each)
-        if key not in self._steps:
+        if key not in self._pace:
             few = alone(self.work.children, self.device(memory), self.work.scratch, Training(each, 0, 4, BATCH))
-            self._steps[key] = max(4, round(4 * seconds / few.seconds))
-        return [Training(each, seed, self._steps[key], BATCH) for seed in range(1, count + 1)]
+            self._pace[key] = 4 / few.seconds
+        steps = max(4, round(self._pace[key] * seconds))
+        return [Training(each, seed, steps, BATCH) for seed in range(1, count + 1)]
 
     def serial(self, memory: int, jobs: list[Training]) -> list[Trained]:
         """Each alone, one after the other."""
-        for job in jobs:
-            if (memory, job) not in self._alone:
-                trained = alone(self.work.children, self.device(memory), self.work.scratch, job)
-                self._alone[memory, job] = trained
-        return [self._alone[memory, job] for job in jobs]
+        return [alone(self.work.children, self.device(memory), self.work.scratch, job) for job in jobs]
 
     def cell(self, memory: int, jobs: list[Training], percent: int, quantum_ms: float | None) -> Cell:
-        """The jobs together, against what they do alone. Raises ProbeFailed."""
-        solo = self.serial(memory, jobs)
+        """The jobs together, against what they do alone: half of them before, half after. Raises ProbeFailed."""
+        half = len(jobs) // 2
+        solo = self.serial(memory, jobs[:half])
         self._runs += 1
         daemon = Daemon(self.work.scratch / f"run-{self._runs}", self.device(memory), quantum_ms)
         with Children(self.work.children.interrupts) as children:
             daemon.start(children)
             done = together(children, daemon, self.work.scratch, jobs)
             status = daemon.status()
+        solo += self.serial(memory, jobs[half:])
         serial = sum(one.seconds for one in solo)
         total = (max(one.ended for one in done) - min(one.began for one in done)) / 1e9
         wall = max(one.wall for one in done)
@@ -134,7 +134,8 @@ class Oversubscription:
         """All numbers of jobs and sizes, at the default settings."""
         found = []
         for count, percent in cells:
-            jobs = self.jobs(DEVICE, count, job_bytes(count, percent), self.seconds)
+            seconds = max(self.seconds, self.least / count)
+            jobs = self.jobs(DEVICE, count, job_bytes(count, percent), seconds)
             cell = self.cell(DEVICE, jobs, percent, None)
             self.work.say(f"{count} jobs, {percent} %: {cell.total_over_serial:.3f} of serial {cell.serial_s:.1f} s")
             found.append(cell)
@@ -165,7 +166,7 @@ class Oversubscription:
 def measure(work: bench.Bench) -> dict[str, Any]:
     """The matrix, the refusal, the sweep. Raises ProbeFailed or GpuvirtError."""
     quick = work.options.quick
-    run = Oversubscription(work, QUICK_SECONDS if quick else SECONDS)
+    run = Oversubscription(work, QUICK_SECONDS, 0) if quick else Oversubscription(work, SECONDS, LEAST)
     cells = run.matrix(QUICK_CELLS if quick else CELLS)
     refused = run.refusal()
     swept = run.sweep(QUICK_SWEEP if quick else SWEEP, QUICK_SECONDS if quick else SWEEP_SECONDS)

@@ -10,7 +10,7 @@ import resource
 import signal
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -37,6 +37,9 @@ from gpuvirtd.recording import record
 from gpuvirtd.runtime import Runtime
 from gpuvirtd.sessions import Sessions
 from gpuvirtd.state import State
+
+if TYPE_CHECKING:
+    from gpuvirtd.agent.server import AgentServer
 
 SHIM = "libgpuvirt-shim.so"
 NVML_SHIM = "libgpuvirt-nvml.so"
@@ -123,6 +126,7 @@ class App:
             admin = AdminServer(host, facts, self.log)
             await admin.start(admin_socket)
             stack.callback(admin.close)
+            agent = await self._start_agent(host, folder)
             host.start()
             self.log.info(
                 "ready",
@@ -134,6 +138,20 @@ class App:
             )
             await self.stopping.wait()
             self.log.info("stopping", jobs=len(host.jobs.by_id))
+            if agent is not None:
+                await agent.close()
+
+    async def _start_agent(self, host: Host, folder: Path) -> AgentServer | None:
+        """Where a scheduler may command. What it needs is not installed, nor loaded, where nobody wants it."""
+        if not self.config.agent.listen:
+            return None
+        try:
+            from gpuvirtd.agent.server import AgentServer
+        except ImportError as error:
+            raise ConfigError(f"agent.listen: {error}", "install it with: pip install 'gpuvirt[cluster]'") from None
+        agent = AgentServer(host, self.config.agent, folder, self.environ, self.log)
+        await agent.start()
+        return agent
 
     def _open_books(self, host: Host, folder: Path) -> None:
         accounts = self.config.accounts

@@ -11,6 +11,7 @@ GPUVIRT_RECORD   folder for tapes of decisions
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -110,6 +111,19 @@ class AccountsSection(msgspec.Struct, forbid_unknown_fields=True):
     retention_days: Annotated[int, msgspec.Meta(ge=3, le=36500)] = 400
 
 
+class AgentSection(msgspec.Struct, forbid_unknown_fields=True):
+    """[agent]"""
+
+    listen: str = ""  # ADDRESS:PORT for a scheduler; empty: there is none. Beyond this machine with certificates only
+    certificate: str = ""  # of this host, a PEM file; with key and authority
+    key: str = ""
+    authority: str = ""  # whose certificates schedulers show
+    roles: dict[str, Literal["scheduler", "viewer"]] = {}  # by a name in the certificate
+    users: list[str] = []  # whose jobs a scheduler may start; empty: everybody's but root's
+    logs: str = ""  # folder of what jobs print; empty: jobs in $STATE_DIRECTORY (systemd), else in the runtime folder
+    database: str = ""  # file; empty: agent.db in the same place
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True):
     """Everything that a file may say, as it says it."""
 
@@ -121,6 +135,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     limits: LimitsSection = msgspec.field(default_factory=LimitsSection)
     metrics: MetricsSection = msgspec.field(default_factory=MetricsSection)
     accounts: AccountsSection = msgspec.field(default_factory=AccountsSection)
+    agent: AgentSection = msgspec.field(default_factory=AgentSection)
 
 
 # (section, key, variable)
@@ -233,9 +248,34 @@ def check_values(config: Config, source: str) -> None:
         raise ConfigError(f"{source}: daemon.runtime: '{config.daemon.runtime}' is not an absolute path")
     for address in config.metrics.listen:
         parse_address(address, source)
+    _check_agent(config.agent, source)
     for name in config.driver.environment:
         if not name or "=" in name or "\0" in name or name in ("LD_PRELOAD", "GPUVIRT_JOB", "GPUVIRT_SOCKET"):
             raise ConfigError(f"{source}: driver.environment: '{name}' cannot be set for jobs")
+
+
+def _check_agent(agent: AgentSection, source: str) -> None:
+    for key in ("certificate", "key", "authority", "logs", "database"):
+        value = getattr(agent, key)
+        if value and not value.startswith("/"):
+            raise ConfigError(f"{source}: agent.{key}: '{value}' is not an absolute path")
+    if not agent.listen:
+        return
+    address = parse_address(agent.listen, source, "agent.listen")
+    if isinstance(address, Path):
+        raise ConfigError(f"{source}: agent.listen: '{agent.listen}' is not ADDRESS:PORT")
+    files = [bool(getattr(agent, key)) for key in ("certificate", "key", "authority")]
+    if any(files) != all(files):
+        raise ConfigError(f"{source}: agent: certificate, key and authority are needed together")
+    if not any(files) and not ipaddress.ip_address(address[0]).is_loopback:
+        raise ConfigError(
+            f"{source}: agent.listen: {agent.listen} can be reached from other machines",
+            "give agent.certificate, agent.key and agent.authority, or listen on 127.0.0.1",
+        )
+    if any(files) and not agent.roles:
+        raise ConfigError(
+            f"{source}: agent.roles: nobody may call", 'name who may: [agent.roles] "scheduler-1" = "scheduler"'
+        )
 
 
 def duration_of(config: Config, section: str, key: str, source: str = "configuration") -> int:

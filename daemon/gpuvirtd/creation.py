@@ -35,7 +35,7 @@ def create_job(
     """A new job of the peer's user. Without `wait` one that would have to wait in line is refused."""
     if limits.memory is None and host.policy.default_memory:
         limits = Limits(host.policy.default_memory, limits.soft, limits.reserve)
-    _check(host, limits)
+    check_limits(host, limits)
     check_standing(standing, host.policy.rules)
     if sum(job.uid == peer.uid for job in host.jobs) >= host.policy.jobs_per_user:
         raise RefusedError(f"uid {peer.uid} has {host.policy.jobs_per_user} jobs already", "raise limits.jobs_per_user")
@@ -45,6 +45,7 @@ def create_job(
     )
     job.soft, job.reserve = limits.soft, limits.reserve
     job.priority, job.tier, job.due_in = standing.priority, standing.tier, standing.due_in
+    job.origin = host.origins.get((peer.pid, peer.start), "")
     host.line.enter(job)
     try:
         host.state.put_job(job.stored(), job.extra())
@@ -59,12 +60,13 @@ def create_job(
         host.root_died(job)
         raise RefusedError(f"the job would have to wait in line: {place.reason}", "start it with: gpuvirt run")
     host.log.info("job_created", job=job.id, name=name, uid=job.uid, pid=root.pid)
+    host.job_changed(job)
     return job
 
 
 def change_limits(host: Host, job: Job, limits: Limits) -> list[str]:
     """Other limits for a job, running or in line; what that means now, in words."""
-    _check(host, limits)
+    check_limits(host, limits)
     limit, others = min(rooms_beside(host.jobs, job, host.policy.budget), key=lambda room: room[0] - room[1])
     room = max(0, limit - others)
     if limits.reserve > max(room, job.reserve):
@@ -105,7 +107,8 @@ def limits_row(job: Job) -> dict[str, Any]:
     return {"job": job.id, "memory": job.memory, "soft": job.soft, "reserve": job.reserve}
 
 
-def _check(host: Host, limits: Limits) -> None:
+def check_limits(host: Host, limits: Limits) -> None:
+    """Raises RefusedError for limits that can never hold here."""
     largest = max(arbiter.device.memory_total for arbiter in host.arbiters.values())
     budget = min(host.policy.host_budget, host.policy.host_budget_per_user)
     check(limits, largest, not host.policy.refuse_over_device, budget)

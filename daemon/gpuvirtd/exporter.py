@@ -37,14 +37,14 @@ REASONS = {
 Address = tuple[str, int] | Path
 
 
-def parse_address(text: str, source: str = "configuration") -> Address:
+def parse_address(text: str, source: str = "configuration", key: str = "metrics.listen") -> Address:
     """(IP address, port) of "127.0.0.1:9456", "[::1]:9456" or ":9456" (this machine only), or a path.
 
     Raises ConfigError. Port 0 is any free one (the log says which). Names are not looked up.
     """
     if text.startswith("/"):
         if len(os.fsencode(text)) > 107:
-            raise ConfigError(f"{source}: metrics.listen: '{text}' is too long for a socket (107 bytes)")
+            raise ConfigError(f"{source}: {key}: '{text}' is too long for a socket (107 bytes)")
         return Path(text)
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]") or "127.0.0.1"
@@ -54,7 +54,7 @@ def parse_address(text: str, source: str = "configuration") -> Address:
         return str(ipaddress.ip_address(host)), int(port)
     except ValueError:
         raise ConfigError(
-            f"{source}: metrics.listen: '{text}' is neither ADDRESS:PORT nor an absolute path",
+            f"{source}: {key}: '{text}' is neither ADDRESS:PORT nor an absolute path",
             "write for example 127.0.0.1:9456",
         ) from None
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
+from collections.abc import Callable
 
 from gpuvirt.arbitration import facts
 from gpuvirt.clock import Clock
@@ -61,6 +62,8 @@ class Host:
         self.line = Line(self)
         self.charges = Charges(self)
         self.endings = Endings(self)
+        self.origins: dict[tuple[int, int], str] = {}  # what a scheduler calls the job that this process will ask for
+        self.job_changed: Callable[[Job], None] = lambda job: None  # the agent's: it was made, admitted, or has ended
         self._numbers = 0
         self._poll: asyncio.TimerHandle | None = None
         self._polls: set[asyncio.Task[None]] = set()
@@ -356,6 +359,7 @@ class Host:
         self.publish_quotas()
         self.line.look()
         self.endings.ended(job)
+        self.job_changed(job)
 
     # ---- memory
 

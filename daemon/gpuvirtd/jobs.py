@@ -97,6 +97,8 @@ class Job:
     priority: int = 0
     tier: str = ""  # empty: none
     due_in: int = 0  # ns in which its bursts of work are to be done; 0: no deadline
+    suspended: bool = False
+    origin: str = ""  # what a scheduler calls it (agent/book.py); empty: started by its user
     trial: bool = False  # of `gpuvirt doctor`: nothing of it is shown when it has ended
     events: JobEvents = field(default_factory=JobEvents)
 
@@ -133,7 +135,9 @@ class Job:
             past[name] += count
 
     def extra(self) -> StoredExtra:
-        return StoredExtra(self.soft, self.reserve, self.queued, self.priority, self.tier, self.due_in)
+        return StoredExtra(
+            self.soft, self.reserve, self.queued, self.priority, self.tier, self.due_in, self.suspended, self.origin
+        )
 
     def stored(self) -> StoredJob:
         pid, start = (self.root.pid, self.root.start) if self.root else (0, 0)

@@ -86,6 +86,7 @@ class Line:
         if waited:
             job.events.add(Kind.LINE, f"starts after {waited_s:.1f} s in line")
             self.host.log.info("admitted", job=job.id, waited_s=round(waited_s, 1))
+        self.host.job_changed(job)
 
     def _applicant(self, job: Job) -> Applicant:
         return Applicant(job.id, job.uid, declared(job), job.queued or 0)

@@ -35,7 +35,7 @@ class Recovery:
         host = self.host
         stored, trials, extras = host.state.jobs(), host.state.trials(), host.state.extras()
         host.jobs.skip_ids([job.id for job in stored])
-        alive = self._expect_clients()
+        alive = self._expect_clients({job for job, extra in extras.items() if extra.suspended})
         for job in stored:
             root: Process | None = None
             with contextlib.suppress(ProcessGone):
@@ -59,6 +59,7 @@ class Recovery:
             extra = extras.get(job.id, StoredExtra())
             taken.soft, taken.reserve, taken.queued = extra.soft, extra.reserve, extra.queued
             taken.priority, taken.tier, taken.due_in = extra.priority, extra.tier, extra.due_in
+            taken.suspended, taken.origin = extra.suspended, extra.origin
             host.jobs.add(taken)
             if root is not None:
                 host.watch(root.pidfd, host.root_died, taken)
@@ -71,7 +72,7 @@ class Recovery:
                 if self.missing(arbiter):
                     arbiter.hold_until(host.clock.now() + grace)
 
-    def _expect_clients(self) -> set[str]:
+    def _expect_clients(self, suspended: set[str]) -> set[str]:
         """Jobs that have living clients; those on our GPUs are waited for."""
         host = self.host
         alive: set[str] = set()
@@ -84,7 +85,7 @@ class Recovery:
                 host.write("remove_client", client)
                 continue
             alive.add(client.job)
-            if host.policy.rules.on_overrun == "stop" and is_stopped(client.pid):
+            if host.policy.rules.on_overrun == "stop" and is_stopped(client.pid) and client.job not in suspended:
                 continue_process(process.pidfd)  # by the daemon before us, and nobody comes back from that
             if client.device not in known:
                 process.close()
@@ -96,8 +97,16 @@ class Recovery:
         return alive
 
     def missing(self, arbiter: Arbiter) -> list[int]:
-        """Pids that this GPU still waits for."""
-        return [pid for pid, _, device in self._expected if device == arbiter.device.uuid]
+        """Pids that this GPU still waits for. Not those of suspended jobs: they had given it back before."""
+        return [
+            pid
+            for (pid, _, device), (_, owner) in self._expected.items()
+            if device == arbiter.device.uuid and not self._suspended(pid, owner)
+        ]
+
+    def _suspended(self, pid: int, owner: str) -> bool:
+        job = self.host.jobs.by_id.get(owner)
+        return job is not None and job.suspended and is_stopped(pid)
 
     def lacks(self, arbiter: Arbiter, job: str) -> bool:
         """True while this GPU gets no grants because a client of this job has not come back."""

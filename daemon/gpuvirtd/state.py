@@ -72,6 +72,8 @@ class StoredExtra:
     priority: int = 0
     tier: str = ""
     due_in: int = 0
+    suspended: bool = False
+    origin: str = ""  # what a scheduler calls it (agent/book.py); empty: started by its user
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,8 @@ def _state(host: Host, job: Job, parts: list[tuple[Arbiter, Contender]]) -> tupl
     place = host.line.place(job)
     if place is not None:
         return "queued", f"place {place.position} in line: {place.reason}"
+    if job.suspended and all(contender.word is Word.CLOSED for _, contender in parts):
+        return "suspended", "its scheduler has taken it off the GPU; its processes are stopped until that lets it go on"
     if host.recovery.waits_for(job):
         return "recovering", "the daemon was restarted; its processes have not attached again yet"
     if not job.members:

@@ -97,6 +97,18 @@ def set_weight(gpu: Gpu, key: str, weight: int, now: int) -> None:
 
 
 @recorded
+def set_suspended(gpu: Gpu, key: str, suspended: bool) -> None:
+    """A job is to have no lease from now on, or may have it again."""
+    contender = gpu.contenders.get(key)
+    if contender is not None:
+        contender.suspended = suspended
+        if suspended and gpu.owner == key:
+            gpu.owner = None
+        contender.not_before = contender.refusals = 0
+        contender.reason = ""
+
+
+@recorded
 def room_changed(gpu: Gpu) -> None:
     """Capacity or promises changed: let everybody who failed for want of room try again."""
     for contender in gpu.contenders.values():

@@ -138,6 +138,7 @@ class Contender:
     aside_since: int | None = None  # its work has been on the GPU beside that of another holder since (aside.py)
     stopped: bool = False  # its processes were stopped, because its drain did not end (ladder.py)
     killed: bool = False  # or killed
+    suspended: bool = False  # somebody said so: it gets no lease (suspension.py)
     all_on_first: bool = False  # such a drain ends when all its threads go on (drain.learn)
     must_drain: bool = False  # its own processes hold the room that another of them needs
     not_before: int = 0  # do not offer the GPU before

@@ -20,8 +20,8 @@ def window_ns(gpu: Gpu, contender: Contender, word: Word, now: int) -> int:
 
     - Alone (OPEN): 0, once nobody else has had the GPU for a second. A job that is between two launches when the lease
       goes round wants nothing at that moment; in a few ms without a bound seconds of work can be given to the GPU.
-    - Among equals: a tenth of the quantum, at most `rules.window_max`, or of a quantum that is long because switching
-      is dear a fortieth.
+    - Among equals: a tenth of the quantum, at most `rules.window_max`, or a fortieth of a quantum that is long because
+      switching is dear.
     - A job that goes before it has a process on this GPU, whether or not it wants the GPU now: `rules.window_urgent`.
     - `rules.window_max` or `rules.window_urgent` of 0: no bound where it would hold.
     - In STEP, and as long as its work waits for its own threads: 0. They must come to what ends the wait.

@@ -32,6 +32,7 @@ from gpuvirt.arbitration.in_flight import expected_until
 from gpuvirt.arbitration.policies import choose, policy_of, revoke_at
 from gpuvirt.arbitration.quantum import idle_hold_ns
 from gpuvirt.arbitration.room import Room, deficit, make_room, needs, restore_ahead, send_restore, unavailable
+from gpuvirt.arbitration.suspension import leave, must_drain
 from gpuvirt.arbitration.transitions import close, close_aside, renew_window, rivals, stall, store
 
 SLOWEST_LINK = 1e9  # bytes/s: no client can say that its link is slower to gain time
@@ -48,9 +49,11 @@ def decide(gpu: Gpu, now: int) -> Decision:
 def _decide(gpu: Gpu, now: int) -> Decision:
     out = Decision()
     _notice_silence(gpu, now, out)
+    leave(gpu, now, out)
     for _ in range(4 + 4 * len(gpu.contenders)):  # each contender is closed, chosen, stalled or granted at most once
         if not _step(gpu, now, out):
             break
+    leave(gpu, now, out)  # those that this decision has closed
     _notice_silence(gpu, now, out)  # requests that this decision made: look again when they are due
     return out
 
@@ -99,7 +102,7 @@ def _step(gpu: Gpu, now: int, out: Decision) -> bool:
 
 
 def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
-    if holder.must_drain:
+    if holder.must_drain or must_drain(holder, now, out):
         holder.must_drain = False
         drain(gpu, holder, now, out)
         return False

@@ -8,6 +8,9 @@ at most the configured share of both.
 
 from __future__ import annotations
 
+HEADROOM = (
+    1.25  # costs differ from switch to switch, and short jobs end within a lease: the share is a limit, no target
+)
 FALL = 0.25  # part of the difference by which an expected cost falls towards a smaller one, a switch
 
 
@@ -26,9 +29,10 @@ def expected_cost(expected: int, lost: int) -> int:
 def quantum_ns(base: int, swap_ns: int, swap_share: float, maximum: int) -> int:
     """Length of a lease: `base`, or so long that the swap before it took at most `swap_share` of the whole; <= maximum.
 
-    base, swap_ns and maximum in ns; swap_share in (0, 1].
+    With some room: what the swap after it will cost is known only then. base, swap_ns and maximum in ns; swap_share in
+    (0, 1].
     """
-    needed = swap_ns * (1 - swap_share) / swap_share
+    needed = HEADROOM * swap_ns * (1 - swap_share) / swap_share
     return max(base, min(maximum, int(needed)))
 
 

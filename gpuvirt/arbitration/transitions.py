@@ -20,7 +20,7 @@ def rivals(gpu: Gpu, now: int, out: Decision, without: str | None = None) -> lis
     """Contenders that want the GPU and may be offered it now."""
     ready = []
     for contender in gpu.contenders.values():
-        if contender.key == without or not contender.waiting:
+        if contender.key == without or not contender.waiting or contender.suspended:
             continue
         need = sum(client.charged for client in contender.clients.values())
         if need > gpu.capacity + gpu.reserve:

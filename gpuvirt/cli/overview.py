@@ -11,8 +11,15 @@ from typing import Any
 from gpuvirt.cli.gpus import link
 from gpuvirt.cli.output import Column, Row, brief, cut, gigabytes, paint, percent, plain, seconds, size, table
 
-_ORDER = {"running": 0, "swapping": 1, "recovering": 2, "waiting": 3, "queued": 4, "idle": 5, "new": 6}
-_COLOURS = {"running": "green", "swapping": "cyan", "waiting": "yellow", "recovering": "yellow", "queued": "yellow"}
+_ORDER = {"running": 0, "swapping": 1, "recovering": 2, "waiting": 3, "queued": 4, "suspended": 5, "idle": 6, "new": 7}
+_COLOURS = {
+    "running": "green",
+    "swapping": "cyan",
+    "waiting": "yellow",
+    "recovering": "yellow",
+    "queued": "yellow",
+    "suspended": "yellow",
+}
 _QUEUE = 3  # jobs that are named
 
 

@@ -28,6 +28,7 @@ _COLOURS = {
     "swapping": "cyan",
     "waiting": "yellow",
     "queued": "yellow",
+    "suspended": "yellow",
     "recovering": "yellow",
     "new": "dim",
     "idle": "dim",

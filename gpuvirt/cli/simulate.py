@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`gpuvirt simulate`: what the arbiter would do with jobs that are only described, or did with jobs that were recorded.
+"""`gpuvirt simulate`: what would be done with jobs that are only described, or was done with jobs that were recorded.
 
 No daemon and no GPU are needed.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpuvirt.cli import simulate_cluster
 from gpuvirt.cli.output import Column, Row, brief, format_option, percent, print_json, show, size
 from gpuvirt.errors import ConfigError, UsageError
 from gpuvirt.units import format_duration, parse_duration
@@ -93,7 +94,10 @@ REPLAYS = [
 
 @click.group()
 def command() -> None:
-    """What the arbiter would do, or did, without a daemon and without a GPU."""
+    """What the arbiter and the scheduler would do, or did, without a daemon and without a GPU."""
+
+
+command.add_command(simulate_cluster.command)
 
 
 @command.command("host")

@@ -3,6 +3,7 @@
  * The control thread: the only one that talks to the daemon, drains, and moves extents. It sleeps in poll while there is
  * nothing to do. The messages and their order are described in gpuvirt/messages.h.
  */
+#define _GNU_SOURCE /* ppoll */
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -291,7 +292,11 @@ static void want(void)
  * lasts is worth a message; meanwhile further pokes cost the program nothing. */
 static void tell_idle(void)
 {
-    nanosleep(&(struct timespec){0, IDLE_LASTS_NS}, NULL);
+    struct pollfd daemon = {connection, POLLIN, 0};
+    if (ppoll(&daemon, 1, &(struct timespec){0, IDLE_LASTS_NS}, NULL) != 0) {
+        gv_session_poke(GV_POKE_IDLE); /* again when that is done: to be asked for the GPU must not wait for this */
+        return;
+    }
     if (gv_load32(&gv_session.client->state) != GV_CLIENT_IDLE)
         return; /* at work again */
     struct gv_idle message = {.since_ns = gv_session.client->ready_since_ns};

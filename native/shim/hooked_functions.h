@@ -97,6 +97,14 @@ GV_HOOK(cuMemAllocPitch_v2)
 GV_HOOK(cuMemFree)
 GV_HOOK(cuMemFree_v2)
 
+/* modules.c: the driver's own memory for code */
+GV_HOOK(cuModuleLoad)
+GV_HOOK(cuModuleLoadData)
+GV_HOOK(cuModuleLoadDataEx)
+GV_HOOK(cuModuleLoadFatBinary)
+GV_HOOK(cuLibraryLoadData)
+GV_HOOK(cuLibraryLoadFromFile)
+
 /* arrays.c, foreign.c, lent.c: memory that stays */
 GV_HOOK(cuArrayCreate)
 GV_HOOK(cuArrayCreate_v2)

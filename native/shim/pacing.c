@@ -37,11 +37,12 @@ struct gv_paced {
     CUevent events[2];
     struct stretch stretches[2]; /* before the marks */
     uint32_t oldest, outstanding;
-    struct stretch now;    /* since the youngest mark */
-    uint64_t launch_ns;    /* GPU time of one launch, as far as is known */
-    uint32_t epoch;        /* the turn in which it was used last: what was given in another one has ended */
-    uint64_t passed_at;    /* in this turn: the last mark that was waited for passed then, or the turn began; 0: not known */
-    uint32_t stalled;      /* the oldest mark was waited for in vain */
+    struct stretch now; /* since the youngest mark */
+    uint64_t launch_ns; /* GPU time of one launch, as far as is known */
+    uint32_t epoch;     /* the turn in which it was used last: what was given in another one has ended */
+    uint64_t
+        passed_at;    /* in this turn: the last mark that was waited for passed then, or the turn began; 0: not known */
+    uint32_t stalled; /* the oldest mark was waited for in vain */
     struct gv_paced *next; /* of the thread, the last used first; or of nobody */
     struct gv_paced *next_of_all;
 };

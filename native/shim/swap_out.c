@@ -5,7 +5,8 @@
  *     hash k + 2, k + 1    |    decide k, give it slots, submit its copies    |    wait for k - 1, k - 2, release their pieces
  *
  * The device hashes and copies meanwhile, each on a stream of its own; this thread waits for the oldest copy only when enough
- * is under way behind it.
+ * is under way behind it. Where windows are small several are hashed by one launch, a batch: a block hashes a page, and a
+ * launch of a few blocks keeps no GPU busy. The first batch is one window: the first copy waits for it.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +21,9 @@
 #include "transaction.h"
 
 enum {
-    HASH_AHEAD = 2, /* windows; GV_HASH_BATCHES is one more */
-    COPY_AHEAD = 3, /* windows given to the copy engine and not waited for */
+    HASH_AHEAD = 2,  /* batches; GV_HASH_BATCHES is one more */
+    HASH_LEAST = 16, /* pages of a batch, where there are as many */
+    COPY_AHEAD = 3,  /* windows given to the copy engine and not waited for */
 };
 
 static struct {
@@ -38,6 +40,7 @@ static struct {
     uint64_t opened, released; /* pieces */
 
     uint64_t window; /* pages */
+    uint64_t batch;  /* windows that are hashed by one launch */
     const struct gv_hash_key *key;
     CUstream stream;
     CUevent events[COPY_AHEAD];
@@ -51,6 +54,8 @@ static uint64_t length_of(uint64_t window)
     const uint64_t left = out.item_count - begin_of(window);
     return left < out.window ? left : out.window;
 }
+static uint64_t batch_of(uint64_t window) { return (window + out.batch - 1) / out.batch; }
+static uint64_t first_window_of(uint64_t batch) { return batch == 0 ? 0 : (batch - 1) * out.batch + 1; }
 
 /* --- begin and end --------------------------------------------------------------------------------------------------------- */
 
@@ -70,6 +75,7 @@ static CUresult begin(void)
         out.item_count += gv_piece_pages(out.pieces[i]);
     }
     out.window = window_pages();
+    out.batch = (HASH_LEAST + out.window - 1) / out.window;
     out.opened = out.opened_items = out.released = 0;
     out.items = calloc(out.item_count, sizeof *out.items);
     out.order = malloc(out.window * sizeof *out.order);
@@ -127,10 +133,11 @@ static CUresult open_until(uint64_t last)
     return CUDA_SUCCESS;
 }
 
-static CUresult submit_hash(uint64_t window)
+static CUresult submit_hash(uint64_t batch)
 {
     CUdeviceptr pages[GV_HASH_BATCH_PAGES];
-    const uint64_t first = begin_of(window), count = length_of(window);
+    const uint64_t first = begin_of(first_window_of(batch)), next = begin_of(first_window_of(batch + 1));
+    const uint64_t count = (next < out.item_count ? next : out.item_count) - first;
     CUresult result = open_until(first + count);
     if (result == CUDA_SUCCESS && gv_failpoint(GV_FAIL_EVICT_HASH))
         result = CUDA_ERROR_UNKNOWN;
@@ -138,7 +145,7 @@ static CUresult submit_hash(uint64_t window)
         return result;
     for (uint64_t i = 0; i < count; i++)
         pages[i] = out.items[first + i].address;
-    return gv_page_hash_submit((uint32_t)(window % GV_HASH_BATCHES), pages, (uint32_t)count, out.key);
+    return gv_page_hash_submit((uint32_t)(batch % GV_HASH_BATCHES), pages, (uint32_t)count, out.key);
 }
 
 /* --- copy ------------------------------------------------------------------------------------------------------------------ */
@@ -180,11 +187,12 @@ static CUresult decide_and_copy(uint64_t window)
     const struct gv_page_hash *hashes = NULL;
     CUresult result = CUDA_SUCCESS;
     if (out.key != NULL)
-        result = gv_page_hash_wait((uint32_t)(window % GV_HASH_BATCHES), &hashes);
+        result = gv_page_hash_wait((uint32_t)(batch_of(window) % GV_HASH_BATCHES), &hashes);
     out.counts->hash_ns += gv_now_ns() - began;
     if (result != CUDA_SUCCESS)
         return result;
-    gv_elide_decide(first, count, hashes);
+    gv_elide_decide(first, count,
+                    hashes != NULL ? hashes + (first - begin_of(first_window_of(batch_of(window)))) : NULL);
     for (uint64_t i = 0; i < count; i++)
         out.order[i] = &out.items[first + i];
     qsort(out.order, count, sizeof *out.order, by_address);
@@ -234,13 +242,15 @@ static CUresult finish(uint64_t window)
 static CUresult run(void)
 {
     const uint64_t windows = (out.item_count + out.window - 1) / out.window;
+    const uint64_t batches = batch_of(windows - 1) + 1;
     uint64_t hashed = 0, submitted = 0, finished = 0;
     CUresult result = CUDA_SUCCESS;
     while (finished < windows) {
-        while (result == CUDA_SUCCESS && hashed < windows && hashed < submitted + HASH_AHEAD + 1)
+        while (result == CUDA_SUCCESS && hashed < batches && hashed < batch_of(submitted) + HASH_AHEAD + 1)
             if ((result = submit_hash(hashed)) == CUDA_SUCCESS)
                 hashed++;
-        if (result == CUDA_SUCCESS && submitted < hashed && submitted < finished + COPY_AHEAD) {
+        if (result == CUDA_SUCCESS && submitted < windows && batch_of(submitted) < hashed &&
+            submitted < finished + COPY_AHEAD) {
             if ((result = decide_and_copy(submitted)) == CUDA_SUCCESS)
                 submitted++;
             continue;

@@ -206,6 +206,7 @@ CUresult gv_launch_make(const struct gv_launch *launch, struct gv_context *conte
         .block = launch->block,
         .dynamic_shared = launch->shared,
         .device = context->device,
+        .block_ns = &function->block_ns,
     };
     made->together = together;
     *operation = &made->operation;

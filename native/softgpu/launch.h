@@ -21,7 +21,8 @@ struct gv_grid {
     struct gv_dim3 grid, block;
     uint32_t dynamic_shared;
     int device;
-    struct gv_stream *stream; /* whose turn on the engine it takes; NULL: of no context */
+    _Atomic uint64_t *block_ns; /* gv_function.block_ns */
+    struct gv_stream *stream;   /* whose turn on the engine it takes; NULL: of no context */
 };
 /* Runs all blocks, with helpers when it takes long. `together`: all blocks at the same time (cooperative). */
 CUresult gv_grid_run(const struct gv_grid *grid, bool together);

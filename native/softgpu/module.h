@@ -34,6 +34,7 @@ struct gv_function {
     uint32_t register_limit;      /* CU_JIT_MAX_REGISTERS of the load or link; 0: none */
     int carveout;                 /* a hint: kept, not used */
     uint32_t block[3];            /* cuFuncSetBlockShape */
+    _Atomic uint64_t block_ns;    /* what the first block of its latest launch took; a hint for the next */
 };
 
 struct gv_instance {

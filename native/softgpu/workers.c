@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Running the blocks of a grid. The stream's thread starts with block 0; when the grid is not done after HELP_AFTER_NS it asks
- * the helper threads of the process (one less than there are multiprocessors). All take the next block from one counter, so
- * blocks start in order. A fault or trap stops everybody at the next block.
+ * Running the blocks of a grid. The stream's thread starts with block 0; when the grid is not done after HELP_AFTER_NS, or if
+ * one block took as long in the launch before, it asks the helper threads of the process (one less than there are
+ * multiprocessors). All take the next block from one counter, so blocks start in order. A fault or trap stops everybody at the
+ * next block.
  *
  * Shared memory and scratch of a block are buffers of the thread that runs it, kept for the next launch.
  */
@@ -82,12 +83,12 @@ static CUresult result_of(int block_result)
 
 static void call_helpers(struct job *job);
 
-/* Takes blocks until none is left. `start_ns`: 0 for a helper; else help is called when it gets late. */
+/* Takes blocks until none is left. `start_ns`: 0 for a helper; else help is called when it gets late, if it was not yet. */
 static void take_blocks(struct job *job, struct gv_block *block, uint64_t start_ns)
 {
     const struct gv_grid *grid = job->grid;
     int (*const run)(const struct gv_block *) = grid->kernel->run;
-    bool may_call = start_ns != 0 && job->blocks > 1 && gv_driver.workers > 1;
+    bool first = start_ns != 0, may_call = first && !job->listed && gv_driver.workers > 1;
     uint64_t number;
     while ((number = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed)) < job->blocks) {
         block->index.x = (uint32_t)(number % grid->grid.x);
@@ -99,7 +100,11 @@ static void take_blocks(struct job *job, struct gv_block *block, uint64_t start_
             fail(job, result_of(ended));
         if (atomic_load_explicit(&job->error, memory_order_relaxed) != CUDA_SUCCESS)
             break;
-        if (may_call && number + 1 < job->blocks && gv_board_now_ns() - start_ns > HELP_AFTER_NS) {
+        const uint64_t spent_ns = first || may_call ? gv_board_now_ns() - start_ns : 0;
+        if (first)
+            atomic_store_explicit(grid->block_ns, spent_ns, memory_order_relaxed);
+        first = false;
+        if (may_call && number + 1 < job->blocks && spent_ns > HELP_AFTER_NS) {
             may_call = false;
             call_helpers(job);
         }
@@ -265,7 +270,11 @@ CUresult gv_grid_run(const struct gv_grid *grid, bool together)
     }
     if (together)
         start_all(&job);
-    run_here(&job, 0, together || job.blocks == 1 ? 0 : gv_board_now_ns());
+    const uint64_t start_ns = together || job.blocks == 1 ? 0 : gv_board_now_ns();
+    if (start_ns != 0 && gv_driver.workers > 1 &&
+        atomic_load_explicit(grid->block_ns, memory_order_relaxed) > HELP_AFTER_NS)
+        call_helpers(&job);
+    run_here(&job, 0, start_ns);
     /* Our part of the turn ends before the helpers', so that they can hand the engine over. */
     const bool more =
         grid->stream != NULL && atomic_load(&job.error) == CUDA_SUCCESS && gv_launch_follows(grid->stream);

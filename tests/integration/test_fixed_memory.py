@@ -80,6 +80,21 @@ def test_within_the_quota_it_waits_for_others_to_be_swapped_out(machine: Host) -
     assert job.end() == 0
 
 
+def test_code_and_its_variables_find_room_on_a_full_device(machine: Host) -> None:
+    """Their size is the driver's secret: they are no memory of the job, but what others can give up gives way."""
+    mixer = machine.job("mixer.py", "--memory", "230", "--seconds", "3", name="mixer")
+    mixer.wait_for("step 1")
+    job = Teller(machine, "module")
+    assert job.ask("module 48") == "ok"
+    assert job.ask("mix") == "ok"
+    assert OUT_OF_MEMORY in job.ask("module 300")
+    assert job.ask("free 0") == "ok"
+    machine.until(lambda: fixed_of(machine, "module") == 0, "the room to be given back")
+    assert job.end() == 0
+    assert mixer.wait() == 0, machine.report()
+    assert "result: OK" in mixer.text
+
+
 def test_who_waits_for_fixed_memory_of_others_goes_on_when_it_is_freed(machine: Host) -> None:
     first, second = Teller(machine, "first"), Teller(machine, "second")
     assert first.ask("array 150") == "ok"

@@ -2,6 +2,7 @@
 """Takes and frees memory that does not move, as told through a pipe (its argument); one line in, one line out.
 
     array MIB | mipmap MIB | managed MIB | pinned MIB | register MIB | heap MIB | plain MIB | pitch MIB
+    module MIB (of global variables)
     free N (the Nth that was taken, from 0) | info | mix | capture | captured | reset | end
 
 Answers are numbered: `3: ok`, or the error of the call. `info`: free and total MiB. `mix`: a kernel
@@ -54,6 +55,12 @@ def pitch(size: int) -> Callable[[], object]:
     return lambda: call(cu.cuMemFree, address)
 
 
+def module(size: int) -> Callable[[], object]:
+    text = f".version 7.0\n.target sm_52\n.address_size 64\n.visible .global .align 16 .b8 table[{size}];\n\0"
+    handle = call(cu.cuModuleLoadData, text.encode())
+    return lambda: call(cu.cuModuleUnload, handle)
+
+
 def pinned(size: int) -> Callable[[], object]:
     address = call(cu.cuMemHostAlloc, size, 0)
     return lambda: call(cu.cuMemFreeHost, address)
@@ -73,7 +80,7 @@ def heap(size: int) -> Callable[[], object]:
     return lambda: call(cu.cuCtxSetLimit, limit, before)
 
 
-KINDS = {f.__name__: f for f in (array, mipmap, managed, plain, pitch, pinned, register, heap)}
+KINDS = {f.__name__: f for f in (array, mipmap, managed, plain, pitch, module, pinned, register, heap)}
 
 
 def main() -> None:

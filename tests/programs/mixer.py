@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 from cuda.bindings import driver as cu
@@ -40,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     print("ready", flush=True)
     steps = 0
     deadline = time.monotonic() + options.seconds
-    while steps < options.steps or time.monotonic() < deadline:
+    while steps < options.steps or time.monotonic() < deadline or not (options.until is None or options.until.exists()):
         for address in pieces:
             launch_mix(mix, address, count, stream)
         call(cu.cuStreamSynchronize, stream)
@@ -73,6 +74,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=0.0, help="go on at least this long")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds of idleness after each step")
+    parser.add_argument("--until", type=Path, help="go on until this file exists")
     parser.add_argument("--seed", type=int, default=1)
     try:
         return run(parser.parse_args())

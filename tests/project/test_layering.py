@@ -14,7 +14,11 @@ PURE_FORBIDS = {
     "asyncio", "ctypes", "grpc", "logging", "multiprocessing", "os", "pathlib", "random", "select", "selectors",
     "shutil", "signal", "socket", "structlog", "subprocess", "tempfile", "threading", "time",
 }  # fmt: skip
-DAEMON_MAY_USE = {"arbitration", "clock", "control", "errors", "job", "metrics", "paths", "proto", "units"}
+PURE = [
+    "gpuvirt/arbitration", "gpuvirt/scheduler/actions", "gpuvirt/scheduler/policies", "gpuvirt/scheduler/order",
+    "gpuvirt/scheduler/simulate", "gpuvirt/scheduler/traces",
+]  # fmt: skip
+DAEMON_MAY_USE = {"arbitration", "clock", "control", "errors", "fencing", "job", "metrics", "paths", "proto", "units"}
 NVML_READERS = {"daemon/gpuvirtd/devices/nvml.py", "gpuvirt/cli/nvml_probe.py"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
 
@@ -66,11 +70,16 @@ def test_daemon_uses_only_what_is_meant_for_it() -> None:
         assert used <= DAEMON_MAY_USE | {"__version__"}, name(path)
 
 
-@pytest.mark.parametrize("folder", ["gpuvirt/arbitration", "gpuvirt/scheduler/actions", "gpuvirt/scheduler/policies"])
+@pytest.mark.parametrize("folder", PURE)
 def test_decisions_are_pure(folder: str) -> None:
     for path in modules(folder):
         touched = {target.split(".")[0] for target in imports_of(path)} & PURE_FORBIDS
         assert not touched, f"{name(path)} imports {touched}"
+
+
+def test_fencing_is_pure() -> None:
+    path = ROOT / "gpuvirt" / "fencing.py"
+    assert not {target.split(".")[0] for target in imports_of(path)} & PURE_FORBIDS
 
 
 def test_arbitration_depends_on_nothing_above_it() -> None:

@@ -99,7 +99,7 @@ class Arbiter:
         contender = events.attach(
             self.gpu, job.id, job.weight, member.facts, job.user, job.priority, job.tier, job.due_in
         )
-        contender.soft = job.soft
+        contender.soft, contender.suspended = job.soft, job.suspended
         self.turn()
 
     def detach(self, member: Member) -> None:

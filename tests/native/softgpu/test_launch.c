@@ -31,7 +31,7 @@ static void modules(void)
     unsigned count;
     uint32_t value;
     OK(cuModuleGetFunctionCount(&count, module));
-    CHECK_EQUAL(count, 6);
+    CHECK_EQUAL(count, 7);
     EXPECT(CUDA_ERROR_NOT_FOUND, cuModuleGetFunction(&function, module, "no such"));
     OK(cuFuncGetModule(&from, function_of(module, "stop")));
     CHECK(from == module);
@@ -270,6 +270,26 @@ static void short_blocks(void)
     OK(cuModuleUnload(module));
 }
 
+/* Two long blocks run side by side from the start, once the driver knows that they are long. */
+static void long_blocks(void)
+{
+    CUmodule module = load();
+    CUfunction meet = function_of(module, "meet");
+    CUdeviceptr counts;
+    uint32_t met = 0;
+    uint64_t time_ns = 1000000;
+    void *arguments[] = {&counts, &time_ns};
+    OK(cuMemAlloc(&counts, 64));
+    for (int i = 0; i < 2; i++, time_ns = 60000000000) {
+        OK(cuMemsetD8(counts, 0, 64));
+        OK(cuLaunchKernel(meet, 2, 1, 1, 1, 1, 1, 0, NULL, arguments, NULL));
+        OK(cuMemcpyDtoH(&met, counts + 4, 4));
+    }
+    CHECK_EQUAL(met, 2);
+    OK(cuMemFree(counts));
+    OK(cuModuleUnload(module));
+}
+
 static sigjmp_buf *own_jump;
 static void own_handler(int number)
 {
@@ -294,12 +314,14 @@ static void chained_handler(void)
 int main(void)
 {
     use_own_board("64M");
+    setenv("GPUVIRT_SOFTGPU_WORKERS", "2", 1);
     signal(SIGSEGV, own_handler);
     CUcontext primary = primary_context();
     modules();
     bad_modules();
     launches();
     short_blocks();
+    long_blocks();
     libraries(primary);
     links();
     faults(primary);

@@ -130,3 +130,27 @@ def test_no_driver_is_one_line(tmp_path):
     assert done.stderr.startswith("gpuvirtd: error: ")
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "run" / "client.sock").exists()
+
+
+@pytest.mark.parametrize(
+    ("agent", "says"),
+    [
+        ({"listen": "0.0.0.0:7411"}, "can be reached from other machines"),
+        ({"listen": "/run/agent.sock"}, "is not ADDRESS:PORT"),
+        ({"listen": "here"}, "agent.listen: 'here'"),
+        ({"listen": "127.0.0.1:1", "certificate": "/a"}, "are needed together"),
+        ({"listen": "0.0.0.0:1", "certificate": "/a", "key": "/b", "authority": "/c"}, "nobody may call"),
+        ({"logs": "jobs"}, "agent.logs: 'jobs' is not an absolute path"),
+        ({"roles": {"a": "admin"}}, "agent.roles"),
+    ],
+)
+def test_an_agent_that_anybody_could_command_is_refused(agent: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings.check_values(settings.convert({"agent": agent}, "file"), "file")
+    assert says in str(caught.value)
+
+
+def test_an_agent_listens_on_this_machine_or_with_certificates() -> None:
+    files = {"certificate": "/a", "key": "/b", "authority": "/c", "roles": {"s": "scheduler"}}
+    for agent in ({}, {"listen": "127.0.0.1:7411"}, {"listen": "[::1]:0"}, {"listen": "0.0.0.0:7411", **files}):
+        settings.check_values(settings.convert({"agent": agent}, "file"), "file")

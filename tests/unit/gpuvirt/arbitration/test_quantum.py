@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuvirt.arbitration.quantum import expected_cost, idle_hold_ns, learned_rate, quantum_ns
+from gpuvirt.arbitration.quantum import HEADROOM, expected_cost, idle_hold_ns, learned_rate, quantum_ns
 
 MS = 1_000_000
 
@@ -17,7 +17,7 @@ def test_quantum_is_the_configured_one_when_nothing_moved() -> None:
 
 
 def test_quantum_grows_with_the_swap_up_to_a_limit() -> None:
-    assert quantum_ns(20 * MS, 100 * MS, 0.05, 10_000 * MS) == pytest.approx(1900 * MS)
+    assert quantum_ns(20 * MS, 100 * MS, 0.05, 10_000 * MS) == pytest.approx(HEADROOM * 1900 * MS)
     assert quantum_ns(20 * MS, 60_000 * MS, 0.05, 10_000 * MS) == 10_000 * MS
     assert quantum_ns(20 * MS, 100 * MS, 1.0, 10_000 * MS) == 20 * MS
 

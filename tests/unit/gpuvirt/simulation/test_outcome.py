@@ -123,7 +123,7 @@ def test_the_window_bounds_what_a_drain_waits_for() -> None:
 
 def test_memory_moves_and_only_what_must() -> None:
     big = {"work": "1s", "memory": "50G"}
-    times = {"duration": "400s", "warmup": "100s", "report": "150s", "time": {"quantum_max": "60s"}}
+    times = {"duration": "1000s", "warmup": "100s", "report": "450s", "time": {"quantum_max": "60s"}}
     outcome = simulate(scenario(job("a", **big), job("b", **big), **times))
     rows = by_name(outcome)
     switches = sum(row["turns"] for row in rows.values())

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Package gpuvirt of the protos: one folder per version."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cluster: which jobs have GPUs, and on which hosts."""
