@@ -30,7 +30,7 @@ from gpuvirtd.recovery import Recovery
 from gpuvirtd.sessions import DRIVER_MISMATCH, INVALID_DEVICE, NOT_PERMITTED, AlreadyAttached, Refusal, Session
 from gpuvirtd.sharing import Shares
 from gpuvirtd.state import State, StoredClient
-from gpuvirtd.turns import restore_policies
+from gpuvirtd.turns import Owners, restore_policies
 
 
 class Host:
@@ -56,6 +56,7 @@ class Host:
             for device in devices
         }
         restore_policies(self)
+        self.owners = Owners(self)
         self.recovery = Recovery(self)
         self.shares = Shares()
         self.places = Places(self, Arenas(policy.arena_folder, policy.budget, verify=policy.verify))

@@ -17,7 +17,7 @@ from gpuvirtd.database_file import Contents, Transaction, open_database
 from gpuvirtd.identity import boot_id
 
 TRIAL, EXTRA = "trial ", "extra "  # and the job: keys of `meta`, so that the tables stay as they were
-POLICY = "policy "  # and the UUID of the GPU
+POLICY, OWNER = "policy ", "exclusive owner "  # and the UUID of the GPU
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE jobs (
@@ -113,7 +113,7 @@ class State:
                 self._db.execute("DELETE FROM jobs")
                 self._db.execute("DELETE FROM clients")
                 self._db.execute("DELETE FROM owners")
-                for kind in (TRIAL, EXTRA):
+                for kind in (TRIAL, EXTRA, OWNER):
                     self._db.execute("DELETE FROM meta WHERE key LIKE ?", (kind + "%",))
             for key, value in (("generation", str(generation)), ("boot", boot)):
                 self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
@@ -148,6 +148,18 @@ class State:
             self._db.execute("DELETE FROM meta WHERE key = ?", (POLICY + device,))
         else:
             self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (POLICY + device, name))
+
+    def gpu_owners(self) -> dict[str, str]:
+        """Jobs that have a GPU for themselves (policy `exclusive`), by the UUID of the GPU."""
+        rows = self._db.execute("SELECT key, value FROM meta WHERE key LIKE ?", (OWNER + "%",)).fetchall()
+        return {key.removeprefix(OWNER): value for key, value in rows}
+
+    def put_gpu_owner(self, device: str, job: str | None) -> None:
+        """None: nobody has it for itself."""
+        if job is None:
+            self._db.execute("DELETE FROM meta WHERE key = ?", (OWNER + device,))
+        else:
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (OWNER + device, job))
 
     def clients(self) -> list[StoredClient]:
         rows = self._db.execute(
@@ -186,6 +198,8 @@ class State:
             self._db.execute("DELETE FROM clients WHERE job = ?", (job,))
             for kind in (TRIAL, EXTRA):
                 self._db.execute("DELETE FROM meta WHERE key = ?", (kind + job,))
+            # Its id may be another job's after a restart.
+            self._db.execute("DELETE FROM meta WHERE key LIKE ? AND value = ?", (OWNER + "%", job))
 
     def put_client(self, client: StoredClient) -> None:
         key = (client.pid, client.start, client.device)

@@ -45,6 +45,28 @@ def restore_policies(host: Host) -> None:
         arbiter.gpu.policy = name if name in POLICIES else configured(host, arbiter)
 
 
+class Owners:
+    """Who has a GPU for itself (policy `exclusive`): also after a restart, and while it is idle.
+
+    A job that does not come back has no clients, and one without clients keeps nobody out.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._kept: dict[str, str | None] = dict(host.state.gpu_owners())  # by UUID, as in the database
+        for arbiter in host.arbiters.values():
+            arbiter.gpu.owner = self._kept.get(arbiter.device.uuid)
+            arbiter.keep_owner = self.keep
+
+    def keep(self, arbiter: Arbiter) -> None:
+        """To be called after each decision, before anybody hears of it."""
+        device = arbiter.device.uuid
+        owner = arbiter.gpu.owner if arbiter.gpu.policy == "exclusive" else None
+        if owner != self._kept.get(device):
+            self._kept[device] = owner
+            self._host.write("put_gpu_owner", device, owner)
+
+
 def configured(host: Host, arbiter: Arbiter) -> str:
     """The policy that the configuration gives to a GPU."""
     own = host.policy.time_policies

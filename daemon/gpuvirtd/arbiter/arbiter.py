@@ -64,6 +64,7 @@ class Arbiter:
         self.switches, self.lost_time, self.link = Switches(), LostTime(), LinkMeter()  # what people ask about
         self.timeline = Timeline()
         self.account: Callable[[Arbiter, int], None] = lambda arbiter, now: None  # who keeps the books
+        self.keep_owner: Callable[[Arbiter], None] = lambda arbiter: None  # who has it for itself outlives the daemon
         self._timer = Timer()
         asyncio.get_running_loop().add_reader(self._timer.fd, self._due)
         self._turning = False
@@ -262,6 +263,7 @@ class Arbiter:
         self._read_hints()
         self.gpu.host_room = self.host_room()
         decision = decide(self.gpu, now)
+        self.keep_owner(self)
         self.account(self, now)  # before anybody hears of it: what is on the books survives us
         for action in decision.actions:
             self._act(action)

@@ -70,9 +70,10 @@ def test_everything_of_an_earlier_boot_is_forgotten(tmp_path, monkeypatch):
     state = State(tmp_path / "state.db")
     state.next_generation()
     state.put_job(JOB)
+    state.put_gpu_owner("GPU-x", "j1")
     monkeypatch.setattr("gpuvirtd.state.boot_id", lambda: "another boot")
     assert state.next_generation() == 2
-    assert state.jobs() == []
+    assert state.jobs() == [] and state.gpu_owners() == {}
 
 
 FULL_DISK = """
@@ -158,3 +159,17 @@ def test_what_a_later_version_has_recorded_is_no_obstacle(tmp_path: Path) -> Non
     state._db.execute("INSERT INTO meta VALUES (?, ?)", (EXTRA + "j2", "rubbish"))
     assert state.extras()["j1"] == StoredExtra(reserve=5)
     assert state.extras().get("j2", StoredExtra()) == StoredExtra()
+
+
+def test_who_has_a_gpu_for_itself(tmp_path: Path) -> None:
+    state = State(tmp_path / "state.db")
+    state.put_gpu_owner("GPU-0", "j1")
+    state.put_gpu_owner("GPU-0", "j2")
+    state.put_gpu_owner("GPU-1", "j1")
+    state.put_gpu_owner("GPU-2", "j3")
+    state.remove_job("j1")  # its id may be another's
+    state.put_gpu_owner("GPU-2", None)
+    state.close()
+    state = State(tmp_path / "state.db")
+    assert state.gpu_owners() == {"GPU-0": "j2"}
+    state.close()

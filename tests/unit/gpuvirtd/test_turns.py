@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fake_shim import until
+from fake_shim import MIB, until
 
 from gpuvirt.errors import RefusedError
 
@@ -91,3 +91,55 @@ def test_an_exclusive_gpu_says_whose_it_is(daemon: Any, attach: Any) -> None:
     assert daemon.admin.call("policy")["policies"][0]["owner"] == job
     first.kill()
     until(lambda: daemon.gpu()["holder"] == waiting)
+
+
+EXCLUSIVE = '[time]\npolicy = "exclusive"\n'
+
+
+def owner(daemon: Any) -> str | None:
+    found: str | None = daemon.admin.call("policy")["policies"][0]["owner"]
+    return found
+
+
+def test_who_has_the_gpu_for_itself_keeps_it_over_a_restart(new_daemon: Callable[..., Any], shims: Any) -> None:
+    daemon = new_daemon(config=EXCLUSIVE).start()
+    first, second = shims(), shims()
+    jobs = []
+    for shim, name in ((first, "first"), (second, "second")):
+        job = daemon.create(shim, name)
+        assert shim.hello(daemon.socket, job["token"], daemon.uuid()) == "welcome"
+        jobs.append(job["job"])
+    first.want(MIB)
+    until(lambda: first.view()["word"] == "OPEN", what="OPEN")
+    first.finish()
+    for back in (False, True):
+        if back:
+            daemon.stop(kill=True)
+            daemon.start()
+            for shim in (second, first):  # who waits comes first, and the owner has nothing to do
+                until(lambda shim=shim: shim.view()["closed"], what="the loss of the connection")
+                assert shim.hello(*shim.options_of(), reattach=1) == "welcome"
+        second.want(MIB)
+        until(lambda: "for itself" in daemon.job(jobs[1])["reason"], what="the reason")
+        assert second.view()["word"] == "CLOSED" and owner(daemon) == jobs[0]
+    first.kill()
+    until(lambda: second.view()["word"] == "OPEN", what="the end of the owner")
+    assert owner(daemon) == jobs[1]
+
+
+def test_whose_end_the_daemon_did_not_see_keeps_nobody_out(new_daemon: Callable[..., Any], shims: Any) -> None:
+    daemon = new_daemon(config=EXCLUSIVE).start()
+    first, second = shims(), shims()
+    job = daemon.create(first, "first")
+    assert first.hello(daemon.socket, job["token"], daemon.uuid()) == "welcome"
+    first.want(MIB)
+    until(lambda: first.view()["word"] == "OPEN", what="OPEN")
+    assert owner(daemon) == job["job"]
+    daemon.stop(kill=True)
+    first.kill()
+    daemon.start()
+    job = daemon.create(second, "second")
+    assert second.hello(daemon.socket, job["token"], daemon.uuid()) == "welcome"
+    second.want(MIB)
+    until(lambda: second.view()["word"] == "OPEN", what="OPEN")
+    assert owner(daemon) == job["job"]
