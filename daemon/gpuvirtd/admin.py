@@ -32,7 +32,8 @@ import msgspec
 
 import gpuvirt
 from gpuvirt.arbitration.limits import Limits
-from gpuvirt.arbitration.standing import PRIORITIES, Standing
+from gpuvirt.arbitration.policies.words import PRIORITIES
+from gpuvirt.arbitration.standing import Standing
 from gpuvirt.errors import GpuvirtError, RefusedError
 from gpuvirtd.creation import change_limits, create_job, limits_row
 from gpuvirtd.describe import describe, find, id_of

@@ -10,7 +10,8 @@ import msgspec
 
 from gpuvirt.arbitration import events
 from gpuvirt.arbitration.policies import POLICIES
-from gpuvirt.arbitration.standing import priority_name, unheeded
+from gpuvirt.arbitration.policies.words import priority_name
+from gpuvirt.arbitration.standing import unheeded
 from gpuvirt.errors import RefusedError
 from gpuvirtd.arbiter.arbiter import Arbiter
 from gpuvirtd.identity import Process

@@ -13,6 +13,7 @@ import msgspec
 
 from gpuvirt.arbitration.facts import MILLISECOND, Contender, Word
 from gpuvirt.arbitration.forecast import forecast
+from gpuvirt.arbitration.policies import policy_of
 from gpuvirt.arbitration.room import deficit
 from gpuvirt.errors import RefusedError
 from gpuvirtd.arbiter.arbiter import Arbiter
@@ -67,6 +68,8 @@ def _on_gpu(host: Host, job: Job, arbiter: Arbiter, contender: Contender) -> dic
         "gpu": arbiter.device.index,
         "uuid": arbiter.device.uuid,
         "names": names,
+        "policy": gpu.policy,
+        "standing": policy_of(gpu).says(gpu, contender, now),
         "lease": contender.word.value,
         "waiting": waiting,
         "waits_s": (now - contender.waiting_since) / SECOND

@@ -10,8 +10,6 @@ from gpuvirt.arbitration.facts import Rules
 from gpuvirt.arbitration.policies import POLICIES
 from gpuvirt.errors import RefusedError
 
-PRIORITIES = {"low": -1, "normal": 0, "high": 1}
-
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -27,11 +25,6 @@ class Standing:
         plain = Standing()
         names = {"weight": "weight", "priority": "priority", "tier": "tier", "due_in": "deadline"}
         return [word for name, word in names.items() if getattr(self, name) != getattr(plain, name)]
-
-
-def priority_name(priority: int) -> str:
-    """The word for a priority."""
-    return next((name for name, value in PRIORITIES.items() if value == priority), str(priority))
 
 
 def check(standing: Standing, rules: Rules) -> None:

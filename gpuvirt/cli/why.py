@@ -63,6 +63,8 @@ def _line(label: str, text: str) -> str:
 
 def _gpu(job: str, part: Mapping[str, Any]) -> list[str]:
     found = [_line("holder", _holder(job, part))]
+    if part.get("policy"):  # a daemon of an earlier version does not say it
+        found.append(_line("policy", f"{part['policy']}: {part['standing']}"))
     if part["waiting"]:
         found.append(_line("place", _place(part)))
         found.append(_line("expected", _expected(part)))

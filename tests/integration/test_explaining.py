@@ -46,6 +46,7 @@ def test_why_a_job_waits(machine: Host) -> None:
     answer = machine.until(waits, "one that waits")
     [part] = answer["gpus"]
     assert part["names"] == {job: name for name, job in ids.items()}
+    assert part["policy"] == "fair" and part["standing"].startswith("weight 1: ")
     assert 1 <= part["position"] <= 3 and part["position"] == len(part["ahead"]) + 1
     assert answer["job"] not in part["ahead"] and set(part["ahead"]) <= set(ids.values())
     assert part["lately"]["turns"] >= 1 and 0 < part["lately"]["median_s"] <= part["lately"]["longest_s"]
@@ -55,6 +56,7 @@ def test_why_a_job_waits(machine: Host) -> None:
     for name in NAMES:
         text = gpuvirt(machine, "why", name)
         assert text.startswith(f"{name} ({ids[name]}) of ") and "holder" in text and "None" not in text
+        assert "  policy     fair: weight 1: " in text
     assert json.loads(gpuvirt(machine, "why", ids["first"], "-o", "json"))["name"] == "first"
 
 

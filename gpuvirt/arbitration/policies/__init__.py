@@ -8,6 +8,7 @@
     tiers.py       guaranteed parts of the time, the rest is shared
     exclusive.py   one job after the other
     floor.py       what those have that others go before
+    words.py       what they say to people
 
 A new one: its file, its line in POLICIES, its test.
 """

@@ -41,3 +41,6 @@ class Policy(Protocol):
         Asked again at every decision; a time in the past means now. A holder that is not idle keeps its minimum run
         in any case, and any holder its whole quantum if it has it as a floor.
         """
+
+    def says(self, gpu: Gpu, contender: Contender, now: int) -> str:
+        """What counts here of what the job asked for, and what that means for its wait now: words for people."""

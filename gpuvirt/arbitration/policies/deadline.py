@@ -15,6 +15,8 @@ from gpuvirt.arbitration.facts import Contender, Gpu, Grounds
 from gpuvirt.arbitration.policies.base import Rank
 from gpuvirt.arbitration.policies.fair import fair_rank
 from gpuvirt.arbitration.policies.floor import neglected
+from gpuvirt.arbitration.policies.words import counted
+from gpuvirt.units import format_duration
 
 
 class Deadline:
@@ -43,6 +45,18 @@ class Deadline:
         if due is None or (held_due is not None and held_due <= due):
             return None
         return now if holder.idle else latest_start(gpu, now)
+
+    def says(self, gpu: Gpu, contender: Contender, now: int) -> str:
+        dues = [due_at(one, now) for one in gpu.contenders.values() if one is not contender and one.wants(gpu)]
+        due, floor = due_at(contender, now), f"at least {gpu.rules.floor:.0%} of the time is for such jobs"
+        if due is not None:
+            before = sum(other is not None and other < due for other in dues)
+            first = f"{counted(before)} before it, due earlier" if before else "nobody is due earlier"
+            return f"deadline: its burst is due in {format_duration(due - now)}; {first}"
+        late = contender.due_in > 0 and contender.ready_since is not None
+        what = "deadline: its burst cannot be in time any more" if late else "no deadline"
+        before = sum(other is not None for other in dues)
+        return f"{what}: {counted(before)} with one before it; {floor}" if before else f"{what}: shares by weight"
 
 
 def due_at(contender: Contender, now: int) -> int | None:

@@ -29,3 +29,10 @@ class Exclusive:
 
     def revoke_at(self, gpu: Gpu, holder: Contender, waiter: Contender, now: int) -> int | None:
         return None
+
+    def says(self, gpu: Gpu, contender: Contender, now: int) -> str:
+        kept_out = self.admits(gpu, contender)
+        if kept_out:
+            return kept_out
+        own = gpu.owner == contender.key
+        return "it has the GPU for itself until it ends" if own else "nobody has the GPU for itself: the first is next"

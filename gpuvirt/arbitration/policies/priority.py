@@ -11,6 +11,7 @@ from gpuvirt.arbitration.facts import Contender, Gpu, Grounds
 from gpuvirt.arbitration.policies.base import Rank
 from gpuvirt.arbitration.policies.fair import fair_rank
 from gpuvirt.arbitration.policies.floor import neglected
+from gpuvirt.arbitration.policies.words import counted, priority_name
 
 
 class Priority:
@@ -31,6 +32,16 @@ class Priority:
 
     def revoke_at(self, gpu: Gpu, holder: Contender, waiter: Contender, now: int) -> int | None:
         return now if waiter.priority > holder.priority else None
+
+    def says(self, gpu: Gpu, contender: Contender, now: int) -> str:
+        others = [one.priority for one in gpu.contenders.values() if one is not contender and one.wants(gpu)]
+        before, beside = (sum(p > contender.priority for p in others), others.count(contender.priority))
+        words = (
+            [f"{counted(before)} of a higher priority before it; its own have {gpu.rules.floor:.0%}"] if before else []
+        )
+        words += [f"shares by weight with {counted(beside)} of its own priority"] if beside else []
+        words += [] if before or beside else ["nobody is before it" if others else "nobody else wants the GPU"]
+        return f"priority {priority_name(contender.priority)}: {', '.join(words)}"
 
 
 def _neglected(gpu: Gpu, contender: Contender, now: int) -> bool:

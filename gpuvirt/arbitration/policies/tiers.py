@@ -13,6 +13,8 @@ from gpuvirt.arbitration.facts import Contender, Gpu, Grounds
 from gpuvirt.arbitration.policies.base import Rank
 from gpuvirt.arbitration.policies.fair import fair_rank
 from gpuvirt.arbitration.policies.floor import neglected, wanted_ns
+from gpuvirt.arbitration.policies.words import counted
+from gpuvirt.units import format_duration
 
 LEFT = 0.01  # of the time, for those without a tier
 
@@ -44,6 +46,15 @@ class Tiers:
         if share <= 0 or holder.grounds is Grounds.RIGHT:
             return None
         return now + int(max(0, gpu.rules.quantum - lack_ns(gpu, waiter, now)) / share)
+
+    def says(self, gpu: Gpu, contender: Contender, now: int) -> str:
+        share, lacking = guarantee(gpu, contender), lack_ns(gpu, contender, now)
+        if share > 0:
+            behind = f"it lacks {format_duration(lacking)} of it" if lacking > 0 else "it has had it"
+            return f"tier {contender.tier}: {share:.0%} of the time is guaranteed; {behind}"
+        others = (one for one in gpu.contenders.values() if one is not contender and one.wants(gpu))
+        before = sum(lack_ns(gpu, one, now) > 0 for one in others)
+        return f"no tier: what the guarantees leave, {LEFT:.0%} at least; {counted(before)} before it by guarantee"
 
 
 def guarantee(gpu: Gpu, contender: Contender) -> float:

@@ -19,7 +19,7 @@ PART = {
     "waits_s": 0.25, "holder": HOLDER, "next": None, "queue": 2, "ahead": ["j3"], "position": 2, "turns_ahead": 1,
     "expected_s": 0.045, "longest_s": 0.08, "lately": {"turns": 13, "median_s": 0.038, "longest_s": 0.061},
     "reason": "", "memory": {"charged": 100 << 20, "missing": 40 << 20, "leaves": 30 << 20, "move_s": 0.5},
-    "quantum_s": 0.02,
+    "quantum_s": 0.02, "policy": "fair", "standing": "weight 2: 67% of the time that others want too",
 }  # fmt: skip
 WHY = {
     "job": "j2", "name": "eval", "user": "ann", "weight": 2, "share": 0.34, "state": "waiting",
@@ -35,6 +35,7 @@ def test_a_job_that_waits(make_daemon: Any, gpuvirt: Cli) -> None:
         "",
         "GPU 0",
         "  holder     train (j1): for 12ms, for 8.0ms more at most",
+        "  policy     fair: weight 2: 67% of the time that others want too",
         "  place      2 of 2, after big (j3)",
         "  expected   in 45ms; 80ms if everybody before it uses a whole turn",
         "  waiting    for 250ms now; before, for 38ms (median of 13), 61ms at most",
