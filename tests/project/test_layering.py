@@ -16,7 +16,7 @@ PURE_FORBIDS = {
 }  # fmt: skip
 PURE = [
     "gpuvirt/arbitration", "gpuvirt/scheduler/actions", "gpuvirt/scheduler/policies", "gpuvirt/scheduler/order",
-    "gpuvirt/scheduler/simulate", "gpuvirt/scheduler/traces",
+    "gpuvirt/scheduler/simulate", "gpuvirt/scheduler/traces", "gpuvirt/scheduler/placement",
 ]  # fmt: skip
 DAEMON_MAY_USE = {"arbitration", "clock", "control", "errors", "fencing", "job", "metrics", "paths", "proto", "units"}
 NVML_READERS = {"daemon/gpuvirtd/devices/nvml.py", "gpuvirt/cli/nvml_probe.py"}
@@ -77,8 +77,9 @@ def test_decisions_are_pure(folder: str) -> None:
         assert not touched, f"{name(path)} imports {touched}"
 
 
-def test_fencing_is_pure() -> None:
-    path = ROOT / "gpuvirt" / "fencing.py"
+@pytest.mark.parametrize("file", ["fencing.py", "scheduler/draws.py", "scheduler/model.py"])
+def test_file_is_pure(file: str) -> None:
+    path = ROOT / "gpuvirt" / file
     assert not {target.split(".")[0] for target in imports_of(path)} & PURE_FORBIDS
 
 
