@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tomllib
@@ -52,3 +53,16 @@ def test_ctrl_c_during_a_verb_is_silent_too() -> None:
     interrupt += "main.main = lambda: os.kill(os.getpid(), signal.SIGINT)\n"
     done = subprocess.run([sys.executable, "-c", interrupt + SCRIPT], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+def test_a_simulation_ends_at_once(number: signal.Signals, code: int) -> None:
+    """Of so long a time that it is not over before: a signal while it computes."""
+    later = "import os, threading\n"
+    later += "from gpuvirt.simulation import outcome\n"
+    later += "real = outcome.simulate\n"
+    later += f"send = threading.Timer(0.2, os.kill, (os.getpid(), {int(number)}))\n"
+    later += "outcome.simulate = lambda *given: (send.start(), real(*given))[1]\n"
+    words = ["simulate", "host", "equal", "--for", "60000m"]
+    done = subprocess.run([sys.executable, "-c", later + SCRIPT, *words], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (code, "", "")
