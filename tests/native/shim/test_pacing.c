@@ -27,6 +27,7 @@ static volatile uint32_t *host; /* [0] the flag, [16] the counter */
 static CUgraphExec graph;
 static CUstream stream;
 static atomic_int given; /* calls that have returned */
+static atomic_int turn;
 
 static void *symbol(void *library, const char *name)
 {
@@ -127,6 +128,40 @@ static void test_revoked_meanwhile(void)
     pause_ms(10);
     CHECK_EQUAL(given, before);
     peer_grant(GV_LEASE_GRANTED);
+    end(thread);
+    peer_revoke();
+}
+
+static void *give_in_two_turns(void *unused)
+{
+    (void)unused;
+    OK(SHIM(cuCtxSetCurrent)(context));
+    launch(OWN_STREAM, wait_for, &flag);
+    for (int i = 1; i < 2 * FIRST; i++)
+        launch(OWN_STREAM, count, &counter);
+    while (turn < 2)
+        pause_ms(1);
+    return give((void *)(intptr_t)OWN_STREAM);
+}
+
+/* The marks of a turn that is over say nothing about how long work takes: as many launches are let through as in the first. */
+static void test_new_turn(void)
+{
+    pthread_t thread;
+    host[0] = host[16] = 0;
+    given = 0;
+    turn = 1;
+    peer_grant(GV_LEASE_GRANTED);
+    CHECK_EQUAL(pthread_create(&thread, NULL, give_in_two_turns, NULL), 0);
+    until_given(2 * FIRST);
+    host[0] = 1;
+    peer_revoke();
+    CHECK_EQUAL(host[16], 2 * FIRST - 1);
+    host[0] = host[16] = 0;
+    given = 0;
+    peer_grant(GV_LEASE_GRANTED);
+    turn = 2;
+    held_up_at(2 * FIRST);
     end(thread);
     peer_revoke();
 }
@@ -276,6 +311,7 @@ int main(int argc, char **argv)
         for (enum way way = 0; way < (round ? GRAPHS : WAYS); way++)
             test_bounded(way);
     test_revoked_meanwhile();
+    test_new_turn();
     test_stalled();
     test_context_ends();
     test_copies();
