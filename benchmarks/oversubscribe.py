@@ -51,6 +51,7 @@ class Cell:
     job_bytes: int
     steps: int
     serial_s: float
+    serial_spread: float  # of the times that the jobs take alone: largest less smallest, over the smallest
     together_s: float
     total_over_serial: float
     wall_over_serial: float  # the same from the start of the first process to the end of the last, start-up included
@@ -110,7 +111,8 @@ class Oversubscription:
             done = together(children, daemon, self.work.scratch, jobs)
             status = daemon.status()
         solo += self.serial(memory, jobs[half:])
-        serial = sum(one.seconds for one in solo)
+        times = [one.seconds for one in solo]
+        serial, spread = sum(times), max(times) / min(times) - 1
         total = (max(one.ended for one in done) - min(one.began for one in done)) / 1e9
         wall = max(one.wall for one in done)
         gpu, rows = status["gpus"][0], status["jobs"]
@@ -120,6 +122,7 @@ class Oversubscription:
             jobs[0].memory,
             jobs[0].steps,
             serial,
+            spread,
             total,
             total / serial,
             wall / sum(one.wall for one in solo),
@@ -175,6 +178,7 @@ def measure(work: bench.Bench) -> dict[str, Any]:
             f"{cell.jobs} jobs, {cell.jobs * cell.job_bytes * 100 // DEVICE} % of the device",
             format_size(cell.job_bytes),
             f"{cell.serial_s:.1f} s",
+            f"{cell.serial_spread:.0%}",
             f"{cell.together_s:.1f} s",
             f"{cell.total_over_serial:.3f}",
             f"{cell.switches}",
@@ -184,8 +188,9 @@ def measure(work: bench.Bench) -> dict[str, Any]:
         for cell in cells
     ]
     print(f"Training jobs on a soft GPU of {format_size(DEVICE)}, link {LINK.out / 1e9:g} GB/s, default settings.")
-    header = ("", "each", "one by one", "together", "ratio", "switches", "quantum", "results")
+    header = ("", "each", "one by one", "spread", "together", "ratio", "switches", "quantum", "results")
     print(record.table(header, rows))
+    print("spread: how much the times of the jobs alone differ; where it is large the machine was not quiet.\n")
     print(f"{IMPOSSIBLE[0]} jobs, {IMPOSSIBLE[1]} %: each is larger than the device: {refused}\n")
     print(f"Two jobs of {format_size(int(SWEEP_DEVICE * SWEEP_PART))} on {format_size(SWEEP_DEVICE)}, by quantum:")
     by_quantum = [

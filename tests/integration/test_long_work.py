@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+
 import pytest
 
-from support.host import Host, Program, host
+from support.host import BIN, Host, Program, host
 
 SETTINGS = '[time]\nquantum = "10ms"'
 
@@ -62,6 +65,61 @@ def test_an_endless_kernel_holds_the_others_until_its_job_is_killed() -> None:
         job.kill()
         assert rival.wait(60) == 0, machine.report()
         assert "result: OK" in rival.text
+
+
+LADDER = f'{SETTINGS}\ndrain_budget = "50ms"\noverrun_after = "300ms"\n'
+
+
+def shown(machine: Host, *words: str) -> str:
+    """What `gpuvirt` says, on a wide screen."""
+    command = [str(BIN / "gpuvirt"), *words]
+    done = subprocess.run(
+        command, env=machine.environ(COLUMNS="250"), capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.timeout(150)
+def test_an_endless_kernel_is_killed_where_the_administrator_says_so() -> None:
+    with host(settings=f'{LADDER}on_overrun = "kill"') as machine:
+        rival = beside_a_rival(machine)
+        job = machine.job("long_work.py", "endless", name="job")
+        assert job.wait(90) == -signal.SIGKILL, machine.report()
+        row = machine.until(
+            lambda: (row := machine.job_named("job"))["exit"] is not None and row, "its starter to say how it ended"
+        )
+        assert (row["state"], row["exit"]) == ("ended", -signal.SIGKILL)
+        before = steps(rival)
+        machine.until(lambda: steps(rival) > before, "the rival to go on")
+        why = "killed by gpuvirtd: its work was on the GPU "
+        [line] = [line for line in shown(machine, "ps", "-a").splitlines() if why in line]
+        assert " job " in line and "after others wanted it" in line
+        described = shown(machine, "describe", "job")
+        assert why in described and "overrun killed: its work was on the GPU" in described
+
+
+@pytest.mark.timeout(150)
+def test_an_endless_kernel_is_stopped_where_the_administrator_says_so() -> None:
+    """The others have their turns; it has its own, which ends in another stop, until somebody ends it."""
+    with host(settings=f'{LADDER}on_overrun = "stop"') as machine:
+        rival = beside_a_rival(machine)
+        job = machine.job("long_work.py", "endless", name="job")
+        job.wait_for("launched 1")
+        for times in (1, 2):
+            machine.until(lambda times=times: stops(machine) >= times, f"stop {times}", 60)
+            before = steps(rival)
+            machine.until(lambda before=before: steps(rival) > before, "the rival to go on")
+        assert "overrun stopped: its work was on the GPU" in shown(machine, "describe", "job")
+        assert job.running and rival.running, machine.report()
+        job.kill()
+        before = steps(rival)
+        machine.until(lambda: steps(rival) > before, "the rival to go on alone")
+
+
+def stops(machine: Host) -> int:
+    """How often the job was stopped."""
+    events = machine.admin.call("describe", job="job")["job"]["events"]
+    return sum(event["count"] for event in events if "overrun stopped" in event["text"])
 
 
 @pytest.mark.timeout(150)
