@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frugal, the default: fragments as in FGD, what a node can still hold, CPU and memory for its GPUs. PURE.
 
-FGD does not see that a node with idle GPUs and hardly any memory is as good as full, that room for two is worth more
-than room for one, and that CPU given away today starves the GPUs beside it later. All three count here. Scores are
-fine, so that few nodes are equal.
+FGD does not see that room for two is worth more than room for one, nor that CPU given away today starves the GPUs
+beside it later; both carry this policy. Scores are fine, so that few nodes are equal.
 """
 
 from __future__ import annotations
