@@ -30,7 +30,7 @@ def test_ruff_format() -> None:
 
 
 def test_mypy_strict() -> None:
-    passes(sys.executable, "-m", "mypy", "--strict", "gpuvirt", "daemon/gpuvirtd")
+    passes(sys.executable, "-m", "mypy", "--strict", "gpuvirt", "daemon/gpuvirtd", "daemon/gpuvirt_scheduler")
 
 
 def test_clang_format() -> None:
