@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who gets how much of a GPU that several want: under gpuvirt, and under the soft GPU's bare hardware time slices.
 
-Shares: 2 to 8 jobs, equal and by weight, long against short kernels, one and many streams, graphs. The throughput of
-a job is compared with what the same job does alone, measured before and after it, without gpuvirt.
+Shares: 2 to 8 jobs, equal and by weight, long against short kernels, one and many streams, graphs. They are shares of
+the time for which jobs had the GPU, checked by the soft GPU's own books. What a job gets done is compared with what the
+same job does alone, measured before and after it, without gpuvirt.
 
 Service: requests at random times (Poisson) beside a training. Latency is from arrival to answer, and is compared with
 that of the very same arrivals with the GPU to itself; the training with itself alone.
@@ -19,12 +20,13 @@ from typing import Any
 from harness import bench, cpu, probes, record, service, shares
 from harness.ledger import Ledger
 from harness.loads import Load
-from harness.sides import Job, Sides
+from harness.sides import Job, Sides, Stretch
 
 MEMORY = 256 << 20
 WINDOW_S, WINDOWS, WARM_S, ALONE_S = 10.0, 2, 2.0, 2.0
 QUICK = {"window": 1.0, "windows": 1, "warm": 0.3, "alone": 0.4}
 FULL = {"window": WINDOW_S, "windows": WINDOWS, "warm": WARM_S, "alone": ALONE_S}
+ERRORS = ("share_error_pp", "engine_error_pp", "throughput_error_pp", "short_pp")
 BOUNDS = {"share_error_pp": 1.0, "jain": 0.99, "loss_pct": 2.0}
 
 EVEN = Load(block_ns=100_000, blocks=10)
@@ -54,21 +56,27 @@ CASES: tuple[tuple[str, tuple[Load, ...], tuple[int, ...]], ...] = (
 QUICK_CASES = ("3 jobs, 1:2:4",)
 
 
-def figures(work: list[int], seconds: float, alone: list[float], weights: tuple[int, ...]) -> dict[str, Any]:
-    """Of one window."""
-    throughput = shares.normalised(work, seconds, alone)
+def figures(stretch: Stretch, alone: list[float], weights: tuple[int, ...]) -> dict[str, Any]:
+    """Of one window: shares of the GPU's time and of what was done with it."""
+    throughput = shares.normalised(stretch.work, stretch.seconds, alone)
     return {
         "throughput": throughput,
-        "share_error_pp": shares.share_error_pp(throughput, weights),
-        "jain": shares.jain(throughput, weights),
+        "engine": [ns / 1e9 / stretch.seconds for ns in stretch.engine_ns],
+        "held": [ns / 1e9 / stretch.seconds for ns in stretch.held_ns],
+        "share_error_pp": shares.share_error_pp(stretch.held_ns, weights),
+        "jain": shares.jain(stretch.held_ns, weights),
+        "engine_error_pp": shares.share_error_pp(stretch.engine_ns, weights),
+        "throughput_error_pp": shares.share_error_pp(throughput, weights),
+        "short_pp": shares.short_pp(throughput, weights),
         "loss_pct": shares.loss_pct(throughput),
     }
 
 
 def worst(windows: list[dict[str, Any]]) -> dict[str, float]:
     """Over several windows: the worst share and index, the mean loss."""
+    found = {name: max(window[name] for window in windows) for name in ERRORS}
     return {
-        "share_error_pp": max(window["share_error_pp"] for window in windows),
+        **found,
         "jain": min(window["jain"] for window in windows),
         "loss_pct": statistics.mean(window["loss_pct"] for window in windows),
     }
@@ -92,7 +100,7 @@ def case(sides: Sides, loads: tuple[Load, ...], weights: tuple[int, ...], length
             group.run(length["warm"])
             before, began = cpu.spent(group.pids), time.monotonic()
             count = length["windows"] if way == "gpuvirt" else 1
-            stretches[way] = [sides.stretch(group, length["window"]) for _ in range(count)]
+            stretches[way] = [sides.stretch(group, daemon, length["window"]) for _ in range(count)]
             waited = (cpu.spent(group.pids) - before).wait_ns / 1e9 / (time.monotonic() - began)
             found[f"{way}_cpu_wait_pct"] = 100 * waited
             if daemon is not None:
@@ -102,8 +110,8 @@ def case(sides: Sides, loads: tuple[Load, ...], weights: tuple[int, ...], length
     alone()
     middle = [statistics.mean(rates[load]) for load in loads]
     for way, measured in stretches.items():
-        windows = [figures(stretch.work, stretch.seconds, middle, weights) for stretch in measured]
-        busy = [100 * stretch.engine_ns / 1e9 / stretch.seconds for stretch in measured]
+        windows = [figures(stretch, middle, weights) for stretch in measured]
+        busy = [100 * sum(stretch.engine_ns) / 1e9 / stretch.seconds for stretch in measured]
         found[way] = {**worst(windows), "engine_pct": statistics.mean(busy), "windows": windows}
     found["alone_spread_pct"] = max(100 * (max(rate) / min(rate) - 1) for rate in rates.values())
     return found
@@ -124,6 +132,9 @@ def sharing(sides: Sides, names: list[str], length: dict[str, Any]) -> dict[str,
                 title,
                 f"{ours['share_error_pp']:.2f} ({bare['share_error_pp']:.1f})",
                 f"{ours['jain']:.4f} ({bare['jain']:.3f})",
+                f"{ours['engine_error_pp']:.2f}",
+                f"{ours['throughput_error_pp']:.2f} ({bare['throughput_error_pp']:.1f})",
+                f"{ours['short_pp']:.2f} ({bare['short_pp']:.1f})",
                 f"{ours['loss_pct']:.2f} ({bare['loss_pct']:.2f})",
                 f"{ours['engine_pct']:.1f} ({bare['engine_pct']:.1f})",
                 f"{result['alone_spread_pct']:.2f}",
@@ -138,6 +149,9 @@ def sharing(sides: Sides, names: list[str], length: dict[str, Any]) -> dict[str,
         "",
         "share error, pp",
         "Jain's index",
+        "of engine, pp",
+        "of work, pp",
+        "short, pp",
         "loss, %",
         "engine in use, %",
         "alone, before : after, %",
@@ -145,6 +159,11 @@ def sharing(sides: Sides, names: list[str], length: dict[str, Any]) -> dict[str,
     )
     print(record.table(header, rows))
     print(
+        "share error, Jain's index: of the time for which jobs had the GPU (bare: its engine).\n"
+        "of engine: of the time in which the soft GPU's engine was a job's, by its own books: less than the former\n"
+        "where a job waits for each kernel in its turn.\n"
+        "of work: of what jobs got done over what they do alone: more where a job alone leaves the GPU idle.\n"
+        "short: by how much the one worst off got less done than its part of what it does alone.\n"
         "engine in use: time in which the soft GPU's engine was some job's. no processor: time in which threads of\n"
         "jobs could have run and had none; this, and before : after, tell how quiet the machine was."
     )

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from harness.probes import ProbeFailed
 from harness.processes import Child, Children
@@ -94,8 +97,8 @@ class Group:
 
     @property
     def pids(self) -> list[int]:
-        """Of the programs: `gpuvirt run` becomes what it starts."""
-        return [child.pid for child in self.running]
+        """Of the programs: `gpuvirt run` has its own as a child."""
+        return [_innermost(child.pid) for child in self.running]
 
     def start(self) -> None:
         """Waits until all are ready and starts them at once. Raises ProbeFailed or Interrupted."""
@@ -148,6 +151,14 @@ class Group:
         for child in self.running:
             if child.exit_code not in (None, 0):
                 raise ProbeFailed(f"{child.name} ended with {child.exit_code}: {_said(child)}")
+
+
+def _innermost(pid: int) -> int:
+    """The last of a chain of children. A job of probes/ starts none."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while children := psutil.Process(pid).children():
+            pid = children[0].pid
+    return pid
 
 
 def _said(child: Child) -> str:

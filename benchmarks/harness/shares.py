@@ -23,6 +23,12 @@ def share_error_pp(throughput: Sequence[float], weights: Sequence[float]) -> flo
     return max(100 * abs(x / total - w / due) for x, w in zip(throughput, weights, strict=True))
 
 
+def short_pp(throughput: Sequence[float], weights: Sequence[float]) -> float:
+    """By how many percentage points the one worst off did less than its weight's part of what it does alone."""
+    due = sum(weights)
+    return max(0.0, max(100 * (w / due - x) for x, w in zip(throughput, weights, strict=True)))
+
+
 def jain(throughput: Sequence[float], weights: Sequence[float]) -> float:
     """Jain's index of throughput by weight: 1 when all get what is due to them, 1/n when one gets everything."""
     parts = [x / w for x, w in zip(throughput, weights, strict=True)]

@@ -35,10 +35,14 @@ class Job:
 
 @dataclass
 class Stretch:
-    """What jobs did within some time: ns of work of each, ns in which the engine was somebody's, seconds."""
+    """What jobs did within some time: ns of work of each, ns for which each had the engine, seconds.
+
+    held_ns: for which each had the GPU by the daemon's accounts; without a daemon as engine_ns.
+    """
 
     work: list[int]
-    engine_ns: int
+    engine_ns: list[int]
+    held_ns: list[int]
     seconds: float
 
 
@@ -76,13 +80,14 @@ class Sides:
         if serving is not None:
             serving.stop()
 
-    def stretch(self, group: Group, seconds: float) -> Stretch:
-        """Lets a group work and says what it did. Raises ProbeFailed or Interrupted."""
-        engine, before = self._engine(), group.sample()
+    def stretch(self, group: Group, daemon: Daemon | None, seconds: float) -> Stretch:
+        """Lets a group work and says what it did. Raises ProbeFailed, GpuvirtError or Interrupted."""
+        held_before, engine_before, before = _held(group, daemon), self._engine(group), group.sample()
         group.run(seconds)
-        after = group.sample()
-        work = [now - then for now, then in zip(after.done, before.done, strict=True)]
-        return Stretch(work, self._engine() - engine, (after.at_ns - before.at_ns) / 1e9)
+        held_after, engine_after, after = _held(group, daemon), self._engine(group), group.sample()
+        engine = _grown(engine_before, engine_after)
+        held = _grown(held_before, held_after) if daemon is not None else engine
+        return Stretch(_grown(before.done, after.done), engine, held, (after.at_ns - before.at_ns) / 1e9)
 
     def alone(self, job: Job, warm: float, seconds: float) -> float:
         """Work in ns that it does in a second with the GPU to itself, without gpuvirt."""
@@ -94,5 +99,16 @@ class Sides:
             after = group.sample()
         return 1e9 * (after.done[0] - before.done[0]) / (after.at_ns - before.at_ns)
 
-    def _engine(self) -> int:
-        return sum(int(process.get("engine_ns", 0)) for process in self.ledger.read()["devices"][0]["processes"])
+    def _engine(self, group: Group) -> list[int]:
+        processes = self.ledger.read()["devices"][0]["processes"]
+        had = {int(process["pid"]): int(process["engine_ns"]) for process in processes}
+        return [had.get(pid, 0) for pid in group.pids]
+
+
+def _held(group: Group, daemon: Daemon | None) -> list[int]:
+    accounts = daemon.accounts() if daemon is not None else {}
+    return [int(1e9 * accounts[child.name]["held_s"]) for child in group.running if accounts]
+
+
+def _grown(before: Sequence[int], after: Sequence[int]) -> list[int]:
+    return [now - then for now, then in zip(after, before, strict=True)]

@@ -67,3 +67,8 @@ def test_a_page_is_read_back(tmp_path: Path) -> None:
 
 def test_the_arguments_of_a_load() -> None:
     assert Load(5, 2, streams=3, depth=4, mode="graph").arguments() == ["5", "2", "3", "4", "graph"]
+
+
+def test_short_is_what_the_one_worst_off_lacks() -> None:
+    assert shares.short_pp([0.5, 0.6], [1, 1]) == 0.0
+    assert shares.short_pp([0.2, 0.7], [1, 3]) == pytest.approx(5.0)
