@@ -118,9 +118,9 @@ class Host:
         for fd in list(self._watched):
             self.unwatch(fd)
         for arbiter in self.arbiters.values():
+            arbiter.close()
             for member in arbiter.members.values():
                 member.close()
-            arbiter.close()
         self.endings.close()
         self.recovery.close()
         self.shares.close()
@@ -305,6 +305,7 @@ class Host:
         session, member.session = member.session, None
         if session is not None:
             session.stream.close(reason)
+        member.arbiter.leave(member)
         member.close()
         self.log.info("detached", job=member.job.id, client=member.number, pid=member.process.pid, reason=reason)
 

@@ -201,6 +201,15 @@ def drained(gpu: Gpu, number: int, epoch: int) -> None:
 
 
 @recorded
+def handed_over(gpu: Gpu, taker: str) -> None:
+    """The holder has drained, and `taker` was given the lease at once, as foresight.successor said it would be."""
+    giver = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
+    for client in giver.clients.values() if giver is not None else ():
+        client.drained = True
+    gpu.handed = taker
+
+
+@recorded
 def stuck(gpu: Gpu, number: int, epoch: int, waits: bool = False) -> None:
     """STUCK: the drain of this epoch takes long; what is on the GPU may wait for what waits at the gate.
 

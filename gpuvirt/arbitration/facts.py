@@ -242,6 +242,7 @@ class Gpu:
     owner: str | None = None  # who has it for itself (policies/exclusive.py)
     holder: str | None = None
     next: str | None = None
+    handed: str | None = None  # who has the lease already, by foresight.successor, since the holder has drained
     epoch: int = 0
     reserve: int = 0  # beyond the capacity: for a job that fitted until somebody else's context took room
     penalty: int = 0  # room that a client did not find although the ledger had it; forgotten at the next grant

@@ -17,6 +17,8 @@ from gpuvirt.arbitration.transitions import renew, rivals, stall, store
 
 def switching(gpu: Gpu, now: int, out: Decision) -> bool:
     """Nobody holds the GPU: choose who is next, make room for it, bring it in, grant."""
+    if gpu.handed is not None:
+        return _handed(gpu, now, out)
     if now < gpu.hold_until:
         out.wake(gpu.hold_until)
         return False
@@ -92,6 +94,15 @@ def _overtaken(gpu: Gpu, chosen: Contender, waiters: list[Contender], now: int, 
     cancel_restores(chosen, now, out)
     gpu.next = best.key
     return best
+
+
+def _handed(gpu: Gpu, now: int, out: Decision) -> bool:
+    """Somebody has the lease already: the facts follow."""
+    taker = gpu.contenders.get(gpu.handed) if gpu.handed is not None else None
+    gpu.handed = None
+    if taker is not None:
+        _grant(gpu, taker, now, out)
+    return True
 
 
 def _give_way(gpu: Gpu, chosen: Contender, now: int, out: Decision, reason: str = "") -> None:

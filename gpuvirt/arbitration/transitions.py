@@ -82,9 +82,14 @@ def close_aside(gpu: Gpu, contender: Contender, now: int, out: Decision) -> None
         other.not_before = other.refusals = 0
 
 
+def next_epoch(gpu: Gpu) -> int:
+    """That of the next grant. Never 0: DRAINED(0) means something else."""
+    return gpu.epoch % (EPOCH_LIMIT - 1) + 1
+
+
 def renew(gpu: Gpu, chosen: Contender) -> None:
     """A new epoch: whatever was said of the one before counts no more."""
-    gpu.epoch = gpu.epoch % (EPOCH_LIMIT - 1) + 1  # never 0: DRAINED(0) means something else
+    gpu.epoch = next_epoch(gpu)
     gpu.idle_since = None
     chosen.epoch = gpu.epoch
     chosen.waiting_since = None

@@ -96,6 +96,11 @@ class LeasePage:
     def quota(self) -> int:
         return int(self._page.quota_bytes)
 
+    @property
+    def block(self) -> object:
+        """Its struct gv_lease *, for gpuvirt.control.handover; valid until `close`."""
+        return self._page
+
     def close(self) -> None:
         """Give up the daemon's hold; the clients' mappings live on. The word stays as it was last stored."""
         if self.fd >= 0:
@@ -237,6 +242,11 @@ class ClientPage:
         A copy of the whole page with its checks takes twenty times as long.
         """
         return int(lib.gv_load32(self._state)) == ClientState.IDLE, int(lib.gv_load32(self._drained_epoch))
+
+    @property
+    def drained_word(self) -> object:
+        """Where the client writes the epoch that it has drained, for gpuvirt.control.handover; valid until `close`."""
+        return self._drained_epoch
 
     def close(self) -> None:
         if self.fd >= 0:

@@ -27,9 +27,27 @@ static inline int gv_futex_wake_all(uint32_t *word);
 static inline uint64_t gv_now_ns(void);
 static inline int gv_timer_create(void);
 static inline int gv_timer_set(int descriptor, uint64_t in_ns);
+static inline int gv_handover_start(struct gv_handover *handover);
+static inline void gv_handover_drains(struct gv_handover *handover, uint32_t epoch, uint32_t clients);
+static inline void gv_handover_client(struct gv_handover *handover, uint32_t index, const uint32_t *drained);
+static inline void gv_handover_arm(struct gv_handover *handover);
+static inline uint64_t gv_handover_take(struct gv_handover *handover);
+static inline void gv_handover_leave(struct gv_handover *handover, const uint32_t *word);
+static inline void gv_handover_stop(struct gv_handover *handover);
 static inline int gv_store_layout(uint64_t file_bytes, uint32_t segment_slots, struct gv_store_layout *layout);
 static inline int gv_store_first(uint64_t file_bytes, uint32_t segment_slots, uint32_t flags, const uint8_t *key,
                                  struct gv_store *header);
+"""
+
+HANDOVER = """
+#define GV_HANDOVER_CLIENTS ...
+struct gv_handover {
+    int descriptor;
+    struct gv_lease *giver, *taker;
+    uint32_t giver_word, taker_word, flags, window_us;
+    uint64_t length_ns;
+    ...;
+};
 """
 
 
@@ -46,9 +64,11 @@ def main() -> None:
     options = parser.parse_args()
     builder = cffi.FFI()
     builder.cdef(definitions(options.include))
+    builder.cdef(HANDOVER)
     builder.cdef(OPERATIONS.replace("static inline ", ""))
     builder.cdef("#define GV_HEADER_VERSION ...")  # CUDA_VERSION of the headers that the shim was built from
-    names = ("gpuvirt/control_block_ops.h", "gpuvirt/store_ops.h", "gpuvirt/timer_ops.h", "header_version.h")
+    ops = ("control_block", "handover", "store", "timer")
+    names = (*(f"gpuvirt/{name}_ops.h" for name in ops), "header_version.h")
     headers = "".join(f'#include "{name}"\n' for name in names)
     builder.set_source("gpuvirt.control._control_block", headers)
     builder.emit_c_code(str(options.output))

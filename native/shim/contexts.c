@@ -68,6 +68,17 @@ void gv_contexts_forget(void)
 
 int gv_contexts_count(void) { return __atomic_load_n(&known_count, __ATOMIC_RELAXED); }
 
+int gv_contexts_only_current(void)
+{
+    CUcontext current = NULL;
+    if (REAL(cuCtxGetCurrent)(&current) != CUDA_SUCCESS || current == NULL)
+        return 0;
+    pthread_mutex_lock(&lock);
+    const int only = known_count == 1 && ending == 0 && known[0].context == current;
+    pthread_mutex_unlock(&lock);
+    return only;
+}
+
 CUresult gv_contexts_check(CUcontext context)
 {
     pthread_mutex_lock(&lock);

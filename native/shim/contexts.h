@@ -12,6 +12,9 @@ int gv_contexts_add(CUcontext context);
 void gv_contexts_forget(void);
 int gv_contexts_count(void);
 
+/* Is the calling thread's context the only one? Then what the driver says of it holds for the process. */
+int gv_contexts_only_current(void);
+
 /* CUDA_ERROR_CONTEXT_IS_DESTROYED when the calling thread's context is a destroyed one. */
 CUresult gv_contexts_check(CUcontext context);
 

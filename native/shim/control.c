@@ -127,6 +127,8 @@ static int accept_welcome(int handle, const union gv_packet *packet, int descrip
     const struct gv_welcome *const welcome = &packet->welcome;
     int error = packet->header.size < sizeof *welcome || descriptors[2] < 0 ? EPROTO : 0;
     if (error == 0)
+        gv_drain_renew();
+    if (error == 0)
         error = gv_pages_take(descriptors[0], descriptors[1]);
     if (error == 0) { /* the last step: who has an arena has its owner number in it for good */
         error = gv_arena_attach(descriptors[2], welcome->arena_bytes, welcome->owner);
@@ -138,7 +140,6 @@ static int accept_welcome(int handle, const union gv_packet *packet, int descrip
     gv_memory.allowance = welcome->allowance;
     connection = handle;
     gv_backing_connected(handle);
-    gv_drain_renew();
     wanted_at = 0;
     if (was_attached) {
         gv_sharing_reattached();
@@ -237,7 +238,7 @@ static void follow_lease(void)
     switch (gv_drain_follow(epoch)) {
     case GV_DRAIN_ENDED:
         if (epoch != 0)
-            gv_store32(&gv_session.client->drained_epoch, epoch);
+            gv_drain_tell(epoch);
         gv_control_tell(GV_DRAINED, &drained, sizeof drained);
         break;
     case GV_DRAIN_STUCK:

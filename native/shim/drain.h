@@ -23,7 +23,14 @@ void gv_drain_again(void);
 /* Milliseconds until gv_drain_follow may have something to say that no descriptor tells, at most `longest`. */
 int gv_drain_due_ms(int longest);
 
-void gv_drain_renew(void);  /* another daemon: its epochs begin anew */
+/* A thread of the program that is about to wait at the gate: if everything that was given to the GPU has finished already, it
+ * says so for the control thread, which would have to be woken first. That one does it again: it has more to look at. */
+void gv_drain_by_program(void);
+
+/* The proof of this epoch, into the client page; wakes who waits for it. */
+void gv_drain_tell(uint32_t epoch);
+
+void gv_drain_renew(void);  /* another daemon, before its page is there: its epochs begin anew */
 void gv_drain_forget(void); /* in the child of a fork */
 
 #endif

@@ -9,6 +9,7 @@
 #include "activity.h"
 #include "capture.h"
 #include "contexts.h"
+#include "drain.h"
 #include "log.h"
 #include "marks.h"
 #include "memory.h"
@@ -205,8 +206,10 @@ struct gv_submission gv_gate_wait(CUstream stream, int per_thread, enum gv_submi
             waiting_since = gv_now_ns();
             gv_activity_waiting(waiting_since);
         }
-        gv_session_poke(GV_POKE_WANT);
         const int saved = errno;
+        if (gv_lease_state(word) == GV_LEASE_DRAIN)
+            gv_drain_by_program();
+        gv_session_poke(GV_POKE_WANT);
         if (granted)
             wait_for_change(seen); /* for memory: the control thread notifies */
         else

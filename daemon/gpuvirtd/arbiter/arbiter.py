@@ -10,11 +10,12 @@ from gpuvirt.arbitration import events, facts, ledger
 from gpuvirt.arbitration.facts import SECOND, Move, Word
 from gpuvirt.arbitration.lease import decide
 from gpuvirt.clock import Clock
-from gpuvirt.control import fixed, messages
+from gpuvirt.control import messages
 from gpuvirt.control.block import LeasePage, LeaseState
 from gpuvirt.control.timer import Timer
 from gpuvirtd import failpoints
-from gpuvirtd.arbiter import signals
+from gpuvirtd.arbiter import signals, told
+from gpuvirtd.arbiter.ahead import Ahead
 from gpuvirtd.arbiter.alone import AloneTime
 from gpuvirtd.arbiter.link import LinkMeter
 from gpuvirtd.arbiter.lost import LostTime
@@ -65,8 +66,9 @@ class Arbiter:
         self.timeline = Timeline()
         self.account: Callable[[Arbiter, int], None] = lambda arbiter, now: None  # who keeps the books
         self.keep_owner: Callable[[Arbiter], None] = lambda arbiter: None  # who has it for itself outlives the daemon
-        self._timer = Timer()
+        self._timer, self._ahead = Timer(), Ahead()
         asyncio.get_running_loop().add_reader(self._timer.fd, self._due)
+        asyncio.get_running_loop().add_reader(self._ahead.fd, self._handed_over)
         self._turning = False
         self._again = False
 
@@ -86,6 +88,7 @@ class Arbiter:
         One step, because a job that loses its only client and gets it back must not lose the lease in between: the
         work of the client may still be on the GPU.
         """
+        self._settle()
         for old in replaced:
             self.members.pop(old.number, None)
             events.gone(self.gpu, old.number)
@@ -105,13 +108,20 @@ class Arbiter:
 
     def detach(self, member: Member) -> None:
         """A client is dead, or was replaced."""
+        self._settle()
         self.members.pop(member.number, None)
         events.gone(self.gpu, member.number)
         self.left_at = self.clock.now()
         self.turn()
 
+    def leave(self, member: Member) -> None:
+        """Its page is about to be closed; `detach`, or `attach` of who takes its place, follows."""
+        self._settle()
+        self._ahead.leave(member)
+
     def end(self, job: Job) -> None:
         """A job without clients ended: its account closes."""
+        self._settle()
         events.ended(self.gpu, job.id)
         self.switches.ended(job.id)
         self.lost_time.forget(job.id)
@@ -125,84 +135,29 @@ class Arbiter:
 
     def heard(self, member: Member, message: messages.Message) -> None:
         """A message of an attached client. Raises UnexpectedAnswer for an answer that nobody asked for."""
-        gpu, number, now = self.gpu, member.number, self.clock.now()
+        self._settle()
+        number, now = member.number, self.clock.now()
         if not self.link.knows(number):  # it came back, and has put its counters into the new page before it speaks
             report = member.refresh(now)
             self.link.begin(number, (report.out_bytes, report.in_bytes))
-        match message:
-            case messages.Want():
-                charged, resident = self._bytes(message.charged_bytes), self._bytes(message.resident_bytes)
-                native = self._native(member, message.native_bytes)
-                events.want(gpu, number, charged, resident, now, native)
-            case messages.Idle():
-                events.idle(gpu, number)
-            case messages.Drained():
-                events.drained(gpu, number, message.epoch)
-            case messages.Stuck():
-                events.stuck(gpu, number, message.epoch, bool(message.waits))
-            case messages.Memory():
-                charged, resident = self._bytes(message.charged_bytes), self._bytes(message.resident_bytes)
-                events.memory(gpu, number, charged, resident, self._native(member, message.native_bytes))
-            case messages.Progress():
-                events.progress(gpu, number, self._bytes(message.resident_bytes), now)
-            case messages.Restored() | messages.Evicted():
-                move = Move.RESTORE if isinstance(message, messages.Restored) else Move.EVICT
-                events.moved(
-                    gpu,
-                    number,
-                    move,
-                    message.status,
-                    self._bytes(message.charged_bytes),
-                    self._bytes(message.resident_bytes),
-                    message.moved_bytes,
-                    message.short_bytes,
-                    message.duration_ns,
-                    now,
-                    self._native(member, message.native_bytes),
-                    message.zero_bytes + message.clean_bytes + message.duplicate_bytes,
-                )
-                self.switches.heard(member.job.id, move, message, now)
-                self.timeline.answered(number, message)
-                self.log.debug(
-                    "restored" if move is Move.RESTORE else "evicted",
-                    job=member.job.id,
-                    client=number,
-                    status=message.status,
-                    moved=message.moved_bytes,
-                    resident=message.resident_bytes,
-                    ns=message.duration_ns,
-                    map_ns=message.map_ns,
-                    copy_ns=message.copy_ns,
-                    hash_ns=message.hash_ns,
-                )
+        told.tell(self, member, message, now)
         self.turn()
 
     def recount(self, job: Job) -> None:
         """Another process of the job comes. What one takes while it is alone it tells nobody; its page says it."""
+        self._settle()
         for member in self._of(job):
             report = member.refresh(self.clock.now())
-            charged, resident = self._bytes(report.charged_bytes), self._bytes(report.resident_bytes)
-            events.memory(self.gpu, member.number, charged, resident, self._native(member, report.native_bytes))
+            told.memory(self, member, report.charged_bytes, report.resident_bytes, report.native_bytes)
 
     def _of(self, job: Job) -> list[Member]:
         return [member for member in job.members.values() if self.members.get(member.number) is member]
 
     def lost(self, member: Member) -> None:
         """The connection broke, the process lives."""
+        self._settle()
         events.lost(self.gpu, member.number)
         self.turn()
-
-    def _bytes(self, claimed: int) -> int:
-        """No client has more than the device: a larger figure would let one liar starve the others."""
-        return min(claimed, self.device.memory_total)
-
-    def _native(self, member: Member, claimed: int) -> int:
-        """Fixed memory of a client; when it changed, its page says of what kinds that is."""
-        native = self._bytes(claimed)
-        if native != member.facts.native:
-            report = member.refresh(self.clock.now())
-            member.facts.fixed_kinds = tuple(kind.noun for kind, _, _ in fixed.kinds_of(report.fixed))
-        return native
 
     # ---- memory
 
@@ -224,6 +179,7 @@ class Arbiter:
         self.turn()
 
     def _set_capacity(self) -> None:
+        self._settle()
         residue = self.residue.value
         before = self.gpu.capacity
         total = self.device.memory_total
@@ -259,23 +215,50 @@ class Arbiter:
             self._turning = False
 
     def _turn_once(self) -> None:
+        self._settle()
         now = self.clock.now()
         self._read_hints()
+        self._keep_books(
+            self._decide(now, foresee=not failpoints.RULES), now
+        )  # with those its steps are seen one by one
+
+    def _decide(self, now: int, foresee: bool = False) -> facts.Decision:
         self.gpu.host_room = self.host_room()
         decision = decide(self.gpu, now)
         self.keep_owner(self)
         self.account(self, now)  # before anybody hears of it: what is on the books survives us
+        if foresee:
+            self._ahead.arm(self.gpu, now, self.pages, self.members)  # before the holder hears that it is to drain
         for action in decision.actions:
             self._act(action)
-        for action in decision.actions:  # the jobs go on meanwhile
-            if isinstance(action, facts.Store):
-                self._account(action, now)
-        self.lost_time.look(self.gpu, now)
-        self.timeline.look(self.gpu, now)
         if decision.wake_at is None:
             self._timer.stop()
         else:
             self._timer.start(decision.wake_at - self.clock.now())
+        return decision
+
+    def _keep_books(self, decision: facts.Decision, now: int) -> None:
+        """What people ask about; the jobs go on meanwhile."""
+        for action in decision.actions:
+            if isinstance(action, facts.Store):
+                self._account(action, now)
+        self.lost_time.look(self.gpu, now)
+        self.timeline.look(self.gpu, now)
+
+    def _settle(self) -> None:
+        """Facts are about to change: no hand-over happens by itself from here on, and one that has is a fact first."""
+        at = self._ahead.take()
+        if at is None:
+            return
+        events.handed_over(self.gpu, self._ahead.taker)
+        turning, self._turning = self._turning, True  # whoever fails meanwhile is looked at in the turn that follows
+        at = min(at, self.clock.now())
+        self._keep_books(self._decide(at), at)
+        self._turning = turning
+
+    def _handed_over(self) -> None:
+        self._ahead.heard()
+        self.turn()
 
     def _due(self) -> None:
         if self._timer.take():
@@ -376,7 +359,9 @@ class Arbiter:
 
     def close(self) -> None:
         """Stop; lease words stay as they are, so that jobs wait or run on."""
-        asyncio.get_running_loop().remove_reader(self._timer.fd)
+        for descriptor in (self._timer.fd, self._ahead.fd):
+            asyncio.get_running_loop().remove_reader(descriptor)
         self._timer.close()
+        self._ahead.close()
         for page in self.pages.values():
             page.close()

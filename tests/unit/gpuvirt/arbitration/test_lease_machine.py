@@ -18,6 +18,7 @@ from process import Process
 
 from gpuvirt.arbitration import events, ledger
 from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Signal, Store, Word
+from gpuvirt.arbitration.foresight import successor
 from gpuvirt.arbitration.lease import decide
 from gpuvirt.arbitration.tape import Tape
 from gpuvirt.simulation.replay import play
@@ -73,6 +74,24 @@ class Leases(Checks, RuleBasedStateMachine):
         assert not any(isinstance(a, Store | Send | Credit | Signal) for a in decide(self.gpu, self.now).actions), (
             "decide must settle"
         )
+        self.foresee()
+
+    def foresee(self) -> None:
+        """What is foreseen while somebody drains is what is decided when nothing else has happened."""
+        before = pickle.dumps(self.gpu)
+        plan = successor(self.gpu, self.now)
+        assert pickle.dumps(self.gpu) == before, "foresight changes no facts"
+        if plan is None:
+            return
+        twin = pickle.loads(before)
+        for client in twin.contenders[plan.giver].clients.values():
+            client.drained = True
+        stores = [action for action in decide(twin, self.now).actions if isinstance(action, Store)]
+        assert [(store.contender, store.word, store.epoch) for store in stores[:2]] == [
+            (plan.giver, Word.CLOSED, plan.epoch),
+            (plan.taker, plan.word, plan.taker_epoch),
+        ]
+        assert (stores[1].fits, stores[1].window) == (plan.fits, plan.window)
 
     # ---- events
 
@@ -143,6 +162,25 @@ class Leases(Checks, RuleBasedStateMachine):
             process.on_gpu = False
             events.drained(self.gpu, process.number, self.epochs[process.job])
         self.act()
+
+    @rule(milliseconds=st.integers(0, 60), also=st.none() | processes)
+    def hand_over(self, milliseconds: int, also: Process | None) -> None:
+        """What was foreseen has happened; the arbiter hears of it some time later, and of something else as well."""
+        plan = successor(self.gpu, self.now)
+        if plan is None:
+            return
+        self.now += milliseconds * MS
+        for process in self.alive.values():
+            if process.job == plan.giver:
+                process.on_gpu, process.zero_sent = False, True
+        events.handed_over(self.gpu, plan.taker)
+        if also is not None and also.number in self.alive:  # it died meanwhile
+            del self.alive[also.number]
+            events.gone(self.gpu, also.number)
+        self.act()
+        if also is None:
+            assert self.words[plan.giver] is not Word.DRAIN
+            assert self.epochs[plan.taker] == plan.taker_epoch
 
     @rule(process=processes)
     def stuck(self, process: Process) -> None:
