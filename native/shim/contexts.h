@@ -7,6 +7,8 @@
 
 #include "cuda_api.h"
 
+enum { CONTEXTS_MAX = 64 };
+
 /* Notes a context that came into being; -1 when there are too many. */
 int gv_contexts_add(CUcontext context);
 void gv_contexts_forget(void);
@@ -37,5 +39,21 @@ CUresult gv_contexts_drain(void);
 
 /* Waits for the context that memory belongs to. Any thread; it needs a current context of its own, as for the driver. */
 CUresult gv_contexts_finish(CUcontext owner);
+
+/*
+ * Around the driver's call that ends a context, or only releases it. The control thread neither uses it meanwhile nor believes
+ * that it is gone; what waits for it in the pools is set aside. `gone`: the driver freed what was allocated in the context; our
+ * ranges go the same way. `lives`: the handle stays good.
+ */
+struct waiting;
+struct waiting *gv_contexts_begin_end(CUcontext context);
+void gv_contexts_end_end(CUcontext context, struct waiting *waiting, int gone, int lives);
+
+/* cuCtxAttach added a use; cuCtxDetach took one: was it the last? */
+void gv_contexts_attached(CUcontext context);
+int gv_contexts_detached(CUcontext context);
+
+/* The program comes to have a context: is there a primary one for our sake alone, to be released by the caller? Once. */
+int gv_contexts_move_out(void);
 
 #endif

@@ -18,6 +18,8 @@
 enum {
     STUCK_MS = 1000,    /* a drain that takes so long may never end */
     STUCK_SOON_MS = 20, /* the same when the program has had work wait for values */
+    FENCE_PAUSE_NS = 20 * 1000,
+    FENCE_PAUSE_MAX_NS = 1000 * 1000,
 };
 
 static uint32_t asked; /* drains begun; futex of the thread; written by the control thread */
@@ -92,10 +94,18 @@ void gv_drain_by_program(void)
     pthread_mutex_unlock(&tell_lock);
 }
 
+/* Returns when no thread is in a launch that saw the word open: one may be blocked in the driver for long. */
+static void fence(void)
+{
+    long pause_ns = FENCE_PAUSE_NS;
+    for (; !gv_gate_fence_now(); pause_ns = pause_ns < FENCE_PAUSE_MAX_NS ? pause_ns * 9 / 8 : pause_ns)
+        nanosleep(&(struct timespec){0, pause_ns}, NULL);
+}
+
 static void drain(void)
 {
     struct gv_activity_mark mark;
-    gv_gate_fence();
+    fence();
     gv_activity_sync_begin(&mark); /* the lease may come back before this ends: what is given then is not drained */
     const CUresult result = gv_contexts_drain();
     if (result != CUDA_SUCCESS) {

@@ -21,8 +21,6 @@
 enum {
     WAIT_STEP_NS = 100 * 1000 * 1000, /* longest sleep before everything is looked at again */
     STEP_LOOK_NS = 500 * 1000,        /* the same for a stream that must finish first */
-    FENCE_PAUSE_NS = 20 * 1000,
-    FENCE_PAUSE_MAX_NS = 1000 * 1000,
 };
 
 static const struct gv_lease closed; /* until attached: word 0 = CLOSED */
@@ -267,13 +265,6 @@ int gv_gate_fence_now(void)
         inside |= __atomic_load_n(&thread->in_launch, __ATOMIC_ACQUIRE) != 0;
     pthread_mutex_unlock(&registry_lock);
     return !inside;
-}
-
-void gv_gate_fence(void)
-{
-    long pause_ns = FENCE_PAUSE_NS;
-    for (; !gv_gate_fence_now(); pause_ns = pause_ns < FENCE_PAUSE_MAX_NS ? pause_ns * 9 / 8 : pause_ns)
-        nanosleep(&(struct timespec){0, pause_ns}, NULL); /* a call may be blocked in the driver for long */
 }
 
 /* --- proof of idleness -------------------------------------------------------------------------------------------------- */

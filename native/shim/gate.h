@@ -168,10 +168,7 @@ void gv_gate_leave_synced(const struct gv_submission *submission, const struct g
 /* Before the driver destroys a stream of the program. */
 void gv_gate_stream_ends(CUstream stream);
 
-/* Control thread, after the word was closed: returns when no thread is in a launch that saw it open. */
-void gv_gate_fence(void);
-
-/* The same without waiting; 0: some thread still is. */
+/* After the word was closed: 0: some thread is still in a launch that saw it open. Never waits. */
 int gv_gate_fence_now(void);
 
 /* Wakes threads that wait for memory or for the lease. Any thread. */

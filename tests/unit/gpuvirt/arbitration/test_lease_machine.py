@@ -7,7 +7,7 @@ Clients that die, fail, come back or fall silent between any two steps.
 from __future__ import annotations
 
 import os
-import pickle
+from copy import deepcopy
 from typing import Any, ClassVar
 
 from checks import LAUNCHING, Checks
@@ -20,7 +20,7 @@ from gpuvirt.arbitration import events, ledger
 from gpuvirt.arbitration.facts import Client, Credit, Gpu, Move, Rules, Send, Signal, Store, Word
 from gpuvirt.arbitration.foresight import successor
 from gpuvirt.arbitration.lease import decide
-from gpuvirt.arbitration.tape import Tape
+from gpuvirt.arbitration.tape import Tape, plain
 from gpuvirt.simulation.replay import play
 
 CAPACITY = 100
@@ -57,7 +57,7 @@ class Leases(Checks, RuleBasedStateMachine):
 
     def act(self) -> None:
         """Decide, carry out, and check each action against the truth at its moment."""
-        twin = pickle.loads(pickle.dumps(self.gpu))
+        twin = deepcopy(self.gpu)
         decision = decide(self.gpu, self.now)
         assert decision == decide(twin, self.now), "equal facts, equal decisions"
         self.wake = decision.wake_at
@@ -78,12 +78,12 @@ class Leases(Checks, RuleBasedStateMachine):
 
     def foresee(self) -> None:
         """What is foreseen while somebody drains is what is decided when nothing else has happened."""
-        before = pickle.dumps(self.gpu)
+        before = plain(self.gpu)
         plan = successor(self.gpu, self.now)
-        assert pickle.dumps(self.gpu) == before, "foresight changes no facts"
+        assert plain(self.gpu) == before, "foresight changes no facts"
         if plan is None:
             return
-        twin = pickle.loads(before)
+        twin = deepcopy(self.gpu)
         for client in twin.contenders[plan.giver].clients.values():
             client.drained = True
         stores = [action for action in decide(twin, self.now).actions if isinstance(action, Store)]
