@@ -43,6 +43,8 @@ def may_go_beside(gpu: Gpu, draining: Contender, chosen: Contender, now: int) ->
     """May `chosen` have the GPU while work of `draining` is still on it?"""
     if draining.stopped or chosen is draining:
         return True
+    if draining.gang is not None or chosen.gang is not None:
+        return False  # it has all its GPUs at one time
     if gpu.rules.overlap == Overlap.NEVER.value:
         return False
     if gpu.rules.overlap == Overlap.PRIORITY.value and not outranks(gpu, chosen, draining, now):

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from gpuvirt.arbitration.aside import find as find_aside
 from gpuvirt.arbitration.aside import may_go_beside, step_aside
-from gpuvirt.arbitration.facts import SECOND, Client, Contender, Decision, Gpu, WakeUp, Word
+from gpuvirt.arbitration.facts import SECOND, Client, Contender, Decision, Gpu, Summons, WakeUp, Word
 from gpuvirt.arbitration.fairshare import charge
+from gpuvirt.arbitration.gang import offered
 from gpuvirt.arbitration.ladder import climb
 from gpuvirt.arbitration.policies import choose
 from gpuvirt.arbitration.transitions import close, renew, rivals, store
@@ -28,13 +29,21 @@ def drain(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
 
 
 def draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
+    if holder.gang is not None and holder.gang.summons is not None:
+        follow(gpu, holder, holder.gang.summons, now, out)
+        return True
+    if holder.gang is not None and holder.gang.released:
+        resume(gpu, holder, now, out)
+        return True
     if all(client.drained for client in holder.clients.values()):
+        if holder.gang is not None and not holder.gang.close:
+            return False  # what it has on its other GPUs may need it here once more
         if not any(client.request is not None and client.request.late for client in holder.clients.values()):
             holder.reason = ""  # it was late to drain, and has
         learn(holder)
         close(gpu, holder, now, out)
         return True
-    best = choose(gpu, rivals(gpu, now, out, without=holder.key), now)
+    best = choose(gpu, offered(gpu, rivals(gpu, now, out, without=holder.key), now), now)
     if best is not None and find_aside(gpu) is None and may_go_beside(gpu, holder, best, now):
         step_aside(gpu, holder, now)
         return True
@@ -74,14 +83,35 @@ def give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     all_on = holder.given_back >= steps and holder.given_back % 2 == 0
     if all_on:  # it must reach what ends the wait, on a busy host, too
         window = max(window, min(4 * first << (holder.given_back - steps), ALL_ON_LIMIT))
-    holder.given_back += 1
+    _go_on(gpu, holder, holder.given_back + 1, all_on, now + window, now, out)
+    out.note("info", "drain_stuck", holder.key, epoch=holder.epoch, times=holder.given_back, window_ns=window)
+
+
+def follow(gpu: Gpu, holder: Contender, summons: Summons, now: int, out: Decision) -> None:
+    """The drain of a gang is stuck on another of its GPUs: what it waits for may have to come from here."""
+    assert holder.gang is not None
+    holder.gang.summons = None
+    charge(gpu, holder, now)
+    _go_on(gpu, holder, summons.times, summons.all_on, max(summons.until, now + gpu.rules.give_back // 2), now, out)
+
+
+def resume(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
+    """A gang that had this GPU only has all of them now: what was stuck here has a whole turn to come to its end."""
+    assert holder.gang is not None
+    holder.gang.released = False
+    holder.asked_ns = 0
+    charge(gpu, holder, now)
+    _go_on(gpu, holder, 0, True, now + holder.quantum, now, out)
+
+
+def _go_on(gpu: Gpu, holder: Contender, times: int, all_on: bool, until: int, now: int, out: Decision) -> None:
+    holder.given_back = times
     holder.reason = ""
     holder.granted_ns = now
-    holder.deadline = now + window
+    holder.deadline = until
     renew(gpu, holder)
     store(gpu, holder, Word.GRANTED if all_on else Word.STEP, now, out)
     out.wake(holder.deadline)
-    out.note("info", "drain_stuck", holder.key, epoch=holder.epoch, times=holder.given_back, window_ns=window)
 
 
 def learn(holder: Contender) -> None:

@@ -107,6 +107,33 @@ class Client:
         return max(0, need - self.allowance)
 
 
+@dataclass(frozen=True, slots=True)
+class Summons:
+    """Its drain on another GPU waits for threads of the job: they go on here, too (drain.follow)."""
+
+    times: int  # Contender.given_back there
+    all_on: bool
+    until: int
+
+
+@dataclass(slots=True)
+class Gang:
+    """What a job with processes on several GPUs knows on each of them of the others (together.py; gang.py heeds it)."""
+
+    called: bool = False  # it waits on another of its GPUs, so it wants this one as well
+    busy: bool = False  # it is not idle on another
+    contested: bool = False  # somebody else wants one of its GPUs
+    since: int | None = None  # when it began to wait for the first of them
+    elected: bool = False  # its turn has come here: it waits for that on the others
+    elected_at: int = 0
+    asked: bool = False  # nobody has looked yet whether it is elected everywhere
+    ready: bool = False  # all is prepared here; only the grant is missing
+    released: bool = False  # and on all others, too: grant
+    leave: bool = False  # it drains on another
+    close: bool = False  # it has drained on all
+    summons: Summons | None = None
+
+
 @dataclass(slots=True)
 class Contender:
     """One job on one GPU: what holds, waits for and loses the lease."""
@@ -155,9 +182,15 @@ class Contender:
     ready_since: int | None = None  # when its present burst of work began (bursts.py)
     burst_ns: int = 0  # GPU time of this burst so far
     work_ns: int = 0  # what a burst is expected to take; 0: not known
+    gang: Gang | None = None  # None: all its processes are on this GPU
 
     @property
     def waiting(self) -> bool:
+        return self.waits_here or (self.gang is not None and self.gang.called)
+
+    @property
+    def waits_here(self) -> bool:
+        """One of its processes on this GPU waits for it."""
         return self.stopped or any(client.waiting for client in self.clients.values())
 
     @property
@@ -171,6 +204,11 @@ class Contender:
 
     @property
     def idle(self) -> bool:
+        return self.idle_here and not (self.gang is not None and self.gang.busy)
+
+    @property
+    def idle_here(self) -> bool:
+        """Nothing of it is on this GPU, or about to be."""
         return all(client.idle for client in self.clients.values())
 
     def wants(self, gpu: Gpu) -> bool:
@@ -242,6 +280,8 @@ class Gpu:
     owner: str | None = None  # who has it for itself (policies/exclusive.py)
     holder: str | None = None
     next: str | None = None
+    reserved: str | None = None  # a gang whose GPUs are all being freed: nobody else gets this one beyond reserved_at
+    reserved_at: int = 0
     handed: str | None = None  # who has the lease already, by foresight.successor, since the holder has drained
     epoch: int = 0
     reserve: int = 0  # beyond the capacity: for a job that fitted until somebody else's context took room

@@ -91,6 +91,11 @@ def typical_turn(contender: Contender) -> int | None:
 def _begin(world: _World) -> None:
     """What is under way now."""
     gpu = world.gpu
+    gpu.reserved = None
+    for contender in gpu.contenders.values():  # a gang as if it were here only: what others do with their GPUs is open
+        waits, contender.gang = contender.waiting, None
+        for client in list(contender.clients.values())[: int(waits and not contender.waiting)]:
+            client.waiting = True
     holder = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
     if holder is not None and holder.word is not Word.DRAIN and not holder.idle:
         _will_work(world, holder, world.now - holder.granted_ns)

@@ -37,6 +37,8 @@ def successor(gpu: Gpu, now: int) -> Successor | None:
     giver = gpu.contenders.get(gpu.holder) if gpu.holder is not None else None
     if giver is None or not _merely_drains(giver) or now < gpu.hold_until or gpu.penalty or ledger.free(gpu) < 0:
         return None
+    if any(other.gang is not None for other in gpu.contenders.values()):
+        return None  # other GPUs have a say
     if not all(other is giver or _stands_still(other) for other in gpu.contenders.values()):
         return None
     waiters = rivals(gpu, now, Decision(), without=giver.key)

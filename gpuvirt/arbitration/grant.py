@@ -9,6 +9,7 @@ from gpuvirt.arbitration.debt import repay
 from gpuvirt.arbitration.drain import give_back, is_stuck
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Grounds, Word
 from gpuvirt.arbitration.fairshare import advance
+from gpuvirt.arbitration.gang import catch_up, elect, filler, is_new, offered
 from gpuvirt.arbitration.policies import choose, policy_of
 from gpuvirt.arbitration.quantum import expected_cost, quantum_ns
 from gpuvirt.arbitration.room import Room, cancel_restores, give_credit, make_room, needs, send_restore, unavailable
@@ -22,8 +23,11 @@ def switching(gpu: Gpu, now: int, out: Decision) -> bool:
     if now < gpu.hold_until:
         out.wake(gpu.hold_until)
         return False
-    waiters = rivals(gpu, now, out)
+    everybody = rivals(gpu, now, out)
+    waiters = offered(gpu, everybody, now)
     chosen = gpu.contenders.get(gpu.next) if gpu.next is not None else None
+    if chosen is not None and chosen.gang is not None and chosen not in waiters:
+        cancel_restores(chosen, now, out)  # another of its GPUs is not to be had: others are next
     if chosen is not None and chosen in waiters:
         chosen = _overtaken(gpu, chosen, waiters, now, out)
     else:
@@ -36,7 +40,15 @@ def switching(gpu: Gpu, now: int, out: Decision) -> bool:
         if alone is not None:
             step_back(gpu, alone, now, out)
         return alone is not None
+    if is_new(gpu, chosen):
+        gpu.next = None
+        elect(gpu, chosen, now, out)
+        return False
     aside = find_aside(gpu)
+    meanwhile = filler(gpu, chosen, everybody, now) if aside is None else None
+    if meanwhile is not None:
+        _grant(gpu, meanwhile, now, out)
+        return True
     if aside is not None and not may_go_beside(gpu, aside, chosen, now):
         step_back(gpu, aside, now, out)
         return True
@@ -48,7 +60,7 @@ def switching(gpu: Gpu, now: int, out: Decision) -> bool:
         if one is not aside and any(not client.drained for client in one.clients.values())
     ]
     if undrained:
-        if len(undrained) > 1 or undrained[0] not in waiters or not any(map(is_stuck, undrained[0].clients.values())):
+        if len(undrained) > 1 or undrained[0] not in everybody or not any(map(is_stuck, undrained[0].clients.values())):
             chosen.reason = "a process that attached again has not drained yet"
             return False
         chosen = undrained[0]  # nobody can have the GPU before its own threads have gone on
@@ -78,6 +90,9 @@ def switching(gpu: Gpu, now: int, out: Decision) -> bool:
         gpu.next, gpu.holder, gpu.switch_from = None, chosen.key, 0
         chosen.charge_from = now
         give_back(gpu, chosen, now, out)
+    elif chosen.gang is not None and not chosen.gang.released:
+        chosen.gang.ready = True
+        return False
     else:
         _grant(gpu, chosen, now, out)
     return True
@@ -116,6 +131,8 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     chosen.grounds = policy_of(gpu).grounds(gpu, chosen, now)
     gpu.next = None
     gpu.holder = chosen.key
+    if chosen.gang is not None:
+        catch_up(gpu, chosen)
     advance(gpu, chosen)
     gpu.penalty = 0
     gpu.switches += 1
@@ -126,6 +143,8 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
     chosen.quantum = quantum_ns(rules.quantum, chosen.switch_cost, rules.swap_share, rules.quantum_max)
     settle(gpu, chosen, now)
     length = repay(chosen, chosen.quantum, rules)
+    if gpu.reserved not in (None, chosen.key):
+        length = min(length, gpu.reserved_at - now)
     chosen.granted_ns = chosen.charge_from = now
     chosen.asked_ns = chosen.given_back = 0
     chosen.switches += 1
@@ -138,7 +157,7 @@ def _grant(gpu: Gpu, chosen: Contender, now: int, out: Decision) -> None:
         chosen.recent.waited.add(chosen.waiting_since, now, rules.window)
     renew(gpu, chosen)
     gpu.switch_from = 0
-    if rivals(gpu, now, out, without=chosen.key):
+    if rivals(gpu, now, out, without=chosen.key) or (chosen.gang is not None and chosen.gang.contested):
         chosen.deadline = now + length
         store(gpu, chosen, Word.GRANTED, now, out)
         out.wake(chosen.deadline)

@@ -7,7 +7,7 @@
 
 - wait: nothing more. Its work is on the GPU until it ends. (The default: nothing is taken from anybody.)
 - stop: its processes are stopped (SIGSTOP), and others may have the GPU as far as its memory leaves room; on hardware
-  its kernels run beside theirs. When its turn comes it goes on, with a lease as any other.
+  its kernels run beside theirs. When its turn comes it goes on, with a lease as any other. (Not a job on several GPUs.)
 - kill: its processes are killed.
 """
 
@@ -17,6 +17,7 @@ import enum
 
 from gpuvirt.arbitration.aside import find, step_aside
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, Signal, Signals
+from gpuvirt.arbitration.gang import offered
 from gpuvirt.arbitration.policies import choose
 from gpuvirt.arbitration.transitions import rivals
 from gpuvirt.units import format_duration
@@ -39,7 +40,7 @@ def climb(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     if now < due:
         out.wake(due)
         return False
-    best = choose(gpu, rivals(gpu, now, out, without=holder.key), now)
+    best = choose(gpu, offered(gpu, rivals(gpu, now, out, without=holder.key), now), now)
     if best is None:
         return False  # nobody suffers from it
     why = f"its work was on the GPU {format_duration(now - holder.asked_ns)} after others wanted it"
@@ -48,6 +49,8 @@ def climb(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         holder.reason = f"is killed: {why}"
         out.actions.append(Signal(holder.key, Signals.KILL))
         out.note("warning", "overrun_killed", holder.key, epoch=holder.epoch, reason=why)
+        return False
+    if holder.gang is not None:
         return False
     if find(gpu) is not None or any(client.request is not None for client in holder.clients.values()):
         return False  # one at a time; and who is stopped answers nothing

@@ -27,6 +27,7 @@ from gpuvirt.arbitration.bursts import begin_burst
 from gpuvirt.arbitration.drain import drain, draining
 from gpuvirt.arbitration.facts import Contender, Decision, Gpu, WakeUp, Word
 from gpuvirt.arbitration.fairshare import advance, charge
+from gpuvirt.arbitration.gang import elect, is_kept, is_new, kept_until, offered
 from gpuvirt.arbitration.grant import switching
 from gpuvirt.arbitration.in_flight import expected_until
 from gpuvirt.arbitration.policies import choose, policy_of, revoke_at
@@ -48,6 +49,9 @@ def decide(gpu: Gpu, now: int) -> Decision:
 
 def _decide(gpu: Gpu, now: int) -> Decision:
     out = Decision()
+    for contender in gpu.contenders.values():
+        if contender.gang is not None:
+            contender.gang.ready = False
     _notice_silence(gpu, now, out)
     leave(gpu, now, out)
     for _ in range(4 + 4 * len(gpu.contenders)):  # each contender is closed, chosen, stalled or granted at most once
@@ -102,11 +106,14 @@ def _step(gpu: Gpu, now: int, out: Decision) -> bool:
 
 
 def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
-    if holder.must_drain or must_drain(holder, now, out):
+    if holder.must_drain or must_drain(holder, now, out) or (holder.gang is not None and holder.gang.leave):
         holder.must_drain = False
         drain(gpu, holder, now, out)
         return False
     waiters = rivals(gpu, now, out, without=holder.key)
+    if not waiters and holder.gang is not None and holder.gang.contested:
+        _go_along(gpu, holder, now, out)
+        return False
     if not waiters:
         if holder.word is not Word.OPEN:
             charge(gpu, holder, now)
@@ -135,11 +142,16 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
     elif gpu.idle_since is None:
         gpu.idle_since = now
     charge(gpu, holder, now)
+    waiters = offered(gpu, waiters, now)
     best = choose(gpu, waiters, now)
-    assert best is not None
+    if best is None:  # those that wait do so for other GPUs, too
+        if now >= holder.deadline:
+            _another_quantum(gpu, holder, now, out)
+        out.wake(holder.deadline)
+        return False
     hold = idle_hold_ns(gpu.rules.idle_hold, deficit(gpu, best, best.clients.values()), gpu.link_rate)
     idle_end = holder.deadline if gpu.idle_since is None else gpu.idle_since + hold
-    end = min(holder.deadline, idle_end)
+    end = min(kept_until(gpu, holder), idle_end)
     revoke = revoke_at(gpu, holder, best, now)
     if revoke is not None:
         runs = 0 if holder.idle else max(gpu.rules.minimum_run, holder.switch_cost)  # idle: nothing is interrupted
@@ -148,16 +160,38 @@ def _held(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         restore_ahead(gpu, best, now, out)
         out.wake(end)
         return False
-    if not holder.idle and choose(gpu, [holder, *waiters], now) is holder:
-        # Its weight entitles it to more in a row: no hand-over, another quantum.
-        holder.deadline = now + holder.quantum
-        advance(gpu, holder)
-        holder.grounds = policy_of(gpu).grounds(gpu, holder, now)
-        store(gpu, holder, Word.GRANTED, now, out)
+    if not holder.idle and not is_kept(gpu, best) and choose(gpu, [holder, *waiters], now) is holder:
+        _another_quantum(gpu, holder, now, out)
         out.wake(holder.deadline)
+        return False
+    if is_new(gpu, best):
+        elect(gpu, best, now, out)
         return False
     drain(gpu, holder, now, out)
     return True  # somebody may have it before that ends
+
+
+def _another_quantum(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
+    """Its weight entitles it to more in a row, or nobody else can have the GPU yet: no hand-over."""
+    holder.deadline = now + holder.quantum
+    advance(gpu, holder)
+    holder.grounds = policy_of(gpu).grounds(gpu, holder, now)
+    store(gpu, holder, Word.GRANTED, now, out)
+
+
+def _go_along(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
+    """Nobody wants this GPU of a gang, but another one of it: that is where its turn ends, and this says when it is
+    idle.
+    """
+    charge(gpu, holder, now)
+    if holder.word is Word.GRANTED and now < holder.deadline:
+        out.wake(holder.deadline)
+        return
+    if holder.word is Word.OPEN:
+        out.actions += [WakeUp(number) for number in holder.clients]
+    holder.deadline = now + max(holder.quantum, gpu.rules.minimum_run)
+    store(gpu, holder, Word.GRANTED, now, out)
+    out.wake(holder.deadline)
 
 
 def _grow(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:

@@ -16,12 +16,19 @@ class Exclusive:
 
     def admits(self, gpu: Gpu, contender: Contender) -> str:
         owner = gpu.contenders.get(gpu.owner) if gpu.owner is not None else None
-        if owner is None or owner is contender or not owner.clients:
+        if owner is contender:
             return ""
-        return f"job {owner.key} has the GPU for itself until it ends"
+        if owner is not None and owner.clients:
+            return f"job {owner.key} has the GPU for itself until it ends"
+        mine = self.rank(gpu, contender, now=0)
+        for gang in gpu.contenders.values():  # whoever were let in before it would have the GPU until it ends
+            if gang.gang is not None and gang.waiting and self.rank(gpu, gang, now=0) < mine:
+                return f"job {gang.key} is before it and waits for all its GPUs"
+        return ""
 
     def rank(self, gpu: Gpu, contender: Contender, now: int) -> Rank:
-        return (contender.waiting_since or 0, contender.key)
+        since = contender.waiting_since if contender.gang is None else contender.gang.since  # the same on all its GPUs
+        return (since or 0, contender.key)
 
     def grounds(self, gpu: Gpu, contender: Contender, now: int) -> Grounds:
         gpu.owner = contender.key
