@@ -15,6 +15,7 @@ from gpuvirt.control.block import ClientPage
 from gpuvirt.errors import DriverUnavailable, RefusedError
 from gpuvirtd.accounts.books import Books
 from gpuvirtd.arbiter.arbiter import Arbiter
+from gpuvirtd.arbiter.together import Together
 from gpuvirtd.devices.inventory import Device, Inventory
 from gpuvirtd.endings import Endings
 from gpuvirtd.identity import Process, ProcessGone, is_descendant, is_exiting, open_process
@@ -55,6 +56,7 @@ class Host:
             )
             for device in devices
         }
+        self.together = Together(self.arbiters.values(), clock, log)
         restore_policies(self)
         self.owners = Owners(self)
         self.recovery = Recovery(self)

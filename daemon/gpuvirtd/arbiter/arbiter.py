@@ -66,6 +66,8 @@ class Arbiter:
         self.timeline = Timeline()
         self.account: Callable[[Arbiter, int], None] = lambda arbiter, now: None  # who keeps the books
         self.keep_owner: Callable[[Arbiter], None] = lambda arbiter: None  # who has it for itself outlives the daemon
+        self.gather: Callable[[], None] = lambda: None  # processes came or went: who knows of the other GPUs
+        self.look_around: Callable[[], None] = lambda: None  # something was decided here (together.py)
         self._timer, self._ahead = Timer(), Ahead()
         asyncio.get_running_loop().add_reader(self._timer.fd, self._due)
         asyncio.get_running_loop().add_reader(self._ahead.fd, self._handed_over)
@@ -88,7 +90,7 @@ class Arbiter:
         One step, because a job that loses its only client and gets it back must not lose the lease in between: the
         work of the client may still be on the GPU.
         """
-        self._settle()
+        self.settle()
         for old in replaced:
             self.members.pop(old.number, None)
             events.gone(self.gpu, old.number)
@@ -104,24 +106,26 @@ class Arbiter:
             self.gpu, job.id, job.weight, member.facts, job.user, job.priority, job.tier, job.due_in
         )
         contender.soft, contender.suspended = job.soft, job.suspended
+        self.gather()
         self.turn()
 
     def detach(self, member: Member) -> None:
         """A client is dead, or was replaced."""
-        self._settle()
+        self.settle()
         self.members.pop(member.number, None)
         events.gone(self.gpu, member.number)
         self.left_at = self.clock.now()
+        self.gather()
         self.turn()
 
     def leave(self, member: Member) -> None:
         """Its page is about to be closed; `detach`, or `attach` of who takes its place, follows."""
-        self._settle()
+        self.settle()
         self._ahead.leave(member)
 
     def end(self, job: Job) -> None:
         """A job without clients ended: its account closes."""
-        self._settle()
+        self.settle()
         events.ended(self.gpu, job.id)
         self.switches.ended(job.id)
         self.lost_time.forget(job.id)
@@ -129,13 +133,14 @@ class Arbiter:
         if page is not None:
             page.close()
             del self.jobs[job.id], self.alone[job.id]
+        self.gather()
         self.turn()
 
     # ---- what clients say
 
     def heard(self, member: Member, message: messages.Message) -> None:
         """A message of an attached client. Raises UnexpectedAnswer for an answer that nobody asked for."""
-        self._settle()
+        self.settle()
         number, now = member.number, self.clock.now()
         if not self.link.knows(number):  # it came back, and has put its counters into the new page before it speaks
             report = member.refresh(now)
@@ -145,7 +150,7 @@ class Arbiter:
 
     def recount(self, job: Job) -> None:
         """Another process of the job comes. What one takes while it is alone it tells nobody; its page says it."""
-        self._settle()
+        self.settle()
         for member in self._of(job):
             report = member.refresh(self.clock.now())
             told.memory(self, member, report.charged_bytes, report.resident_bytes, report.native_bytes)
@@ -155,7 +160,7 @@ class Arbiter:
 
     def lost(self, member: Member) -> None:
         """The connection broke, the process lives."""
-        self._settle()
+        self.settle()
         events.lost(self.gpu, member.number)
         self.turn()
 
@@ -179,7 +184,7 @@ class Arbiter:
         self.turn()
 
     def _set_capacity(self) -> None:
-        self._settle()
+        self.settle()
         residue = self.residue.value
         before = self.gpu.capacity
         total = self.device.memory_total
@@ -210,14 +215,15 @@ class Arbiter:
                 self._again = False
                 self._turn_once()
                 if not self._again:
-                    return
+                    break
         finally:
             self._turning = False
+        self.look_around()
 
     def _turn_once(self) -> None:
-        self._settle()
+        self.settle()
         now = self.clock.now()
-        self._read_hints()
+        self.read_hints()
         self._keep_books(
             self._decide(now, foresee=not failpoints.RULES), now
         )  # with those its steps are seen one by one
@@ -245,7 +251,7 @@ class Arbiter:
         self.lost_time.look(self.gpu, now)
         self.timeline.look(self.gpu, now)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Facts are about to change: no hand-over happens by itself from here on, and one that has is a fact first."""
         at = self._ahead.take()
         if at is None:
@@ -264,7 +270,7 @@ class Arbiter:
         if self._timer.take():
             self.turn()
 
-    def _read_hints(self) -> None:
+    def read_hints(self) -> None:
         """The holder's pages: is it idle; did it drain although its message did not come (a broken connection)."""
         for holder in self.gpu.contenders.values():
             if holder.word is Word.CLOSED:
@@ -294,7 +300,9 @@ class Arbiter:
             case facts.WakeUp(number):
                 self._send(number, messages.Wake())
             case facts.Signal(contender, kind):
-                signals.send(self._of(self.jobs[contender]), kind, self.log)
+                job = self.jobs[contender]  # who is killed is killed on all GPUs
+                members = list(job.members.values()) if kind is facts.Signals.KILL else self._of(job)
+                signals.send(members, kind, self.log)
             case facts.Note(level, event, contender, details):
                 getattr(self.log, level)(event, job=contender, **dict(details))
                 if level == "warning" and contender in self.jobs:

@@ -12,7 +12,9 @@ from gpuvirt.arbitration import events
 from gpuvirt.arbitration.facts import Move, Store, Word
 from gpuvirt.arbitration.forecast import forecast
 from gpuvirt.arbitration.foresight import successor
+from gpuvirt.arbitration.tape import Tape
 from gpuvirt.arbitration.together import coordinate, form
+from gpuvirt.simulation.replay import play
 
 SECOND = 1000 * MS
 
@@ -267,6 +269,18 @@ def test_where_there_is_no_gang_nothing_changes() -> None:
         several.want(several.join(job, index))
     assert not form(several.gpus)
     assert coordinate(several.gpus, several.now) == []
+
+
+def test_a_tape_of_one_of_its_gpus_is_played_once_more() -> None:
+    busy, lines = Busy(2), list[bytes]()
+    busy.gpus[1].tape = Tape(busy.gpus[1], lines.append)
+    busy.begin("gang", 0, 1)
+    busy.begin("x", 0)
+    busy.begin("y", 1)
+    busy.run(SECOND // 4)
+    result = play(lines)
+    assert result.difference is None
+    assert result.grants > 4
 
 
 def test_forecast_and_foresight() -> None:

@@ -129,10 +129,13 @@ class Several:
     def answer(self, rank: Rank, status: int = 0) -> None:
         """To EVICT or RESTORE, as soon as it has the room."""
         asked, client = rank.asked, events.find(rank.gpu, rank.number)[1]
-        if asked is None or (asked.move is Move.RESTORE and client.allowance < rank.charged and client.restoring):
+        if asked is not None and asked.move is Move.RESTORE and rank.charged > asked.bytes:
+            status = 2  # it grew while that was on its way
+        elif asked is None or (asked.move is Move.RESTORE and client.allowance < rank.charged and client.restoring):
             return
-        if asked.move is Move.RESTORE and client.allowance < rank.charged:
+        elif asked.move is Move.RESTORE and client.allowance < rank.charged:
             status = 600  # it was called off
+        assert asked is not None
         rank.asked, before = None, rank.resident
         if status == 0:
             rank.resident = rank.charged if asked.move is Move.RESTORE else min(before, asked.bytes)
