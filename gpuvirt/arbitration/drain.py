@@ -56,7 +56,9 @@ def draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         return True
     if holder.waiting and any(map(is_stuck, holder.clients.values())):
         # The second time it must wait, then twice as long each time: a job whose work is only long drains meanwhile.
-        times = min(holder.given_back, PATIENCE_LIMIT)
+        # (One that has work wait for values, as ranks for each other, is cut off in the middle again and again: it
+        # drains when a cut happens to fall between two waits, so it is tried often.)
+        times = min(holder.given_back, 1 if _waits(holder) else PATIENCE_LIMIT)
         patience = gpu.rules.drain_budget // 16 << times if times else 0
         if now >= gpu.drain_since + patience:
             give_back(gpu, holder, now, out)
@@ -78,7 +80,9 @@ def give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     charge(gpu, holder, now)
     first = gpu.rules.give_back
     window = min(first << min(holder.given_back, PATIENCE_LIMIT), max(holder.quantum, first))
-    waits = any(client.waits and not client.drained for client in holder.clients.values())
+    waits = _waits(holder)
+    if waits:
+        window = first
     steps = UNKNOWN_STEPS if not waits else 0 if holder.all_on_first else STEPS
     all_on = holder.given_back >= steps and holder.given_back % 2 == 0
     if all_on:  # it must reach what ends the wait, on a busy host, too
@@ -112,6 +116,10 @@ def _go_on(gpu: Gpu, holder: Contender, times: int, all_on: bool, until: int, no
     renew(gpu, holder)
     store(gpu, holder, Word.GRANTED if all_on else Word.STEP, now, out)
     out.wake(holder.deadline)
+
+
+def _waits(holder: Contender) -> bool:
+    return any(client.waits and not client.drained for client in holder.clients.values())
 
 
 def learn(holder: Contender) -> None:

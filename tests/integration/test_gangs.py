@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs of four processes on two GPUs whose kernels spin until those of all ranks run: they take turns, nobody hangs."""
+"""Jobs of several processes on two GPUs whose work ends only when that of all ranks runs: nobody hangs."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ def test_two_jobs_of_four_ranks_on_two_gpus(two_gpus: Host) -> None:
     for job in jobs:
         job.wait_for("ready")
     two_gpus.until(lambda: all(two_gpus.job_named(name)["switches"] >= 8 for name in ("one", "two")), "turns of both")
+    for job in jobs:
+        assert job.wait(90) == 0, two_gpus.report()
+        assert rounds(job) > 20
+
+
+@pytest.mark.timeout(180)
+def test_two_jobs_whose_kernels_spin(two_gpus: Host) -> None:
+    jobs = [two_gpus.job("collective.py", "--ranks", "2", "--spin", "--seconds", "5", name=name) for name in "ab"]
     for job in jobs:
         assert job.wait(90) == 0, two_gpus.report()
         assert rounds(job) > 20

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Four processes of one job on two GPUs whose kernels meet: each writes its number and spins until all have written it.
+"""Processes of one job on two GPUs that meet on the GPU: each writes its number and waits until all have written it.
 
-As ranks of a collective do: the kernel of one ends only when those of all others run. Prints `ready`,
-`result: OK rounds=N`, and exits 0; 3 when a CUDA call fails.
+As ranks of a collective do: what one has given to its GPU ends only when all others have given theirs. The stream
+waits, or (--spin) a kernel spins; the soft GPU does not interrupt a block for another process, so then there may be one
+rank for each GPU. Prints `ready`, `result: OK rounds=N`, and exits 0; 3 when a CUDA call fails.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import sys
 import time
 
 from cuda.bindings import driver as cu
-from device import CudaError, call, open_device
+from device import CudaError, call, launch_mix, load_mix, open_device
 
-RANKS = 4
 LINE = 64  # bytes between the numbers of two ranks
-ENDED = RANKS * LINE  # where rank 0 writes the last round
+ENDED = 16 * LINE  # where rank 0 writes the last round
+WORDS = 1 << 14
+GEQ = cu.CUstreamWaitValue_flags.CU_STREAM_WAIT_VALUE_GEQ
 
 MEET_PTX = b"""
 .version 7.0
@@ -55,51 +57,54 @@ again:
 \0"""
 
 
-def run(rank: int, shared: mmap.mmap, seconds: float, gap: float) -> int:
+def run(rank: int, shared: mmap.mmap, options: argparse.Namespace) -> int:
     """Rounds that this rank has had. Rank 0 says which one is the last."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(rank % 2)
-    open_device()
+    open_device(rank % 2)
     address = ctypes.addressof(ctypes.c_char.from_buffer(shared))
     call(cu.cuMemHostRegister, address, mmap.PAGESIZE, cu.CU_MEMHOSTREGISTER_DEVICEMAP)
     numbers = int(call(cu.cuMemHostGetDevicePointer, address, 0))
     meet = call(cu.cuModuleGetFunction, call(cu.cuModuleLoadData, MEET_PTX), b"meet")
+    mix, words = load_mix(), call(cu.cuMemAlloc, 4 * WORDS)
     stream = call(cu.cuStreamCreate, cu.CUstream_flags.CU_STREAM_NON_BLOCKING)
-    ends, number = time.monotonic() + seconds, 0
+    call(cu.cuMemsetD32Async, words, rank, WORDS, stream)
+    ends, number = time.monotonic() + options.seconds, 0
     while True:
         number += 1
         if rank == 0 and time.monotonic() > ends:
             shared[ENDED : ENDED + 4] = number.to_bytes(4, "little")
-        arguments = (
-            (numbers, rank, RANKS, number),
-            (ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_uint32),
-        )
-        call(cu.cuLaunchKernel, meet, 1, 1, 1, 1, 1, 1, 0, stream, arguments, 0)
+        launch_mix(mix, words, WORDS, stream)
+        if options.spin:
+            arguments = ((numbers, rank, options.ranks, number), (ctypes.c_uint64, *(ctypes.c_uint32,) * 3))
+            call(cu.cuLaunchKernel, meet, 1, 1, 1, 1, 1, 1, 0, stream, arguments, 0)
+        else:
+            call(cu.cuStreamWriteValue32, stream, numbers + LINE * rank, number, 0)
+            for other in range(options.ranks):
+                call(cu.cuStreamWaitValue32, stream, numbers + LINE * other, number, GEQ)
         call(cu.cuStreamSynchronize, stream)
-        if int.from_bytes(shared[ENDED : ENDED + 4], "little") == number:  # written before the kernel of rank 0
+        if int.from_bytes(shared[ENDED : ENDED + 4], "little") == number:  # written before rank 0 gave its round
             return number
-        if gap:
-            time.sleep(gap)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--gap", type=float, default=0.0, help="seconds between two rounds")
+    parser.add_argument("--ranks", type=int, default=4, help="at most 16")
+    parser.add_argument("--spin", action="store_true")
     options = parser.parse_args()
     shared = mmap.mmap(-1, mmap.PAGESIZE)
     print("ready", flush=True)
     children = []
-    for rank in range(1, RANKS):
+    for rank in range(1, options.ranks):
         child = os.fork()
         if child == 0:
             try:
-                run(rank, shared, options.seconds, options.gap)
+                run(rank, shared, options)
             except CudaError as error:
                 print(f"error: rank {rank}: {error}", flush=True)
                 os._exit(3)
             os._exit(0)
         children.append(child)
-    rounds = run(0, shared, options.seconds, options.gap)
+    rounds = run(0, shared, options)
     if any(os.waitpid(child, 0)[1] for child in children):
         print("error: a rank has failed", flush=True)
         return 3

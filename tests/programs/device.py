@@ -57,10 +57,10 @@ def call(function: Any, *arguments: Any) -> Any:
     return results[0] if len(results) == 1 else tuple(results)
 
 
-def open_device() -> Any:
-    """Initialises CUDA and makes the primary context of the first GPU current."""
+def open_device(index: int = 0) -> Any:
+    """Initialises CUDA and makes the primary context of a GPU current."""
     call(cu.cuInit, 0)
-    device = call(cu.cuDeviceGet, 0)
+    device = call(cu.cuDeviceGet, index)
     context = call(cu.cuDevicePrimaryCtxRetain, device)
     call(cu.cuCtxSetCurrent, context)
     return context
