@@ -15,6 +15,7 @@ from gpuvirt.arbitration.transitions import close, renew, rivals, store
 PATIENCE_LIMIT = 11
 STEPS = 4  # tries in which only streams that have finished get work
 ALL_ON_LIMIT = 2 * SECOND
+OFTEN = 4  # tries before a job whose work waits for values has to wait longer
 UNKNOWN_STEPS = 8  # the same for a program that is not known to have work wait for its threads (a kernel may)
 
 
@@ -58,7 +59,7 @@ def draining(gpu: Gpu, holder: Contender, now: int, out: Decision) -> bool:
         # The second time it must wait, then twice as long each time: a job whose work is only long drains meanwhile.
         # (One that has work wait for values, as ranks for each other, is cut off in the middle again and again: it
         # drains when a cut happens to fall between two waits, so it is tried often.)
-        times = min(holder.given_back, 1 if _waits(holder) else PATIENCE_LIMIT)
+        times = min(holder.given_back // OFTEN if _waits(holder) else holder.given_back, PATIENCE_LIMIT)
         patience = gpu.rules.drain_budget // 16 << times if times else 0
         if now >= gpu.drain_since + patience:
             give_back(gpu, holder, now, out)
@@ -86,7 +87,8 @@ def give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
     steps = UNKNOWN_STEPS if not waits else 0 if holder.all_on_first else STEPS
     all_on = holder.given_back >= steps and holder.given_back % 2 == 0
     if all_on:  # it must reach what ends the wait, on a busy host, too
-        window = max(window, min(4 * first << (holder.given_back - steps), ALL_ON_LIMIT))
+        grown = (holder.given_back - steps) // (2 if waits else 1)
+        window = max(window, min(4 * first << grown, ALL_ON_LIMIT))
     _go_on(gpu, holder, holder.given_back + 1, all_on, now + window, now, out)
     out.note("info", "drain_stuck", holder.key, epoch=holder.epoch, times=holder.given_back, window_ns=window)
 
