@@ -52,7 +52,7 @@ def test_beside_a_job_on_one_of_its_gpus(two_gpus: Host) -> None:
     gang = two_gpus.job("collective.py", "--seconds", "5", name="gang")
     assert gang.wait(90) == 0, two_gpus.report()
     assert rounds(gang) > 20
-    assert two_gpus.job_named("other")["switches"] >= 8, two_gpus.report()
+    assert two_gpus.job_named("other")["switches"] >= 2, two_gpus.report()
     assert other.running, other.text
 
 
