@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two jobs of four processes each on two GPUs: what one rank has given to its GPU ends only when all ranks have.
 
-Do they come to an end, and does each have its share of both GPUs? In a second run a third job wants one of the GPUs.
+Do they come to an end, and does each have its share of both GPUs? With --beside a third job wants one of the GPUs.
 The program is tests/programs/collective.py.
 """
 
@@ -68,9 +68,9 @@ def measure(work: bench.Bench) -> dict[str, Any]:
     quick = work.options.quick
     seconds = QUICK_SECONDS if quick else SECONDS
     cases, rows = {}, []
-    for weights, beside in (
-        (((1, 1), False), ((1, 1), True)) if quick else (((1, 1), False), ((1, 3), False), ((1, 1), True))
-    ):
+    weighted = [(1, 1)] if quick else [(1, 1), (1, 3)]
+    wanted = [(weights, False) for weights in weighted] + ([((1, 1), True)] if work.options.beside else [])
+    for weights, beside in wanted:
         name = f"{weights[0]} : {weights[1]}{', and a job on one GPU' if beside else ''}"
         work.say(name)
         found = cases[name] = case(work, weights, seconds, beside)
@@ -96,7 +96,8 @@ def measure(work: bench.Bench) -> dict[str, Any]:
 def options() -> Any:
     """The command line."""
     parser = record.parser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="two short cases: for tests")
+    parser.add_argument("--quick", action="store_true", help="one short case: for tests")
+    parser.add_argument("--beside", action="store_true", help="also with a third job that wants one of the GPUs")
     return parser
 
 
