@@ -10,7 +10,7 @@ from gpuvirt.arbitration.fairshare import charge
 from gpuvirt.arbitration.gang import offered
 from gpuvirt.arbitration.ladder import climb
 from gpuvirt.arbitration.policies import choose
-from gpuvirt.arbitration.transitions import close, next_epoch, renew, rivals, store
+from gpuvirt.arbitration.transitions import close, renew, rivals, store
 
 PATIENCE_LIMIT = 11
 STEPS = 4  # tries in which only streams that have finished get work
@@ -94,14 +94,9 @@ def give_back(gpu: Gpu, holder: Contender, now: int, out: Decision) -> None:
 
 
 def follow(gpu: Gpu, holder: Contender, summons: Summons, now: int, out: Decision) -> None:
-    """The drain of a gang is stuck on another of its GPUs: what it waits for may have to come from here.
-
-    In STEP the epoch tells the gate what may pass (odd: nothing that waits for values): the same on all its GPUs.
-    """
+    """The drain of a gang is stuck on another of its GPUs: what it waits for may have to come from here."""
     assert holder.gang is not None
     holder.gang.summons = None
-    if next_epoch(gpu) % 2 != summons.odd:
-        gpu.epoch = next_epoch(gpu)
     charge(gpu, holder, now)
     _go_on(gpu, holder, summons.times, summons.all_on, max(summons.until, now + gpu.rules.give_back // 2), now, out)
 

@@ -112,7 +112,6 @@ class Summons:
     """Its drain on another GPU waits for threads of the job: they go on here, too (drain.follow)."""
 
     times: int  # Contender.given_back there
-    odd: bool  # the epoch there
     all_on: bool
     until: int
 

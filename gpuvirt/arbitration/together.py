@@ -152,7 +152,7 @@ def _hold_together(held: list[Place]) -> bool:
         place.gang.close = closes
         place.gang.leave = not drains and any(there >= place.here.given_back for there in draining)
         place.gang.summons = (
-            Summons(times, leader.epoch % 2 == 1, leader.word is Word.GRANTED, leader.deadline)
+            Summons(times, leader.word is Word.GRANTED, leader.deadline)
             if drains and behind and leader is not None and not closes
             else None
         )

@@ -165,34 +165,6 @@ def test_a_drain_that_is_stuck_lets_all_its_gpus_go_on() -> None:
     assert several.word(other) in LAUNCHING
 
 
-@pytest.mark.parametrize("turns", [0, 1])
-def test_what_may_pass_in_a_step_is_the_same_on_all_its_gpus(turns: int) -> None:
-    """The parity of the epoch says it; GPU 0 has had as many turns as GPU 1, or one more."""
-    several = Several(2)
-    early = several.join("early", 0)
-    for _ in range(turns):
-        several.want(early)
-    several.leave(early)
-    ranks = [several.join("gang", 0), several.join("gang", 1)]
-    other = several.join("other", 0)
-    several.want(ranks[0])
-    for rank in ranks:
-        events.find(rank.gpu, rank.number)[1].idle = False
-    several.want(other)
-    several.later(21 * MS)
-    for round_ in range(3):
-        several.want(ranks[1])
-        several.stuck(ranks[round_ % 2])
-        for _ in range(20):  # of patience
-            if several.contender("gang", 1).given_back == round_ + 1:
-                break
-            several.later(10 * MS)
-        assert several.contender("gang", 0).given_back == several.contender("gang", 1).given_back == round_ + 1
-        several.later(15 * MS)
-        epochs = [several.epochs[gpu.name, "gang"] % 2 for gpu in several.gpus]
-        assert epochs[0] == epochs[1], epochs
-
-
 def test_a_process_on_another_gpu_gets_it_before_others() -> None:
     """What the job has on the first GPU may wait for it."""
     several = Several(2)
