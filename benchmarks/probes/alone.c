@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A job that is alone, slice by slice as it is told on standard input: alone
+ * A job that is alone, slice by slice as it is told on standard input: alone [DRIVER]
  *
  *     launches N    N launches of an empty kernel, one wait at the end
  *     trips N       N times: a launch and the wait for its end
  *     steps N       N steps of a training: a batch is copied in, 24 kernels compute, the loss is read
+ *     around WHAT N the same, but every call goes to the driver itself (the file DRIVER) and not to who stands before it
  *     threads       answers with the number of threads of this process
  *     idle          nothing
  *
@@ -32,11 +33,34 @@ static const char ptx[] =
 static void *stream, *empty, *compute;
 static device_address memory;
 
+/* The calls that the work below makes, in the one way or the other. */
+struct calls {
+    __typeof__(launch) launch;
+    __typeof__(stream_wait) stream_wait;
+    __typeof__(copy_in_later) copy_in_later;
+    __typeof__(copy_out_later) copy_out_later;
+};
+static struct calls through, around, *use = &through;
+
+/* The driver itself, which is loaded already, by whoever stands before it. */
+static void find_around(const char *file)
+{
+    void *const driver = dlopen(file, RTLD_NOW | RTLD_NOLOAD);
+    if (driver == NULL) {
+        fprintf(stderr, "%s is not the driver that is in use\n", file);
+        exit(3);
+    }
+    *(void **)&around.launch = dlsym(driver, "cuLaunchKernel");
+    *(void **)&around.stream_wait = dlsym(driver, "cuStreamSynchronize");
+    *(void **)&around.copy_in_later = dlsym(driver, "cuMemcpyHtoDAsync_v2");
+    *(void **)&around.copy_out_later = dlsym(driver, "cuMemcpyDtoHAsync_v2");
+}
+
 static void launches(long count)
 {
     for (long i = 0; i < count; i++)
-        check(launch(empty, 1, 1, 1, 32, 1, 1, 0, stream, NULL, NULL), "cuLaunchKernel");
-    check(stream_wait(stream), "cuStreamSynchronize");
+        check(use->launch(empty, 1, 1, 1, 32, 1, 1, 0, stream, NULL, NULL), "cuLaunchKernel");
+    check(use->stream_wait(stream), "cuStreamSynchronize");
 }
 
 static void trips(long count)
@@ -52,11 +76,11 @@ static void steps(long count)
     uint32_t times = 400;
     void *parameters[] = {&memory, &times};
     for (long i = 0; i < count; i++) {
-        check(copy_in_later(memory, batch, BATCH_BYTES, stream), "cuMemcpyHtoDAsync");
+        check(use->copy_in_later(memory, batch, BATCH_BYTES, stream), "cuMemcpyHtoDAsync");
         for (int k = 0; k < STEP_KERNELS; k++)
-            check(launch(compute, BLOCKS, 1, 1, THREADS, 1, 1, 0, stream, parameters, NULL), "cuLaunchKernel");
-        check(copy_out_later(&loss, memory, sizeof loss, stream), "cuMemcpyDtoHAsync");
-        check(stream_wait(stream), "cuStreamSynchronize");
+            check(use->launch(compute, BLOCKS, 1, 1, THREADS, 1, 1, 0, stream, parameters, NULL), "cuLaunchKernel");
+        check(use->copy_out_later(&loss, memory, sizeof loss, stream), "cuMemcpyDtoHAsync");
+        check(use->stream_wait(stream), "cuStreamSynchronize");
     }
 }
 
@@ -78,7 +102,7 @@ static int count_threads(void)
     return count;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     char line[64], what[32];
     void *const module = open_driver(ptx);
@@ -86,14 +110,19 @@ int main(void)
     check(function_get(&compute, module, "compute"), "cuModuleGetFunction");
     check(stream_create(&stream, 1), "cuStreamCreate");
     check(allocate(&memory, BATCH_BYTES), "cuMemAlloc");
+    through = (struct calls){launch, stream_wait, copy_in_later, copy_out_later};
+    if (argc > 1)
+        find_around(argv[1]);
     steps(3);
     launches(100);
     puts("ready");
     fflush(stdout);
     while (fgets(line, sizeof line, stdin) != NULL) {
         long count = 0;
-        if (sscanf(line, "%31s %ld", what, &count) < 1)
+        const char *const order = strncmp(line, "around ", 7) == 0 ? line + 7 : line;
+        if (sscanf(order, "%31s %ld", what, &count) < 1)
             return 2;
+        use = order != line && argc > 1 ? &around : &through;
         const uint64_t began = now_ns(), worked = processor_ns();
         if (strcmp(what, "launches") == 0)
             launches(count);
