@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Final
 
 TIERS: Final = ("premium", "standard", "basic")  # the first is served first
+FRACTIONS: Final = {"premium": 0.95, "standard": 0.70, "basic": 0.0}  # what is promised of the time that is wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +196,9 @@ class Queue:
 class Rules:
     """What the operator has set."""
 
-    fractions: Mapping[str, float] = MappingProxyType({"premium": 0.95, "standard": 0.70, "basic": 0.0})
+    fractions: Mapping[str, float] = field(default_factory=lambda: dict(FRACTIONS))
     window: float = 3600.0  # s over which they are promised
+    promise_limit: float = 0.95  # part of all GPU time that may be promised: what switching and packing cost is not
     oversubscribe: float = 1.0  # device memory promised on a GPU over what it has; the rest is swapped
     usage_half_life: float = 0.0  # s; 0: only what is held now counts for fairness
     moves: bool = False  # hosts can move a job with its work
