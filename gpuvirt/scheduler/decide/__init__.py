@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a scheduler does next: decide(snapshot, now) -> Plan. PURE.
 
-    draft.py     a plan while it is made
-    room.py      what is left on the hosts: GPU time and memory, cores, host memory, room to swap
-    queues.py    what queues use: quotas, limits, fair shares
-    promise.py   what tiers promise, and what each job has had of it
-    admit.py     which guarantees can be taken on
-    rank.py      who goes before whom
-    leave.py     jobs that cannot stay where they are
-    serve.py     GPUs for those that wait, in order
-    place.py     where: as close together as they fit
-    victims.py   whose GPUs, when there are no free ones
-    grow.py      what nobody waits for
-    why.py       in words
+    draft.py       a plan while it is made
+    room.py        what is left on the hosts: GPU time and memory, cores, host memory, room to swap
+    queues.py      what queues use: quotas, limits, fair shares
+    promise.py     what tiers promise, and what each job has had of it
+    admit.py       which guarantees can be taken on
+    rank.py        who goes before whom
+    leave.py       jobs that cannot stay where they are
+    serve.py       GPUs for those that wait, in order
+    place.py       where: as close together as they fit
+    victims.py     whose GPUs, when there are no free ones
+    defragment.py  free GPUs of several hosts put together by moving jobs
+    grow.py        what nobody waits for
+    why.py         in words
 
 Equal snapshots give equal plans. A plan is whole: each job is in at most one action of it.
 """

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator
 from heapq import heapify, heappop, heappush
 
 from gpuvirt.scheduler.actions import Explanation
+from gpuvirt.scheduler.decide.defragment import defragment
 from gpuvirt.scheduler.decide.draft import Draft
 from gpuvirt.scheduler.decide.place import place
 from gpuvirt.scheduler.decide.rank import Rank, changes_in, turn
@@ -84,6 +85,11 @@ class Serve:
             return ""
         if self.searches < SEARCHES:
             self.searches += 1
+            if job.phase is Phase.PENDING and (moves := defragment(draft, job)) is not None:
+                for other, members in moves.moved:
+                    draft.move(other, members, f"makes room for job {job.id}")
+                draft.start(job, moves.members)
+                return ""
             if self.victims is None:
                 self.victims = Victims(draft)
             found = self.victims.find(job, rank)

@@ -38,8 +38,8 @@ class Attained:
 
     tier: str
     guaranteed: bool = True
-    kept: float = 0.0  # s in which the part that it had in the window was at least what was promised
-    lived: float = 0.0  # s that it lived, as long as it wanted GPUs
+    lived: float = 0.0  # s that it lived with its promise taken on, in samples
+    kept: float = 0.0  # of these, in which the part that it had in the window was at least what is promised
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ class Cluster:
         rules: Rules,
         queues: Mapping[str, Queue] | None = None,
         *,
-        period: float = 60.0,
+        period: float = 300.0,
         until: float = float("inf"),
         say: Callable[[float], None] = lambda now: None,
     ) -> None:
@@ -190,18 +190,17 @@ class Cluster:
             self.jobs[job.id] = job
 
     def _sample(self, before: float, now: float) -> None:
-        """From time to time: is the promise of each live job kept?"""
-        if now - self._sampled < self.period:
-            return
-        passed, self._sampled = now - self._sampled, now
-        for job in self.jobs.values():
-            part = promised(job, self.rules)
-            if part > 0:
-                wanted, had = totals(counted(job, now, self.rules))
-                attained = self.result.promises[job.id]
-                lived = min(passed, now - job.submitted)
-                attained.lived += lived
-                attained.kept += lived * (had >= part * wanted - 1e-6)
+        """Is the promise of each live job kept? Between two moments nothing changes but time."""
+        while self._sampled + self.period <= now:
+            self._sampled += self.period
+            moment = max(before, self._sampled)
+            for job in self.jobs.values():
+                part = promised(job, self.rules)
+                if part > 0:
+                    wanted, had = totals(counted(job, moment, self.rules))
+                    attained = self.result.promises[job.id]
+                    attained.lived += self.period
+                    attained.kept += self.period * (had >= part * wanted - 1e-6)
 
 
 def _thousandths(job: Job) -> int:

@@ -390,3 +390,30 @@ def test_with_moves_a_suspended_job_goes_on_elsewhere() -> None:
     cluster.end("p1" if cluster.on("p1") == [other] else "p2")
     cluster.once()
     assert kinds(cluster) == [("Move", "low")] and cluster.on("low") == [other]
+
+
+def test_room_in_pieces_is_put_together_by_moving_jobs() -> None:
+    cluster = Cluster(node("a", 4), node("b", 4), rules=Rules(moves=True))
+    cluster.submit(spec(gpus=3), "x1")
+    cluster.submit(spec(gpus=2), "x2")
+    cluster.turn()
+    cluster.submit(spec(), "small")
+    cluster.turn()
+    cluster.end("x1")
+    assert cluster.on("small") != cluster.on("x2")
+    cluster.pass_time(100)
+    cluster.submit(spec(gpus=4), "large")
+    cluster.once()
+    assert sorted(kinds(cluster)) == [("Move", "small"), ("Start", "large")]
+    assert cluster.on("small") == cluster.on("x2") != cluster.on("large")
+    assert cluster.jobs["small"].suspensions == 0
+
+
+def test_no_more_is_moved_than_will_be_used() -> None:
+    cluster = Cluster(node("a", 4), node("b", 4), node("c", 4), rules=Rules(moves=True))
+    for name in ("x1", "x2", "x3"):
+        cluster.submit(spec(gpus=3), name)
+    cluster.turn()
+    cluster.pass_time(100)
+    cluster.submit(spec(gpus=2), "large")
+    assert not cluster.once().actions
