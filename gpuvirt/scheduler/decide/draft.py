@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from gpuvirt.scheduler.actions import Action, Explanation, Grow, Move, Requeue, Resume, Shrink, Start, Suspend
-from gpuvirt.scheduler.decide.promise import counted
+from gpuvirt.scheduler.decide.promise import counted, with_guarantee
 from gpuvirt.scheduler.decide.queues import Usage
 from gpuvirt.scheduler.decide.rank import Rank, rank_of
 from gpuvirt.scheduler.decide.room import ASIDE, OCCUPYING, Room, living
@@ -20,9 +20,9 @@ class Draft:
     def __init__(self, snapshot: Snapshot, now: float, guaranteed: dict[str, bool]) -> None:
         self.rules, self.now, self.nodes = snapshot.rules, now, snapshot.nodes
         self.jobs = {
-            job.id: replace(
-                job, guaranteed=guaranteed.get(job.id, job.guaranteed), served=counted(job, now, snapshot.rules)
-            )
+            job.id: with_guarantee(job, guaranteed[job.id], now, snapshot.rules)
+            if job.id in guaranteed
+            else replace(job, served=counted(job, now, snapshot.rules))
             for job in snapshot.jobs.values()
         }
         self.room = Room(snapshot)

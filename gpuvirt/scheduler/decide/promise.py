@@ -62,6 +62,12 @@ def counted(job: Job, now: float, rules: Rules) -> Served:
     return grown(job.served, now, wanted=wanted, had=had, gpus=gpus, window=rules.window)
 
 
+def with_guarantee(job: Job, taken: bool, now: float, rules: Rules) -> Job:
+    """The job when its guarantee is taken on, or cannot be kept any more. A promise counts from when it is made."""
+    served = counted(job, now, rules)
+    return replace(job, guaranteed=taken, served=replace(served, slices=()) if taken else served)
+
+
 def totals(served: Served) -> tuple[float, float]:
     """Seconds wanted and had in the window."""
     return sum(one[1] for one in served.slices), sum(one[2] for one in served.slices)

@@ -16,7 +16,7 @@ from heapq import heappop, heappush
 from gpuvirt.scheduler.actions import Grow, Move, Requeue, Resume, Shrink, Start, Suspend
 from gpuvirt.scheduler.changes import decided, ended, settled
 from gpuvirt.scheduler.decide import decide
-from gpuvirt.scheduler.decide.promise import counted, promised, totals
+from gpuvirt.scheduler.decide.promise import counted, promised, totals, with_guarantee
 from gpuvirt.scheduler.decide.room import living
 from gpuvirt.scheduler.state import ENDED, Job, Node, Phase, Queue, Rules, Served, Snapshot, Spec
 
@@ -137,7 +137,7 @@ class Cluster:
         plan = decide(Snapshot(self.jobs, self.nodes, self.queues, self.rules), now)
         self.result.plans += 1
         for name, taken in plan.guaranteed.items():
-            self.jobs[name] = replace(self.jobs[name], guaranteed=taken)
+            self.jobs[name] = with_guarantee(self.jobs[name], taken, now, self.rules)
             self.result.promises[name].guaranteed = taken
         leaves = max(
             (self.rules.suspend_seconds for action in plan.actions if isinstance(action, Suspend | Shrink)), default=0.0

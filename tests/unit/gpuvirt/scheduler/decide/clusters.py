@@ -10,6 +10,7 @@ from dataclasses import replace
 from gpuvirt.scheduler.actions import Plan
 from gpuvirt.scheduler.changes import decided, ended, settled
 from gpuvirt.scheduler.decide import decide
+from gpuvirt.scheduler.decide.promise import with_guarantee
 from gpuvirt.scheduler.decide.queues import amounts, path
 from gpuvirt.scheduler.decide.room import ASIDE, OCCUPYING, living, memory_of
 from gpuvirt.scheduler.state import (
@@ -90,7 +91,7 @@ class Cluster:
         names = [action.job for action in self.plan.actions]
         assert not [name for name, count in Counter(names).items() if count > 1], "a job in two actions"
         for name, taken in self.plan.guaranteed.items():
-            self.jobs[name] = replace(self.jobs[name], guaranteed=taken)
+            self.jobs[name] = with_guarantee(self.jobs[name], taken, self.now, self.rules)
         for action in self.plan.actions:
             self.jobs[action.job] = decided(self.jobs[action.job], action, self.now, self.rules)
         self.check(before)
