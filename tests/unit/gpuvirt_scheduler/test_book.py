@@ -25,9 +25,8 @@ from gpuvirt_scheduler.book import Book
 from gpuvirt_scheduler.store.base import Saved
 
 SPEC = Spec("train", "org/team", "ann", "premium", Program(("python", "train.py"), {"A": "b"}, "/home/ann"), Demand(2))
-JOB = Job(
-    "c1", "r1", SPEC, 5.0, Phase.RUNNING, members=(Member(0, "a", ("g0", "g1"), 3),), served=Served(9.0, ((1.0, 2.0, 3.0),))
-)  # fmt: skip
+SERVED = Served(9.0, ((1.0, 2.0, 3.0),))
+JOB = Job("c1", "r1", SPEC, 5.0, Phase.RUNNING, members=(Member(0, "a", ("g0", "g1"), 3),), served=SERVED)
 NODE = Node("a", "a:1", (Gpu("g0", 0, "H100", 80 << 30),), 64_000, 1 << 40, 1 << 39, {"rack": "r1"}, NodeState.READY)
 
 
