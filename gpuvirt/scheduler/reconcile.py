@@ -65,16 +65,19 @@ def told(job: Job, node: str, reports: Mapping[str, Report]) -> Job:
     """The job with what one host says of its members there."""
     found = []
     for member in job.members:
-        now = _told(member, reports.get(name_of(job, member))) if member.node == node else member
+        report = reports.get(name_of(job, member))
+        now = _told(member, report, job.phase is Phase.STOPPING) if member.node == node else member
         if member.state is not MemberState.STOPPING or now.state is not MemberState.ENDED:
             found.append(now)  # else: it was taken out of the job, and has gone
     members = tuple(found)
     return job if members == job.members else replace(job, members=members)
 
 
-def _told(member: Member, report: Report | None) -> Member:
+def _told(member: Member, report: Report | None, stops: bool) -> Member:
     if report is None or report.attempt != member.attempt:
-        if member.state is MemberState.ASSIGNED or (report is not None and report.attempt < member.attempt):
+        if (member.state is MemberState.ASSIGNED and not stops) or (
+            report is not None and report.attempt < member.attempt
+        ):
             return member
         return replace(member, state=MemberState.ENDED)  # its host has forgotten it: it is not there any more
     if member.state is MemberState.STOPPING and report.seen is not Seen.ENDED:

@@ -40,7 +40,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What each member runs. Members find GPUVIRT_RANK, GPUVIRT_MEMBERS and GPUVIRT_JOB in their environment."""
+    """What each member runs. They find GPUVIRT_CLUSTER_JOB, GPUVIRT_RANK and GPUVIRT_MEMBERS in their environment."""
 
     command: tuple[str, ...]
     environment: Mapping[str, str] = field(default_factory=dict)

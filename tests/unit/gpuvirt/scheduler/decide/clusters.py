@@ -225,3 +225,8 @@ class Cluster:
 
 def gpus(count: float) -> Resources:
     return Resources(gpu_thousandths=round(1000 * count))
+
+
+def kinds(cluster: Cluster) -> list[tuple[str, str]]:
+    """Actions of the last plan, and their jobs."""
+    return [(type(action).__name__, action.job) for action in cluster.plan.actions]
