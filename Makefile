@@ -18,13 +18,16 @@ die = { echo "make: error: $(1)" >&2; exit 1; }
 unexport PYTHONSAFEPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test traps conformance numba-tests generate lint format bench clean environment
+.PHONY: help demo demo-cluster test traps conformance numba-tests generate lint format bench clean environment
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## Two jobs that do not fit on one GPU run on it together
 	@$(BIN)/python benchmarks/demo.py
+
+demo-cluster: $(STAMP) ## A scheduler, four hosts, ten jobs: who waits, who gives way, what outlives a host
+	@$(BIN)/python benchmarks/demo_cluster.py
 
 test: $(STAMP) ## Linters, C tests, unit and integration tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --reruns $(RERUNS) --reruns-delay 2

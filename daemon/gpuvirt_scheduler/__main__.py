@@ -84,6 +84,8 @@ async def _lead(settings: Settings, store: Store, api: Api, log: Logger) -> None
             await leader.run()
         except (NotLeader, StoreAway) as error:
             log.error("leads_no_more", reason=str(error))
+        except Exception as error:  # a mistake of ours: hosts and their jobs go on, and what is stored is sound
+            log.error("internal_error", error=repr(error), exc_info=error)
         api.leader = None
         await asyncio.sleep(AGAIN_S)
 

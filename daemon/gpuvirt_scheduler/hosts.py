@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import grpc
@@ -19,7 +19,7 @@ from gpuvirt.scheduler.state import Job, Member
 from gpuvirt_scheduler.settings import HostSettings
 from gpuvirtd.log import Logger
 
-PERIOD_S, AGAIN_S = 1.0, 1.0
+PERIOD_S, AGAIN_S, FRESH_S = 1.0, 1.0, 2.0
 SUSPEND_S, GRACE_S, ANSWER_S = 30.0, 10.0, 60.0
 SEEN = {agent.Job.SUSPENDED: Seen.SUSPENDED, agent.Job.ENDED: Seen.ENDED}
 FINAL = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED)  # asking again would not help
@@ -38,6 +38,9 @@ class Link:
         self.problem = "it has not been heard yet"
         self.refused: dict[tuple[str, int], str] = {}  # (name, attempt): why it will never start
         self._in_flight: dict[str, asyncio.Task[None]] = {}
+        self._answers: dict[
+            str, tuple[Report, float]
+        ] = {}  # to commands, and when: heartbeats say the same a little later
         self._stub: agent_pb2_grpc.AgentStub | None = None
         self._term = 0
 
@@ -79,9 +82,7 @@ class Link:
         self.problem = ""
         if beat.recovering:
             return  # not all that runs there is known yet
-        reports = {
-            job.id: Report(job.attempt, SEEN.get(job.state, Seen.RUNNING), _exit(job), job.reason) for job in beat.jobs
-        }
+        reports = {job.id: _report(job) for job in beat.jobs}
         news = reports != self.reports or beat.draining != self.draining
         self.reports, self.draining = reports, beat.draining
         if news or beat.sequence <= 1:
@@ -111,19 +112,22 @@ class Link:
 
     async def _tell(self, stub: agent_pb2_grpc.AgentStub, command: Command) -> None:
         order = agent.Order(term=self._term, command=f"{command.name}:{command.verb}:{uuid.uuid4().hex}")
-        name, metadata = command.name, self._metadata()
+        name = command.name
         try:
+            metadata = self._metadata()
             match command.verb:
                 case Verb.START:
-                    await stub.Start(_start(command, order), metadata=metadata, timeout=ANSWER_S)
+                    reply = await stub.Start(_start(command, order), metadata=metadata, timeout=ANSWER_S)
                 case Verb.SUSPEND:
                     suspend = agent.SuspendRequest(order=order, job=name, patience_seconds=SUSPEND_S)
-                    await stub.Suspend(suspend, metadata=metadata, timeout=SUSPEND_S + ANSWER_S)
+                    reply = await stub.Suspend(suspend, metadata=metadata, timeout=SUSPEND_S + ANSWER_S)
                 case Verb.RESUME:
-                    await stub.Resume(agent.ResumeRequest(order=order, job=name), metadata=metadata, timeout=ANSWER_S)
+                    resume = agent.ResumeRequest(order=order, job=name)
+                    reply = await stub.Resume(resume, metadata=metadata, timeout=ANSWER_S)
                 case Verb.STOP:
                     stop = agent.StopRequest(order=order, job=name, grace_seconds=GRACE_S)
-                    await stub.Stop(stop, metadata=metadata, timeout=GRACE_S + ANSWER_S)
+                    reply = await stub.Stop(stop, metadata=metadata, timeout=GRACE_S + ANSWER_S)
+            self._answers[name] = (_report(reply.job), asyncio.get_running_loop().time())
         except grpc.aio.AioRpcError as error:
             self._log.warning("command_refused", verb=command.verb, job=command.name, reason=error.details())
             final = error.code() in FINAL or _reason(error) == types.Problem.REFUSED
@@ -131,8 +135,18 @@ class Link:
                 self.refused[_key(command)] = str(error.details())
             else:
                 await asyncio.sleep(AGAIN_S)
+        except OSError as error:
+            self._log.warning("host_unreachable", reason=f"{error.filename}: {error.strerror}")
+            await asyncio.sleep(AGAIN_S)
         finally:
             self._done(name)
+
+    @property
+    def latest(self) -> Mapping[str, Report]:
+        """What it has, as far as what to tell it goes. (What became of its members, heartbeats say, in their order.)"""
+        now = asyncio.get_running_loop().time()
+        self._answers = {name: one for name, one in self._answers.items() if now - one[1] < FRESH_S}
+        return {**self.reports, **{name: report for name, (report, _) in self._answers.items()}}
 
     @property
     def in_flight(self) -> frozenset[str]:
@@ -157,8 +171,9 @@ class Link:
         return (("authorization", f"Bearer {Path(self.host.token_file).read_text().strip()}"),)
 
 
-def _exit(job: agent.Job) -> int | None:
-    return job.exit if job.HasField("exit") else None
+def _report(job: agent.Job) -> Report:
+    ended = job.exit if job.HasField("exit") else None
+    return Report(job.attempt, SEEN.get(job.state, Seen.RUNNING), ended, job.reason)
 
 
 def _key(command: Command) -> tuple[str, int]:

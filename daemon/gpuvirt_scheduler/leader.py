@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from gpuvirt.proto.gpuvirt.v1 import agent_pb2 as agent
@@ -94,9 +94,9 @@ class Leader:
         changes = self.book.take_changes()
         if changes is not None:
             await self.store.commit(self.term, changes)
+        here = _by_node(jobs)
         for name, link in self.links.items():
-            here = [job for job in jobs.values() if job.phase not in ENDED and any(m.node == name for m in job.members)]
-            link.send(commands(here, name, link.reports))
+            link.send(commands(here.get(name, ()), name, link.latest))
         async with self._written:
             self._covered = covered
             self._written.notify_all()
@@ -104,12 +104,13 @@ class Leader:
     # ---- what hosts say
 
     def _hear(self, now: float) -> None:
+        here = _by_node(self.book.jobs)
         for name, link in self.links.items():
-            node = self._node(link, now)
+            node = self._node(link, bool(here.get(name)), now)
             self.book.put_node(node)
-            for job in list(self.book.jobs.values()):
-                if job.phase in ENDED or not any(member.node == name for member in job.members):
-                    continue
+            for job in (self.book.jobs[one.id] for one in here.get(name, ())):
+                if job.phase in ENDED:
+                    continue  # by what another host has said just now
                 if node.state is NodeState.LOST:
                     self.book.put_job(advanced(gone(job, name), now, self.book.rules))
                 elif link.heard_at is not None and not link.problem:
@@ -129,7 +130,7 @@ class Leader:
                 break
         return advanced(told(job, link.host.name, link.reports), now, self.book.rules)
 
-    def _node(self, link: Link, now: float) -> Node:
+    def _node(self, link: Link, in_use: bool, now: float) -> Node:
         name = link.host.name
         known = self.book.nodes.get(name) or Node(name, link.host.address, since=now)
         has = link.inventory
@@ -145,23 +146,17 @@ class Leader:
                 boot=has.boot,
             )
         known = replace(known, address=link.host.address, domains={"host": name, **link.host.domains})
-        state, reason = self._state_of(link, known)
+        state, reason = self._state_of(link, known, in_use)
         return replace(known, state=state, reason=reason, since=known.since if state is known.state else now)
 
-    def _state_of(self, link: Link, known: Node) -> tuple[NodeState, str]:
+    def _state_of(self, link: Link, known: Node, in_use: bool) -> tuple[NodeState, str]:
         if link.silent_for > SILENT_S:
             lost = self.settings.lost_after
             if known.state is NodeState.LOST or (link.heard_at is not None and 0 < lost <= link.silent_for):
                 return NodeState.LOST, known.reason if known.state is NodeState.LOST else link.problem or "silent"
             return NodeState.UNKNOWN, link.problem or "silent"
         if known.state in HELD_BY_OPERATOR:
-            left = any(
-                member.node == known.name
-                for job in self.book.jobs.values()
-                if job.phase not in ENDED
-                for member in job.members
-            )
-            return (NodeState.DRAINING if left else NodeState.DRAINED), known.reason
+            return (NodeState.DRAINING if in_use else NodeState.DRAINED), known.reason
         if link.draining:
             return NodeState.UNKNOWN, "its own operator lets it take no new jobs"
         return NodeState.READY, ""
@@ -178,6 +173,16 @@ class Leader:
             job = decided(self.book.jobs[action.job], action, now, rules)
             self.book.put_job(job)
             self.log.info("decided", action=type(action).__name__.lower(), job=job.id, reason=job.reason)
+
+
+def _by_node(jobs: Mapping[str, Job]) -> dict[str, list[Job]]:
+    """Jobs that have not ended, by the hosts of their members."""
+    found: dict[str, list[Job]] = {}
+    for job in jobs.values():
+        if job.phase not in ENDED:
+            for node in {member.node for member in job.members}:
+                found.setdefault(node, []).append(job)
+    return found
 
 
 def _healthy(link: Link, uuid: str) -> bool:

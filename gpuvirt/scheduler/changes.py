@@ -24,9 +24,9 @@ def decided(job: Job, action: Action, now: float, rules: Rules) -> Job:
     job = replace(job, served=counted(job, now, rules))
     match action:
         case Start(_, members):
-            return _now(job, Phase.STARTING, now, members=members, attempts=job.attempts + 1, reason="")
+            return _now(job, Phase.STARTING, now, members=members, attempts=_attempts(members), reason="")
         case Grow(_, members):
-            return replace(job, members=(*_without(job, members), *members))
+            return replace(job, members=(*_without(job, members), *members), attempts=_attempts(members))
         case Shrink(_, ranks, why):
             stay = tuple(replace(one, state=MemberState.STOPPING) if one.rank in ranks else one for one in job.members)
             return replace(job, members=stay, reason=why)
@@ -35,7 +35,7 @@ def decided(job: Job, action: Action, now: float, rules: Rules) -> Job:
         case Resume():
             return _now(job, Phase.RESUMING, now, reason="")
         case Move(_, members, why):
-            return _now(job, Phase.RESUMING, now, members=members, reason=why)
+            return _now(job, Phase.RESUMING, now, members=members, attempts=_attempts(members), reason=why)
         case Requeue(_, why, fail):
             then = Phase.FAILED if fail else Phase.PENDING
             return _now(job, Phase.STOPPING, now, then=then, reason=why)
@@ -66,6 +66,10 @@ def ended(job: Job, now: float, rules: Rules, exit_code: int) -> Job:
 
 def _now(job: Job, phase: Phase, now: float, **fields: object) -> Job:
     return replace(job, phase=phase, changed=now, **fields)  # type: ignore[arg-type]
+
+
+def _attempts(members: tuple[Member, ...]) -> int:
+    return max(member.attempt for member in members)
 
 
 def _without(job: Job, members: tuple[Member, ...]) -> tuple[Member, ...]:

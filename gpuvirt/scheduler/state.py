@@ -131,7 +131,7 @@ class Job:
     then: Phase = Phase.PENDING  # after STOPPING: PENDING (starts again), FAILED or CANCELLED
     reason: str = ""  # why it is where it is, for people
     members: tuple[Member, ...] = ()
-    attempts: int = 0  # starts of the whole job
+    attempts: int = 0  # the highest of any member so far: numbers never come twice
     changed: float = 0.0  # when its phase changed
     started: float | None = None  # first
     ended: float | None = None

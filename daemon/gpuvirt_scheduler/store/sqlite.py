@@ -122,6 +122,9 @@ class SqliteStore:
         return self._path.with_name(self._path.name + ".lock")
 
     def _take_lock(self) -> bool:
+        if self._lock >= 0 and not _same_file(self._lock, self._lock_file()):
+            os.close(self._lock)  # somebody has removed the file: others lock another one
+            self._lock = -1
         if self._lock >= 0:
             return True
         handle = os.open(self._lock_file(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -191,6 +194,13 @@ def _open(path: Path) -> sqlite3.Connection:
         database.close()
         raise
     return database
+
+
+def _same_file(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _is_locked(path: Path) -> bool:

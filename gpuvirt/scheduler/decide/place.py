@@ -156,5 +156,4 @@ def _free_ranks(job: Job, beside: Sequence[Member]) -> Iterator[int]:
 
 
 def _member(job: Job, rank: int, node: str, gpus: tuple[str, ...]) -> Member:
-    before = max((member.attempt for member in job.members if member.rank == rank), default=job.attempts)
-    return Member(rank, node, gpus, before + 1)
+    return Member(rank, node, gpus, job.attempts + 1)

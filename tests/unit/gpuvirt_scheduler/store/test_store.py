@@ -156,8 +156,12 @@ def test_a_leader_whose_lock_was_taken_away_commits_nothing(tmp_path: Path) -> N
             await old.commit(term, Changes({"a": b"old"}))
         assert "new leads" in await asyncio.wait_for(old.lost(), 1)
         assert (await new.load()).values == {"a": b"new"}
-        await old.close()
+        waits = asyncio.create_task(old.lead())
+        await asyncio.sleep(0.5)
+        assert not waits.done(), "two that lead in turn, each with a lock of its own"
         await new.close()
+        assert await asyncio.wait_for(waits, 5) > 2
+        await old.close()
 
     asyncio.run(test())
 

@@ -307,4 +307,10 @@ def test_a_job_grows_into_what_nobody_wants_and_gives_it_back() -> None:
     cluster.end("other")
     plan = cluster.once()
     assert isinstance(plan.actions[0], Grow)
-    assert [member.attempt for member in cluster.jobs["wide"].members] != [1, 1, 1, 1]
+    before = {(one.rank, one.attempt) for one in cluster.jobs["wide"].members}
+    cluster.submit(spec(gpus=2), "another")
+    cluster.once()
+    cluster.end("another")
+    cluster.once()
+    again = {(one.rank, one.attempt) for one in cluster.jobs["wide"].members}
+    assert len(again) == 4 and len(again & before) == 2, "a rank that comes again has a number that it never had"
