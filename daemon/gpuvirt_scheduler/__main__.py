@@ -7,8 +7,6 @@ import argparse
 import asyncio
 import contextlib
 import ipaddress
-import os
-import secrets
 import signal
 import sys
 from pathlib import Path
@@ -19,6 +17,7 @@ import msgspec
 import gpuvirt
 from gpuvirt.errors import ConfigError, GpuvirtError
 from gpuvirt.proto.gpuvirt.v1 import scheduler_pb2_grpc
+from gpuvirt.tokens import token_in
 from gpuvirt_scheduler.api import Api
 from gpuvirt_scheduler.leader import Leader
 from gpuvirt_scheduler.settings import Settings, load
@@ -54,7 +53,7 @@ async def serve(settings: Settings) -> None:
     log = configure(settings.log_level, "text")
     path = store_path(settings)
     store = SqliteStore(path, settings.name)
-    api = Api(token_of(path.with_name("scheduler.token")))
+    api = Api(token_in(path.with_name("scheduler.token")))
     server = grpc.aio.server(options=(("grpc.max_receive_message_length", LARGEST), ("grpc.so_reuseport", 0)))
     scheduler_pb2_grpc.add_SchedulerServicer_to_server(api, server)  # type: ignore[no-untyped-call]
     _bind(server, settings.listen)
@@ -68,10 +67,11 @@ async def serve(settings: Settings) -> None:
     await asyncio.wait({work, ends}, return_when=asyncio.FIRST_COMPLETED)
     api.leader = None
     work.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
+    ends.cancel()
     await server.stop(0.5)
     await store.close()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work  # raises why it has ended, if it has
 
 
 async def _lead(settings: Settings, store: Store, api: Api, log: Logger) -> None:
@@ -84,6 +84,8 @@ async def _lead(settings: Settings, store: Store, api: Api, log: Logger) -> None
             await leader.run()
         except (NotLeader, StoreAway) as error:
             log.error("leads_no_more", reason=str(error))
+        except ConfigError:
+            raise
         except Exception as error:  # a mistake of ours: hosts and their jobs go on, and what is stored is sound
             log.error("internal_error", error=repr(error), exc_info=error)
         api.leader = None
@@ -96,22 +98,6 @@ def store_path(settings: Settings) -> Path:
     if kind != "sqlite" or not place:
         raise ConfigError(f"store '{settings.store}' is not known", "write sqlite:FILE")
     return Path(place.removeprefix("//")).absolute()
-
-
-def token_of(path: Path) -> str:
-    """Who may call shows what is in this file; it is made anew where it is not there. Raises ConfigError."""
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "r+") as file:
-            token = file.read().strip()
-            if len(token) < 32:
-                token = secrets.token_hex(32)
-                file.seek(0)
-                file.truncate()
-                file.write(token + "\n")
-            return token
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be used: {error.strerror}") from None
 
 
 def _bind(server: grpc.aio.Server, listen: str) -> None:

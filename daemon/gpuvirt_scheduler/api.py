@@ -43,7 +43,7 @@ NODE_STATES = {
     NodeState.UNKNOWN: pb.Node.UNKNOWN,
     NodeState.LOST: pb.Node.LOST,
 }
-MOST_MEMBERS, MOST_GPUS = 4096, 64
+MOST_MEMBERS, MOST_GPUS, SECONDS_MOST = 4096, 64, 1e9
 
 
 class Api(scheduler_pb2_grpc.SchedulerServicer):
@@ -121,10 +121,10 @@ class Api(scheduler_pb2_grpc.SchedulerServicer):
             node = leader.book.nodes.get(request.node)
             if node is None:
                 raise UsageError(f"there is no host '{request.node}'", "see: gpuvirt nodes")
-            now = leader.clock()
-            state = NodeState.DRAINING if request.draining else NodeState.UNKNOWN  # heard: ready
-            patience = now + request.patience_seconds
-            leader.book.put_node(replace(node, state=state, reason=request.reason, patience_until=patience, since=now))
+            patience = leader.clock() + _seconds("patience_seconds", request.patience_seconds)
+            leader.book.put_node(
+                replace(node, draining=request.draining, drain_reason=request.reason, patience_until=patience)
+            )
             await leader.written()
             return self._node(leader, node.name)
 
@@ -240,12 +240,19 @@ def spec_of(told: pb.JobSpec, queues: Any) -> Spec:
         ),
         members_min=least,
         members_max=most,
-        estimate_seconds=told.estimate_seconds,
+        estimate_seconds=_seconds("estimate_seconds", told.estimate_seconds),
         topology=told.topology,
         regions=tuple(told.regions),
         weight=told.standing.weight or 1,
         memory_limit_bytes=told.limits.memory_bytes,
     )  # fmt: skip
+
+
+def _seconds(name: str, value: float) -> float:
+    """JSON has neither infinity nor what is no number: written down, nobody could read the store any more."""
+    if not 0 <= value < SECONDS_MOST:
+        raise UsageError(f"{name} {value:g}", f"a number of seconds from 0 to {SECONDS_MOST:g}")
+    return value
 
 
 def _queue(name: str, queues: Any) -> str:

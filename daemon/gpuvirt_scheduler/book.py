@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gpuvirt.errors import ConfigError
 from gpuvirt.scheduler.state import ENDED, Job, Node, Queue, Rules, Snapshot
 from gpuvirt_scheduler.store.base import Changes, Saved
 
@@ -25,18 +26,26 @@ class Book:
         self._deletes: set[str] = set()
 
     def read(self, saved: Saved) -> None:
-        """Everything from the store. Raises msgspec.ValidationError."""
+        """Everything from the store. Raises ConfigError where something in it is of another version."""
         for key, value in saved.values.items():
-            kind, _, name = key.partition("/")
-            if kind == "jobs":
-                job = msgspec.json.decode(value, type=Job)
-                self.jobs[name], self.requests[job.request] = job, name
-            elif kind == "nodes":
-                self.nodes[name] = msgspec.json.decode(value, type=Node)
-            elif kind == "queues":
-                self.queues[name] = msgspec.json.decode(value, type=Queue)
-            elif key == "meta/number":
-                self.number = msgspec.json.decode(value, type=int)
+            try:
+                self._read(key, value)
+            except msgspec.DecodeError as error:
+                raise ConfigError(
+                    f"'{key}' in the store cannot be read: {error}", "use the version that wrote it"
+                ) from None
+
+    def _read(self, key: str, value: bytes) -> None:
+        kind, _, name = key.partition("/")
+        if kind == "jobs":
+            job = msgspec.json.decode(value, type=Job)
+            self.jobs[name], self.requests[job.request] = job, name
+        elif kind == "nodes":
+            self.nodes[name] = msgspec.json.decode(value, type=Node)
+        elif kind == "queues":
+            self.queues[name] = msgspec.json.decode(value, type=Queue)
+        elif key == "meta/number":
+            self.number = msgspec.json.decode(value, type=int)
 
     def snapshot(self) -> Snapshot:
         """What decisions are made from."""

@@ -27,7 +27,6 @@ from gpuvirtd.log import Logger
 
 LOOK_EVERY_S = 1.0
 SILENT_S = 3.5
-HELD_BY_OPERATOR = frozenset({NodeState.DRAINING, NodeState.DRAINED})
 
 
 class Leader:
@@ -155,8 +154,8 @@ class Leader:
             if known.state is NodeState.LOST or (link.heard_at is not None and 0 < lost <= link.silent_for):
                 return NodeState.LOST, known.reason if known.state is NodeState.LOST else link.problem or "silent"
             return NodeState.UNKNOWN, link.problem or "silent"
-        if known.state in HELD_BY_OPERATOR:
-            return (NodeState.DRAINING if in_use else NodeState.DRAINED), known.reason
+        if known.draining:
+            return (NodeState.DRAINING if in_use else NodeState.DRAINED), known.drain_reason
         if link.draining:
             return NodeState.UNKNOWN, "its own operator lets it take no new jobs"
         return NodeState.READY, ""

@@ -12,6 +12,8 @@ import msgspec
 from gpuvirt.errors import ConfigError
 from gpuvirt.scheduler.state import FRACTIONS, Queue, Resources, Rules
 
+LARGEST = 1e9
+
 
 class HostSettings(msgspec.Struct, forbid_unknown_fields=True):
     """A host that is commanded."""
@@ -100,6 +102,13 @@ def _likely(text: str) -> str:
 
 
 def _check(file: Path, settings: Settings) -> None:
+    numbers = {f"rules.{name}": getattr(settings.rules, name) for name in RulesSettings.__struct_fields__}
+    numbers["lost_after"] = settings.lost_after
+    for queue in settings.queues:
+        numbers |= {f"queue '{queue.name}': {name}": getattr(queue, name) for name in ("quota", "limit", "weight")}
+    for name, number in numbers.items():
+        if not 0 <= number < LARGEST:
+            raise ConfigError(f"{file}: {name} is {number:g}", f"it is a number from 0 to {LARGEST:g}")
     for part in ("premium", "standard", "promise_limit"):
         if not 0 <= getattr(settings.rules, part) <= 1:
             raise ConfigError(f"{file}: rules.{part} is {getattr(settings.rules, part):g}", "it is a part of 1")

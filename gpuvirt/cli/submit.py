@@ -12,6 +12,8 @@ from gpuvirt.cli import cluster
 from gpuvirt.errors import UsageError
 from gpuvirt.units import parse_size
 
+MOST = 1_000_000  # of anything that is counted
+
 
 @click.command("submit", context_settings={"ignore_unknown_options": True})
 @click.option("--name", default="", help="What it is called (default: its program).")
@@ -43,11 +45,13 @@ def command(
     Each member finds GPUVIRT_RANK and GPUVIRT_MEMBERS in its environment and starts in this folder, as this user.
     """
     pb = scheduler.pb
-    whole = gpus >= 1 or gpus == 0
-    if gpus < 0 or (whole and gpus != int(gpus)):
+    whole = not 0 < gpus < 1
+    if not 0 <= cpus < MOST:
+        raise UsageError(f"--cpus {cpus:g}", "a number of cores")
+    if not 0 <= gpus < MOST or (whole and gpus != int(gpus)):
         raise UsageError(f"--gpus {gpus:g}", "a whole number, or a part of one GPU")
     least, _, most = members.partition("-")
-    if not least.isdigit() or (most and not most.isdigit()):
+    if not all(one.isdecimal() and int(one) < MOST for one in (least, most or least)):
         raise UsageError(f"--members {members}", "write 4, or 2-8")
     from gpuvirt.proto.gpuvirt.v1 import types_pb2
 

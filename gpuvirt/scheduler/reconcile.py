@@ -75,11 +75,9 @@ def told(job: Job, node: str, reports: Mapping[str, Report]) -> Job:
 
 def _told(member: Member, report: Report | None, stops: bool) -> Member:
     if report is None or report.attempt != member.attempt:
-        if (member.state is MemberState.ASSIGNED and not stops) or (
-            report is not None and report.attempt < member.attempt
-        ):
-            return member
-        return replace(member, state=MemberState.ENDED)  # its host has forgotten it: it is not there any more
+        if member.state is MemberState.ASSIGNED and not stops:
+            return member  # not there yet
+        return replace(member, state=MemberState.ENDED)  # its host does not have it, or not any more
     if member.state is MemberState.STOPPING and report.seen is not Seen.ENDED:
         return member
     state = {Seen.RUNNING: MemberState.RUNNING, Seen.SUSPENDED: MemberState.SUSPENDED, Seen.ENDED: MemberState.ENDED}

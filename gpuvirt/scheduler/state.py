@@ -179,6 +179,8 @@ class Node:
     reason: str = ""
     boot: str = ""
     since: float = 0.0  # when the state changed
+    draining: bool = False  # its operator wants it empty, also when it was off meanwhile
+    drain_reason: str = ""
     patience_until: float = 0.0  # while draining: then its jobs are suspended or stopped
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -21,6 +22,8 @@ import pytest
 from gpuvirt.proto.gpuvirt.v1 import scheduler_pb2 as pb
 from gpuvirt.proto.gpuvirt.v1 import scheduler_pb2_grpc
 from gpuvirt.proto.gpuvirt.v1 import types_pb2 as types
+from gpuvirt_scheduler.store.base import Changes
+from gpuvirt_scheduler.store.sqlite import SqliteStore
 from support.agent import port_of, settings
 from support.host import BIN, PROGRAMS, Host, Program, host
 
@@ -236,6 +239,14 @@ def test_a_host_is_emptied_and_used_again(cluster: Cluster) -> None:
     assert moved.members[0].attempt == 2
     state = lambda: cluster.call("Nodes", pb.NodesRequest(name=node)).nodes[0].state  # noqa: E731
     cluster.until(lambda: state() == pb.Node.DRAINED, "the host to be empty")
+    machine = cluster.hosts[node]
+    assert machine.daemon is not None
+    port = port_of(machine)
+    machine.daemon.stop()  # that is what it was emptied for
+    cluster.until(lambda: state() in (pb.Node.UNKNOWN, pb.Node.LOST), "the host to be off")
+    machine._settings = machine._settings.replace("127.0.0.1:0", f"127.0.0.1:{port}")
+    machine.start_daemon()
+    cluster.until(lambda: state() == pb.Node.DRAINED, "the host to be back, and still not used")
     cluster.call("DrainNode", pb.DrainNodeRequest(request="e", node=node, draining=False))
     cluster.until(lambda: state() == pb.Node.READY, "the host to be back")
     go.touch()
@@ -255,6 +266,11 @@ def test_what_makes_no_sense_is_refused_with_a_reason(cluster: Cluster) -> None:
     assert "no tier 'gold'" in refused(tier="gold")[1]
     assert "no domain 'planet'" in refused(topology="planet")[1]
     assert "3 to 2 members" in refused(members_min=3, members_max=2)[1]
+    for number in (float("inf"), float("nan"), -1.0):  # none of them may get into the store
+        assert "estimate_seconds" in refused(estimate_seconds=number)[1]
+        with pytest.raises(grpc.RpcError) as caught:
+            cluster.call("DrainNode", pb.DrainNodeRequest(node="one", draining=True, patience_seconds=number))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     with pytest.raises(grpc.RpcError) as caught:
         cluster.call("Cancel", pb.CancelRequest(job="c99"))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
@@ -275,13 +291,37 @@ def test_a_queue_at_its_limit_waits_and_says_so(cluster: Cluster) -> None:
     cluster.until_state(second, State.SUCCEEDED)
 
 
-def test_a_configuration_that_is_wrong_is_said_in_a_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("lisen = 'x'", "did you mean 'listen'?"),
+        ("[rules]\nwindow = inf", "rules.window is inf"),
+        ("[rules]\npremium = 1.5", "it is a part of 1"),
+        ("[[queues]]\nname = 'a'\nquota = nan", "queue 'a': quota is nan"),
+        ("listen = '0.0.0.0:7410'", "is not on this machine"),
+        ("store = 'etcd://a'", "write sqlite:FILE"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_said_in_a_line(tmp_path: Path, text: str, said: str) -> None:
     config = tmp_path / "scheduler.toml"
-    config.write_text("lisen = 'x'\n")
+    config.write_text(text + "\n" if text.startswith("store") else f"store = 'sqlite:{tmp_path}/c.db'\n{text}\n")
     process = Program([sys.executable, "-m", "gpuvirt_scheduler", "--config", str(config)], os.environ)
     assert process.wait(30) == 1
-    (line,) = process.lines
-    assert "lisen" in line and "did you mean 'listen'?" in line
+    assert len(process.lines) == 1 and said in process.text
+
+
+def test_a_store_of_another_version_is_said_in_a_line(tmp_path: Path) -> None:
+    async def spoil() -> None:
+        store = SqliteStore(tmp_path / "c.db", "test")
+        await store.commit(await store.lead(), Changes({"jobs/c1": b'{"id": 7}'}))
+        await store.close()
+
+    asyncio.run(spoil())
+    config = tmp_path / "scheduler.toml"
+    config.write_text(f'store = "sqlite:{tmp_path}/c.db"\nlisten = "127.0.0.1:0"\n')
+    process = Program([sys.executable, "-m", "gpuvirt_scheduler", "--config", str(config)], os.environ)
+    assert process.wait(30) == 1
+    assert "'jobs/c1' in the store cannot be read" in process.lines[-1]
 
 
 def test_the_verbs_of_people(cluster: Cluster) -> None:
@@ -314,5 +354,7 @@ def test_the_verbs_of_people(cluster: Cluster) -> None:
     cluster.until_state(job, State.CANCELLED)
     assert job in gpuvirt("jobs", "--all") and job not in gpuvirt("jobs")
     assert "there is no tier 'gold'" in gpuvirt("submit", "--tier", "gold", "--", "true", code=2)
+    for wrong in (("--gpus", "nan"), ("--gpus", "1.5"), ("--cpus", "inf"), ("--members", "x"), ("--memory", "1Q")):
+        assert len(gpuvirt("submit", *wrong, "--", "true", code=2).splitlines()) == 1
     assert "see: gpuvirt jobs" in gpuvirt("jobs", "c99", code=2)
     assert "no scheduler answers at 127.0.0.1:9" in gpuvirt("jobs", "--scheduler", "127.0.0.1:9", code=1)

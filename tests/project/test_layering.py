@@ -18,7 +18,19 @@ PURE = [
     "gpuvirt/arbitration", "gpuvirt/scheduler/decide", "gpuvirt/scheduler/order", "gpuvirt/scheduler/simulate",
     "gpuvirt/scheduler/traces", "gpuvirt/scheduler/placement",
 ]  # fmt: skip
-DAEMON_MAY_USE = {"arbitration", "clock", "control", "errors", "fencing", "job", "metrics", "paths", "proto", "units"}
+DAEMON_MAY_USE = {
+    "arbitration",
+    "clock",
+    "control",
+    "errors",
+    "fencing",
+    "job",
+    "metrics",
+    "paths",
+    "proto",
+    "tokens",
+    "units",
+}
 NVML_READERS = {"daemon/gpuvirtd/devices/nvml.py", "gpuvirt/cli/nvml_probe.py"}
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', re.M)
 
@@ -78,7 +90,11 @@ def test_decisions_are_pure(folder: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["fencing.py", *(f"scheduler/{name}.py" for name in ("actions", "draws", "model", "state"))]
+    "file",
+    [
+        "fencing.py",
+        *(f"scheduler/{name}.py" for name in ("actions", "changes", "draws", "model", "reconcile", "state")),
+    ],
 )
 def test_file_is_pure(file: str) -> None:
     path = ROOT / "gpuvirt" / file

@@ -8,15 +8,11 @@ token lies in a file that only gpuvirtd's user can read.
 from __future__ import annotations
 
 import hmac
-import os
-import secrets
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import grpc
 
-from gpuvirt.errors import ConfigError
 from gpuvirtd.agent.problems import Problem, Reason
 
 SCHEDULER, VIEWER = "scheduler", "viewer"
@@ -55,21 +51,3 @@ class Roles:
             shown_names = ", ".join(f"'{name}'" for name in names) or "without a name"
             raise Problem(Reason.NOT_PERMITTED, f"nobody here knows the certificate {shown_names}", "see agent.roles")
         return (SCHEDULER if SCHEDULER in roles else VIEWER), names[0]
-
-
-def token_of(folder: Path) -> str:
-    """The token of this runtime folder; a new one if it has none. Raises ConfigError."""
-    path = folder / TOKEN
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "r+") as file:
-            os.fchmod(file.fileno(), 0o600)
-            token = file.read().strip()
-            if len(token) < 32:
-                token = secrets.token_hex(32)
-                file.seek(0)
-                file.truncate()
-                file.write(token + "\n")
-            return token
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be used: {error.strerror}") from None

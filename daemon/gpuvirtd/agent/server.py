@@ -14,8 +14,9 @@ from grpc_reflection.v1alpha import reflection
 
 from gpuvirt.errors import ConfigError
 from gpuvirt.proto.gpuvirt.v1 import agent_pb2, agent_pb2_grpc
+from gpuvirt.tokens import token_in
 from gpuvirtd.agent.book import Book
-from gpuvirtd.agent.roles import Roles, token_of
+from gpuvirtd.agent.roles import TOKEN, Roles
 from gpuvirtd.agent.service import AgentService
 from gpuvirtd.agent.work import Work
 from gpuvirtd.config import AgentSection
@@ -50,7 +51,7 @@ class AgentServer:
         self.work = Work(host, self.book, runtime, logs, settings.users)
         tls = bool(settings.certificate)
         self.service = AgentService(
-            self.work, self.book, Roles(None if tls else token_of(runtime), settings.roles if tls else {})
+            self.work, self.book, Roles(None if tls else token_in(runtime / TOKEN), settings.roles if tls else {})
         )
         self.server = grpc.aio.server(options=OPTIONS, maximum_concurrent_rpcs=CALLS)
 

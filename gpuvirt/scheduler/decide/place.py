@@ -44,9 +44,9 @@ def place(room: Room, job: Job, count: int, *, beside: Sequence[Member] = ()) ->
     """Members for `count` more ranks of a job, in one domain with `beside`; takes nothing. None: no room."""
     spec = job.spec
     hosts = [host for host in room.usable() if allowed(spec, host)]
-    if spec.topology == "gpu":
-        return _on_one_gpu(hosts, job, count, beside)
     here = [room.hosts[member.node] for member in beside if member.node in room.hosts]
+    if spec.topology == "gpu":
+        return _on_one_gpu([host for host in hosts if not here or host in here], job, count, beside)
     slots = {host.node.name: host.slots(spec.demand, count) for host in hosts}
     hosts = [host for host in hosts if slots[host.node.name]]
     for level in levels(spec.topology):
@@ -60,14 +60,11 @@ def place(room: Room, job: Job, count: int, *, beside: Sequence[Member] = ()) ->
         if best is None:
             continue
         inside = domains(hosts, level)[best[1]]
-        if level == "host" or count == 1:  # every host is a domain of its own: the best of those with room for all
-            inside = [
-                host
-                for host in hosts
-                if slots[host.node.name] >= count and (level != "host" or not here or host in here)
-            ]
-            host = min(inside, key=lambda host: (*fitness(host, spec.demand), host.node.name))
-            return _fill(job, [(host, count)], beside)
+        if level == "host":  # every host is a domain of its own: of those with room for all, the best
+            inside = [host for host in hosts if slots[host.node.name] >= count and (not here or host in here)]
+        if level == "host" or count == 1:
+            best_host = min(inside, key=lambda host: (*fitness(host, spec.demand), host.node.name))
+            return _fill(job, [(best_host, count)], beside)
         return _fill(job, _spread(inside, slots, count, spec.demand), beside)
     return None
 

@@ -120,3 +120,11 @@ def test_a_member_that_was_taken_out_is_stopped_and_then_forgotten() -> None:
     later = after(running, "a", {"c1.0": seen(Seen.RUNNING), "c1.1": seen(Seen.ENDED, code=-15)})
     assert later.phase is Phase.RUNNING
     assert [one.rank for one in later.members] == [0]
+
+
+def test_what_was_never_started_can_be_stopped_whatever_its_host_remembers_of_before() -> None:
+    stopping = replace(job(Phase.STOPPING, replace(member(), attempt=2)), then=Phase.CANCELLED)
+    for reports in ({}, {"c1.0": seen(Seen.ENDED, attempt=1, code=0)}):
+        assert after(stopping, "a", reports).phase is Phase.CANCELLED
+    running = job(Phase.RUNNING, replace(member(state=MemberState.RUNNING), attempt=2))
+    assert after(running, "a", {"c1.0": seen(Seen.ENDED, attempt=1, code=0)}).phase is Phase.PENDING

@@ -149,10 +149,22 @@ class Cluster:
             if job.phase in OCCUPYING or job.phase in ASIDE:
                 assert job.spec.members_min <= count <= job.spec.members_max, f"{job.id}: {count} members"
                 assert len({member.rank for member in living(job)}) == count, f"{job.id}: two members of one rank"
+            self._check_domain(job)
             if job.phase is Phase.PENDING:
                 assert not job.members, f"{job.id} waits and has members"
             if job.phase in (Phase.PENDING, Phase.SUSPENDED):
                 assert self.plan.explanations[job.id].reason, f"{job.id} waits and nobody says why"
+
+    def _check_domain(self, job: Job) -> None:
+        """All members are in one domain of the kind that was asked for."""
+        members = living(job)
+        if job.spec.topology == "gpu":
+            assert len({(member.node, member.gpus) for member in members}) <= 1, f"{job.id}: not on one GPU"
+        elif job.spec.topology == "host":
+            assert len({member.node for member in members}) <= 1, f"{job.id}: not on one host"
+        elif job.spec.topology == "rack" and len({member.node for member in members}) > 1:
+            racks = {self.nodes[member.node].domains.get("rack") for member in members}
+            assert len(racks) == 1 and None not in racks, f"{job.id}: not in one rack"
 
     def _check_capacity(self) -> None:
         thousandths: Counter[str] = Counter()

@@ -76,6 +76,13 @@ def test_a_gang_stays_in_its_domain() -> None:
     assert "in one host" in cluster.plan.explanations["wide"].reason
 
 
+def test_a_job_that_grows_stays_in_its_domain() -> None:
+    cluster = Cluster(node("x0", 1, rack="x"), node("x1", 1, rack="x"), node("y0", 1, rack="y"), rules=NO_WAIT)
+    cluster.submit(spec(members_min=2, members_max=3, topology="rack"))
+    cluster.turn()
+    assert sorted(cluster.on("j1")) == ["x0", "x1"]
+
+
 def test_a_gang_without_a_wish_is_still_put_close_together() -> None:
     hosts = [node(f"{rack}{i}", 2, rack=rack) for rack in "xy" for i in range(2)]
     cluster = Cluster(*hosts)
